@@ -1,0 +1,1 @@
+"""The bulk importer: chunks, outcomes, workers."""

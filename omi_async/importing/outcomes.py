@@ -1,0 +1,170 @@
+"""What became of each fact, and the account of an import.
+
+The law that every import obeys, however it ends:
+pulled = created + existing + duplicate + invalid + rejected + unknown + not_sent.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+import attrs
+
+from omi_async.errors import ImportFailedError, OmiError
+from omi_async.models import Fact
+
+__all__ = ["FactOutcome", "ImportReport", "State"]
+
+State = Literal["created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent"]
+
+FAILED: Final = frozenset[State]({"invalid", "rejected", "unknown", "not_sent"})
+
+FAILURES_KEPT: Final = 10_000
+"""Failures that a report keeps one by one; beyond them it only counts, so that its memory stays flat."""
+
+
+@attrs.frozen
+class FactOutcome:
+    """What became of one fact.
+
+    Attributes:
+        index: its place among the facts that were pulled, from 0.
+        fact: the fact, or None where the input could not become one.
+        state: one of the seven states.
+        memory_id: the id of the memory that holds it, where it is known.
+        error: why it failed; None for created, existing and duplicate.
+        origin: where it came from, such as ``"facts.csv:17"``.
+    """
+
+    index: int
+    fact: Fact | None
+    state: State
+    memory_id: str | None = None
+    error: OmiError | None = None
+    origin: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the fact is not safely stored: invalid, rejected, unknown or not_sent."""
+        return self.state in FAILED
+
+    @property
+    def place(self) -> str:
+        """Where to find the fact: its origin, or its number among those pulled."""
+        return self.origin or f"fact {self.index}"
+
+
+@attrs.define
+class ImportReport:
+    """The account of an import; each pulled fact stands in exactly one of the seven counts.
+
+    Attributes:
+        pulled: facts taken from the input.
+        created: stored because of this import.
+        existing: held by the server before.
+        duplicate: the same text came earlier in this input.
+        invalid: refused here and never sent.
+        rejected: refused by the server.
+        unknown: may or may not be stored, and could not be found out.
+        not_sent: pulled, but not sent: the import ended first.
+        failures: the outcomes that are not safely stored, the first 10,000 of them.
+        requests: calls made, whatever their answer.
+        retries: those of them that repeated a call.
+        elapsed: seconds.
+        complete: whether the input was read to its end; where it was not, the rest of it is in no count.
+        resume_at: when the quota window opens that the import would have waited for, where that ended it.
+    """
+
+    pulled: int = 0
+    created: int = 0
+    existing: int = 0
+    duplicate: int = 0
+    invalid: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    not_sent: int = 0
+    failures: list[FactOutcome] = attrs.field(factory=list, repr=False)
+    requests: int = 0
+    retries: int = 0
+    elapsed: float = 0.0
+    complete: bool = False
+    resume_at: datetime | None = None
+
+    @property
+    def settled(self) -> int:
+        """Facts that are in one of the seven states; equals `pulled` at the end."""
+        return (
+            self.created
+            + self.existing
+            + self.duplicate
+            + self.invalid
+            + self.rejected
+            + self.unknown
+            + self.not_sent
+        )
+
+    @property
+    def failed(self) -> int:
+        """Facts that are not safely stored."""
+        return self.invalid + self.rejected + self.unknown + self.not_sent
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is invalid, rejected, unknown or not_sent."""
+        return not self.failed
+
+    def add(self, outcome: FactOutcome) -> None:
+        """Count an outcome."""
+        setattr(self, outcome.state, getattr(self, outcome.state) + 1)
+        if outcome.failed and len(self.failures) < FAILURES_KEPT:
+            self.failures.append(outcome)
+
+    def raise_for_failures(self) -> None:
+        """Raise `ImportFailedError`, the group of all failures, unless `ok`."""
+        if self.ok:
+            return
+        errors = []
+        for outcome in self.failures:
+            error = outcome.error or OmiError(outcome.state)
+            copy = _with_note(error, f"{outcome.place}: {outcome.state}")
+            errors.append(copy)
+        raise ImportFailedError(f"{self.failed:,} of {self.pulled:,} facts are not safely stored", errors)
+
+    def __str__(self) -> str:
+        counts = [
+            f"{getattr(self, state):,} {words}"
+            for state, words in _WORDS.items()
+            if state == "created" or getattr(self, state)
+        ]
+        end = "" if self.complete else "; the input was not read to its end"
+        lines = [
+            f"{self.pulled:,} facts: {', '.join(counts)}{end}",
+            f"{self.requests:,} calls ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
+        ]
+        shown = self.failures[:_SHOWN]
+        lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
+        if self.failed > len(shown) > 0:
+            lines.append(f"  ... and {self.failed - len(shown):,} more")
+        return "\n".join(lines)
+
+
+_SHOWN = 10
+_WORDS: Final[dict[State, str]] = {
+    "created": "created",
+    "existing": "existing",
+    "duplicate": "duplicate",
+    "invalid": "invalid",
+    "rejected": "rejected",
+    "unknown": "unknown",
+    "not_sent": "not sent",
+}
+
+
+def _with_note(error: OmiError, note: str) -> OmiError:
+    """Give each fact an error of its own: the facts of one batch share the error of its call."""
+    copy = error.__class__.__new__(error.__class__, *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__notes__ = [*getattr(error, "__notes__", ()), note]
+    copy.__cause__ = error.__cause__
+    return copy

@@ -1,0 +1,138 @@
+"""What you send (`Fact`) and what you get (`Memory`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from omi_async.config import CONTENT_LENGTH, VISIBILITIES
+from omi_async.errors import InvalidFactError
+
+__all__ = ["Fact", "Memory"]
+
+
+def _text(value: object, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidFactError(f"{field}: must be a string, not {type(value).__name__}", field=field)
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidFactError(
+                f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
+            ) from None
+    return value
+
+
+def _content(value: str) -> str:
+    text = _text(value, "content").strip()
+    if not text:
+        raise InvalidFactError("content: is empty", field="content")
+    if len(text) > CONTENT_LENGTH:
+        raise InvalidFactError(
+            f"content: has {len(text)} characters, the server takes at most {CONTENT_LENGTH}", field="content"
+        )
+    return text
+
+
+def _category(value: str | None) -> str | None:
+    if value is None:
+        return None
+    word = _text(value, "category")
+    if not word or "," in word or not word.isprintable() or " " in word:
+        raise InvalidFactError("category: must be one word, such as 'interesting' or 'system'", field="category")
+    return word
+
+
+def _visibility(value: str) -> str:
+    if value not in VISIBILITIES:
+        raise InvalidFactError("visibility: must be exactly 'private' or 'public'", field="visibility")
+    return value
+
+
+def _tags(value: Iterable[str]) -> tuple[str, ...]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
+        raise InvalidFactError(
+            f"tags: must be a list of strings, not {type(value).__name__}", field="tags"
+        )
+    return tuple([_text(tag, "tags") for tag in value])
+
+
+@attrs.frozen
+class Fact:
+    """A timeless statement about a person, to be stored as a memory.
+
+    It is checked at construction as the server will check it; the text is kept stripped, as the server keeps
+    it. Raises `InvalidFactError` (a `ValueError`) that names the field.
+
+    Attributes:
+        content: 1 to 500 characters (code points) after stripping.
+        category: one word, or None to let the server choose, which costs it a language model call per fact.
+            The server knows ``interesting``, ``system``, ``manual`` and others (docs.omi.me).
+        visibility: ``"private"`` or ``"public"``.
+        tags: any number of strings.
+        origin: where the fact comes from, such as ``"facts.csv:17"``; for reports, never sent.
+    """
+
+    content: str = attrs.field(converter=_content)
+    category: str | None = attrs.field(default=None, converter=_category, kw_only=True)
+    visibility: str = attrs.field(default="private", converter=_visibility, kw_only=True)
+    tags: tuple[str, ...] = attrs.field(default=(), converter=_tags, kw_only=True)
+    origin: str | None = attrs.field(default=None, kw_only=True, eq=False)
+
+
+@attrs.frozen(kw_only=True)
+class Memory:
+    """A memory as the server holds it.
+
+    The server owns its vocabulary: `category` and `visibility` are whatever word it says, known or not.
+
+    Attributes:
+        id: an opaque string; often a UUID, sometimes ``mem_...``.
+        content: the text; a locked memory of a free plan is cut to 70 characters and ``...``.
+        created_at: with its time zone, or None.
+        updated_at: with its time zone, or None.
+        scoring: the server's sorting string, where it gives one.
+        user_review: what the user said of it, or None.
+    """
+
+    id: str
+    content: str = ""
+    category: str = "interesting"
+    visibility: str = "private"
+    tags: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    manually_added: bool = False
+    scoring: str | None = None
+    reviewed: bool = False
+    user_review: bool | None = None
+    edited: bool = False
+
+
+def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
+    """Make a `Fact` of what an import was given.
+
+    A mapping may hold other keys too; None stands for an absent value. Raises `InvalidFactError` with the
+    item as its `record`.
+    """
+    if isinstance(item, Fact):
+        return item
+    try:
+        if isinstance(item, str):
+            return Fact(item)
+        if not isinstance(item, Mapping):
+            raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
+        if item.get("content") is None:
+            raise InvalidFactError("content: is missing", field="content")
+        given = {name: item[name] for name in _OPTIONAL if item.get(name) is not None}
+        return Fact(item["content"], **given)
+    except InvalidFactError as error:
+        error.record = item
+        raise
+
+
+_OPTIONAL = ("category", "visibility", "tags")
