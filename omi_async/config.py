@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import attrs
 
@@ -30,7 +30,7 @@ SHORTEST_WAIT: Final = 0.05
 """Seconds waited where the server says `Retry-After: 0`."""
 
 
-def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
     if not value > 0 or value == float("inf"):
         raise ValueError(f"Retry.{attribute.name} must be a positive number, not {value!r}")
 
@@ -40,7 +40,8 @@ class Retry:
     """How often, and after which waits, a failed call is tried again.
 
     The n-th wait is a random number of seconds between half of and the whole of ``base * 2**n``, at most
-    `cap`. Where the server names a wait (`Retry-After`), that wait is kept in full instead, whatever `cap` says.
+    `cap`. Where the server names a wait (`Retry-After`), that wait is kept in full instead, whatever `cap`
+    says.
 
     Attributes:
         attempts: calls in all, the first one included; 1 means no retry.

@@ -227,8 +227,9 @@ class ImportStoppedError(OmiError):
 class ImportFailedError(OmiError, ExceptionGroup[OmiError]):
     """Some facts failed: the group of their errors, each with a note that names the fact's place."""
 
-    def __new__(cls, message: str, failures: Sequence[OmiError], /) -> Self:
+    def __new__(cls, message: str, failures: Sequence[OmiError], /) -> Self:  # noqa: D102  # see the class
         return super().__new__(cls, message, failures)
 
-    def derive(self, excs: Sequence[Any], /) -> ImportFailedError:  # the part of a split is the same kind
+    def derive(self, excs: Sequence[Any], /) -> ImportFailedError:  # type: ignore[override]
+        """Make the part of a split the same kind as the whole (typeshed wants it generic in its errors)."""
         return ImportFailedError(self.message, excs)

@@ -43,7 +43,9 @@ def _category(value: str | None) -> str | None:
         return None
     word = _text(value, "category")
     if not word or "," in word or not word.isprintable() or " " in word:
-        raise InvalidFactError("category: must be one word, such as 'interesting' or 'system'", field="category")
+        raise InvalidFactError(
+            "category: must be one word, such as 'interesting' or 'system'", field="category"
+        )
     return word
 
 
@@ -55,9 +57,7 @@ def _visibility(value: str) -> str:
 
 def _tags(value: Iterable[str]) -> tuple[str, ...]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
-        raise InvalidFactError(
-            f"tags: must be a list of strings, not {type(value).__name__}", field="tags"
-        )
+        raise InvalidFactError(f"tags: must be a list of strings, not {type(value).__name__}", field="tags")
     return tuple([_text(tag, "tags") for tag in value])
 
 
@@ -136,3 +136,19 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
 
 
 _OPTIONAL = ("category", "visibility", "tags")
+
+
+def checked_changes(
+    *, content: str | None, visibility: str | None, category: str | None, tags: Iterable[str] | None
+) -> dict[str, Any]:
+    """Return the fields to change, each checked as a `Fact` checks it; None means: leave it alone."""
+    changes: dict[str, Any] = {}
+    if content is not None:
+        changes["content"] = _content(content)
+    if visibility is not None:
+        changes["visibility"] = _visibility(visibility)
+    if category is not None:
+        changes["category"] = _category(category)
+    if tags is not None:
+        changes["tags"] = _tags(tags)
+    return changes

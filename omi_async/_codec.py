@@ -1,0 +1,184 @@
+"""The wire's JSON to models and back: one strict cattrs converter.
+
+Strict about types, open about values: an unknown category, visibility or field is data; a number where a
+string belongs is an error that says where.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from cattrs import BaseValidationError, Converter, transform_error
+from cattrs.gen import make_dict_structure_fn, override
+
+from omi_async.errors import ResponseFormatError
+from omi_async.models import Fact, Memory
+
+__all__ = ["fact_payload", "memories_from", "memory_from", "memory_payload"]
+
+PROBLEMS_NAMED: Final = 10
+
+
+def _exactly(kind: type) -> Callable[[Any, Any], Any]:
+    def check(value: Any, _target: Any) -> Any:
+        if type(value) is not kind:
+            raise TypeError(_unlike(_NAMES[kind], value))
+        return value
+
+    return check
+
+
+_NAMES: Final[dict[type, str]] = {
+    str: "a string",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "an array",
+    dict: "an object",
+    type(None): "null",
+}
+
+
+def _unlike(expected: str, value: Any) -> str:
+    return f"expected {expected}, got {_NAMES.get(type(value), type(value).__name__)}"
+
+
+_exact_str = _exactly(str)
+
+
+def _id(value: Any, target: Any) -> str:
+    if _exact_str(value, target) == "":
+        raise ValueError("expected an id, got an empty string")
+    return str(value)
+
+
+def _visibility(value: Any, target: Any) -> Any:
+    # The official document allows null here; it means the default.
+    return "private" if value is None else _exact_str(value, target)
+
+
+def _datetime(value: Any, target: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(_exact_str(value, target))
+    except ValueError:
+        raise ValueError("expected an ISO 8601 date and time") from None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+
+
+def _tags(value: Any, _target: Any) -> tuple[str, ...]:
+    if type(value) is not list:
+        raise TypeError(_unlike("an array", value))
+    return tuple([_exact_str(tag, str) for tag in value])
+
+
+def _zulu(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _make_converter(*, detailed_validation: bool) -> Converter:
+    converter = Converter(detailed_validation=detailed_validation)
+    for kind in (str, bool):
+        converter.register_structure_hook(kind, _exactly(kind))
+    converter.register_structure_hook(datetime, _datetime)
+    converter.register_unstructure_hook(datetime, _zulu)
+    converter.register_structure_hook(
+        Memory,
+        make_dict_structure_fn(
+            Memory,
+            converter,
+            id=override(struct_hook=_id),
+            visibility=override(struct_hook=_visibility),
+            tags=override(struct_hook=_tags),
+        ),
+    )
+    return converter
+
+
+# The terse one is the faster by half; the detailed one is asked only when it has something to explain.
+_terse = _make_converter(detailed_validation=False)
+_detailed = _make_converter(detailed_validation=True)
+
+
+def _problems(value: Any, place: str) -> list[str]:
+    """Name all that is wrong with one memory."""
+    if type(value) is not dict:
+        return [f"{place}: {_unlike('an object', value)}"]
+    try:
+        _detailed.structure(value, Memory)
+    except BaseValidationError as error:
+        lines = transform_error(error, path=place, format_exception=_describe)
+        return [_place_first(line) for line in lines]
+    return [f"{place}: cannot be read"]
+
+
+def _describe(error: BaseException, _kind: type | None) -> str:
+    return "is missing" if isinstance(error, KeyError) else str(error)
+
+
+def _place_first(line: str) -> str:
+    """Turn cattrs' "what @ where" around."""
+    what, _, where = line.rpartition(" @ ")
+    return f"{where}: {what}"
+
+
+def memory_from(value: Any) -> Memory:
+    """Read one memory. Raises `ResponseFormatError` that names each field at fault."""
+    memories, problems = _read([value], lambda _index: "memory")
+    if problems:
+        raise format_error("the memory that the server returned", problems)
+    return memories[0]
+
+
+def memories_from(value: Any, place: str = "") -> list[Memory]:
+    """Read an array of memories, all of them or none.
+
+    Raises `ResponseFormatError` with every problem, and the good ones of them as its `memories`.
+    """
+    if type(value) is not list:
+        raise format_error("the server's answer", [f"{place or 'body'}: {_unlike('an array', value)}"])
+    memories, problems = _read(value, lambda index: f"{place}[{index}]")
+    if problems:
+        what = f"{len(value) - len(memories)} of {len(value)} memories that the server returned"
+        raise format_error(what, problems, memories)
+    return memories
+
+
+def _read(values: list[Any], place_of: Callable[[int], str]) -> tuple[list[Memory], list[str]]:
+    memories: list[Memory] = []
+    problems: list[str] = []
+    for index, value in enumerate(values):
+        try:
+            memories.append(_terse.structure(value, Memory))
+        except Exception:  # noqa: BLE001  # whatever it was, the detailed converter finds the words
+            problems += _problems(value, place_of(index))
+    return memories, problems
+
+
+def format_error(what: str, problems: list[str], memories: list[Memory] | None = None) -> ResponseFormatError:
+    """Make the error for a success that does not decode."""
+    named = "; ".join(problems[:PROBLEMS_NAMED])
+    more = f"; and {len(problems) - PROBLEMS_NAMED} more" if len(problems) > PROBLEMS_NAMED else ""
+    return ResponseFormatError(
+        f"{what} cannot be read: {named}{more}", problems=problems, memories=memories or ()
+    )
+
+
+def fact_payload(fact: Fact) -> dict[str, Any]:
+    """Return what is sent of a fact; without a category the server chooses one."""
+    payload: dict[str, Any] = {
+        "content": fact.content,
+        "visibility": fact.visibility,
+        "tags": fact.tags,
+    }
+    if fact.category is not None:
+        payload["category"] = fact.category
+    return payload
+
+
+def memory_payload(memory: Memory) -> dict[str, Any]:
+    """Return a memory as the service itself would show it: dates in ISO 8601 with Z."""
+    payload: dict[str, Any] = _terse.unstructure(memory)
+    payload["tags"] = list(memory.tags)
+    return payload

@@ -1,0 +1,145 @@
+"""JSON through orjson where it is installed, through the standard library where not, with one behaviour.
+
+Both refuse what is no interchangeable JSON: NaN and infinities, numbers beyond 64 bits, half surrogate
+pairs, bytes that are not UTF-8, keys that are not strings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+try:
+    import orjson
+except ImportError:  # the `speed` extra is not installed
+    FAST = False
+else:
+    FAST = True
+
+__all__ = ["JSONError", "dumps", "loads"]
+
+_INT_MIN: Final = -(2**63)
+_INT_MAX: Final = 2**64 - 1
+_FLOAT_MAX: Final = 2.0**63
+_NESTING: Final = 200
+
+
+class JSONError(ValueError):
+    """Not JSON, or JSON that cannot be carried faithfully."""
+
+
+def _check_int(value: int) -> None:
+    if not _INT_MIN <= value <= _INT_MAX:
+        raise JSONError("a number is too large: JSON numbers are carried with 64 bits")
+
+
+def _check_float(value: float) -> None:
+    if not math.isfinite(value):
+        raise JSONError("NaN and infinities are no JSON")
+    if abs(value) >= _FLOAT_MAX:
+        # orjson reads an integer beyond 64 bits as such a float; the digits would be lost in silence.
+        raise JSONError("a number is too large: JSON numbers are carried with 64 bits")
+
+
+def _check_str(value: str) -> None:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise JSONError("a string holds half of a surrogate pair") from None
+
+
+def _check_key(value: object) -> None:
+    if not isinstance(value, str):
+        raise JSONError(f"a key must be a string, not {type(value).__name__}")
+    _check_str(value)
+
+
+Checks = dict[type, Callable[[Any], None]]
+
+_NUMBERS: Final[Checks] = {int: _check_int, float: _check_float}
+_ALL: Final[Checks] = {**_NUMBERS, str: _check_str}
+
+
+def _walk(value: Any, checks: Checks, depth: int = 0) -> None:
+    if depth > _NESTING:
+        raise JSONError(f"nested more than {_NESTING} levels deep")
+    kind = type(value)
+    if kind is dict:
+        for key, item in value.items():
+            if str in checks:
+                _check_key(key)
+            _step(item, checks, depth)
+    elif kind is list or kind is tuple:
+        for item in value:
+            _step(item, checks, depth)
+    else:
+        _step(value, checks, depth)
+
+
+def _step(item: Any, checks: Checks, depth: int) -> None:
+    """Check a leaf here, so that the walk calls itself for containers only."""
+    kind = type(item)
+    if kind is dict or kind is list or kind is tuple:
+        _walk(item, checks, depth + 1)
+    elif (check := checks.get(kind)) is not None:
+        check(item)
+
+
+def _orjson_loads(data: bytes | str) -> Any:
+    try:
+        value = orjson.loads(data)
+    except ValueError as error:
+        raise JSONError(f"not JSON: {_position(error)}") from None
+    _walk(value, _NUMBERS)
+    return value
+
+
+def _std_loads(data: bytes | str) -> Any:
+    try:
+        text = data if isinstance(data, str) else data.decode()
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise JSONError(f"nested more than {_NESTING} levels deep") from None
+    except JSONError:
+        raise
+    except ValueError as error:
+        raise JSONError(f"not JSON: {_position(error)}") from None
+    _walk(value, _ALL)
+    return value
+
+
+def _refuse_constant(_name: str) -> None:
+    raise JSONError("NaN and infinities are no JSON")
+
+
+def _position(error: ValueError) -> str:
+    """Say where, and never what: the text is somebody's."""
+    if isinstance(error, json.JSONDecodeError):  # orjson's error is one too
+        return f"unreadable at line {error.lineno}, column {error.colno}"
+    return "the bytes are not UTF-8"
+
+
+def _orjson_dumps(value: Any) -> bytes:
+    _walk(value, _ALL)
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        raise JSONError(f"no JSON: {error}") from None
+
+
+def _std_dumps(value: Any) -> bytes:
+    _walk(value, _ALL)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+    except TypeError as error:
+        raise JSONError(f"no JSON: {error}") from None
+
+
+loads: Final[Callable[[bytes | str], Any]] = _orjson_loads if FAST else _std_loads
+"""Read JSON from bytes (UTF-8) or text. Raises `JSONError`, a `ValueError`, that says where, never what."""
+
+dumps: Final[Callable[[Any], bytes]] = _orjson_dumps if FAST else _std_dumps
+"""Write compact JSON as UTF-8. Takes dict, list, tuple, str, int, float, bool, None. Raises `JSONError`."""

@@ -1,0 +1,124 @@
+"""What the session needs to know of aiohttp: its errors, its replays, its streams."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from typing import Any, Final
+
+import aiohttp
+
+from omi_async._requests import Request
+from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
+
+__all__ = ["only_once", "read_bounded", "translate"]
+
+_NEVER_REACHED: Final[tuple[type[Exception], ...]] = (
+    aiohttp.ClientConnectorError,
+    aiohttp.ClientConnectorDNSError,
+    aiohttp.ClientProxyConnectionError,
+    aiohttp.ClientHttpProxyError,
+    aiohttp.ClientSSLError,
+    aiohttp.ServerFingerprintMismatch,
+    aiohttp.ConnectionTimeoutError,
+)
+
+
+def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
+    """Turn what aiohttp raised into an error of ours, which holds neither headers nor frames of aiohttp's.
+
+    Raises the error itself where it is neither the network's doing nor the configuration's.
+    """
+    if isinstance(error, OmiError):
+        return error
+    what = f"cannot {request.operation} at {base}"
+    if isinstance(error, aiohttp.InvalidURL):
+        return ConfigurationError(f"{what}: this is no URL that can be called")
+    if isinstance(error, _NEVER_REACHED):
+        reached = ConnectError(f"{what}: the server was not reached ({_reason(error)})")
+        reached.__cause__ = _harmless_cause(error)
+        return reached
+    if isinstance(error, TimeoutError):
+        return ResponseLostError(f"{what}: no answer in time")
+    if isinstance(error, aiohttp.ClientError | OSError | asyncio.IncompleteReadError):
+        return ResponseLostError(f"{what}: the answer was lost ({_reason(error)})")
+    if isinstance(error, RuntimeError | ValueError) and "session is closed" in str(error).lower():
+        return ConfigurationError("the aiohttp session that was given as client is closed")
+    raise error
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a few words what happened, without a repr of aiohttp's: those show the request's headers."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            words = f"no address for the host {error.host}"
+        case aiohttp.ClientConnectorCertificateError():
+            words = f"its certificate is not valid: {_verify_message(error.certificate_error)}"
+        case aiohttp.ConnectionTimeoutError():
+            words = "connecting took too long"
+        case aiohttp.ClientConnectorError():
+            words = error.os_error.strerror or str(error.os_error)
+        case aiohttp.ServerDisconnectedError():
+            words = "the server closed the connection"
+        case aiohttp.ClientPayloadError():
+            words = "the body was cut short or cannot be decompressed"
+        case aiohttp.ClientResponseError():
+            words = "what came back is no HTTP"
+        case OSError():
+            words = error.strerror or type(error).__name__
+        case _:
+            words = type(error).__name__
+    return words
+
+
+def _verify_message(error: Exception) -> str:
+    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__
+
+
+def _harmless_cause(error: Exception) -> BaseException | None:
+    """Return the operating system's error behind aiohttp's; it knows no headers."""
+    cause = getattr(error, "os_error", None)
+    return cause.with_traceback(None) if isinstance(cause, OSError) else None
+
+
+async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
+    """Read a body of at most `most` bytes, counted after decompression, and say whether it was cut there.
+
+    A cut answer's connection is closed: what is still to come is not worth reading.
+    """
+    chunks: list[bytes] = []
+    left = most
+    async for chunk in answer.content.iter_any():
+        chunks.append(chunk)
+        left -= len(chunk)
+        if left < 0:
+            answer.close()
+            return b"".join(chunks)[:most], True
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks), False
+
+
+class _Once:
+    """A client middleware that lets a call pass once.
+
+    aiohttp makes an idempotent call a second time by itself when a kept-alive connection turns out to be
+    dead. For a DELETE that would be an attempt that nobody counted, and its 404 a lie.
+    """
+
+    def __init__(self) -> None:
+        self.passed = False
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self.passed:
+            raise aiohttp.ServerDisconnectedError
+        self.passed = True
+        return await handler(request)
+
+
+def only_once(client: aiohttp.ClientSession, method: str) -> Sequence[aiohttp.ClientMiddlewareType] | None:
+    """Return the middlewares for a call: None (the client's own), or with a guard against silent replays."""
+    if method != "DELETE":
+        return None
+    return (*getattr(client, "_middlewares", ()), _Once())

@@ -1,0 +1,175 @@
+"""The books of an import: every pulled fact is open until it is settled, once.
+
+Whatever happens, the importer closes the books at its end: what is still open then is `unknown` where a call
+may have stored it, and `not_sent` where none can have. So the conservation law holds by construction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import attrs
+
+from omi_async.errors import OmiError
+from omi_async.importing.outcomes import FactOutcome, ImportReport, State
+from omi_async.importing.stopping import StopSignal
+from omi_async.models import Fact
+
+__all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
+
+MOST_ASIDE: Final = 1000
+"""Facts in doubt that may wait to be looked for, before nothing more is pulled."""
+
+OnOutcome = Callable[[FactOutcome], Awaitable[None] | None]
+OnProgress = Callable[[ImportReport], Awaitable[None] | None]
+
+
+@attrs.define(eq=False)
+class Item:
+    """A fact on its way.
+
+    Attributes:
+        tries: calls that carried it and may have stored it.
+        doubt: the error of the last of them, while it is open whether it did.
+        altered: an answer held a text that nobody sent; this fact may stand there in other words.
+    """
+
+    index: int
+    fact: Fact
+    tries: int = 0
+    doubt: OmiError | None = None
+    altered: bool = False
+
+
+class Account:
+    """Counts, delivers each outcome once, and holds the senders back while the reader is slow.
+
+    Args:
+        room: pulled facts that may be without a delivered outcome, not counting those set aside.
+        signal: stops the import, but no callback in the middle.
+        on_outcome: called with each outcome.
+        on_progress: called with the report after each settled batch.
+
+    Attributes:
+        report: the counts.
+        streaming: whether outcomes are read one by one through `next_outcome`.
+        open: items without a state, by index.
+        set_aside: how many of them are in doubt and wait to be looked for.
+        callback_error: the first error that a callback raised.
+    """
+
+    def __init__(
+        self,
+        *,
+        room: int,
+        signal: StopSignal,
+        on_outcome: OnOutcome | None,
+        on_progress: OnProgress | None,
+    ) -> None:
+        self.report = ImportReport()
+        self.streaming = False
+        self.open: dict[int, Item] = {}
+        self.set_aside = 0
+        self.callback_error: Exception | None = None
+        self._room = room
+        self._signal = signal
+        self._on_outcome = on_outcome
+        self._on_progress = on_progress
+        self._stream: deque[FactOutcome] = deque()
+        self._changed = asyncio.Event()
+        self._calling_back = asyncio.Lock()
+
+    # The facts' way in
+
+    def next_index(self) -> int:
+        """Count a pulled fact and return its index."""
+        index = self.report.pulled
+        self.report.pulled = index + 1
+        return index
+
+    def enter(self, index: int, fact: Fact) -> Item:
+        """Open an item; it stays open until `settle`."""
+        item = self.open[index] = Item(index, fact)
+        return item
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more should be pulled for now."""
+        aside = min(self.set_aside, MOST_ASIDE)
+        return len(self.open) - aside + len(self._stream) >= self._room
+
+    async def wait_for_room(self) -> None:
+        """Wait until something may be pulled again."""
+        while self.full:
+            self._changed.clear()
+            await self._changed.wait()
+
+    # The outcomes' way out
+
+    async def settle(
+        self,
+        item: Item,
+        state: State,
+        *,
+        memory_id: str | None = None,
+        error: OmiError | None = None,
+    ) -> None:
+        """Give an open item its one state."""
+        del self.open[item.index]
+        await self.deliver(FactOutcome(item.index, item.fact, state, memory_id, error, item.fact.origin))
+
+    async def deliver(self, outcome: FactOutcome) -> None:
+        """Count an outcome and hand it on. An error of the callback is kept; it must not cost the books."""
+        self.report.add(outcome)
+        if self.streaming:
+            self._stream.append(outcome)
+        self._changed.set()
+        if self._on_outcome is not None:
+            await self._call_back(self._on_outcome, outcome)
+
+    async def progress(self) -> None:
+        """Tell whoever watches that a batch is settled."""
+        if self._on_progress is not None:
+            await self._call_back(self._on_progress, self.report)
+
+    async def _call_back(self, callback: Callable[..., Awaitable[None] | None], argument: object) -> None:
+        try:
+            result = callback(argument)
+            if inspect.isawaitable(result):
+                with self._signal.uninterrupted():
+                    async with self._calling_back:
+                        await result
+        except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
+            self.callback_error = self.callback_error or error
+
+    async def next_outcome(self, ended: Callable[[], bool]) -> FactOutcome | None:
+        """Return the next outcome for the reader, or None when the import has `ended` and all are read."""
+        while not self._stream:
+            if ended():
+                return None
+            self._changed.clear()
+            await self._changed.wait()
+        outcome = self._stream.popleft()
+        self._changed.set()
+        return outcome
+
+    def wake(self) -> None:
+        """Let the reader and the senders look again: the import has ended."""
+        self._changed.set()
+
+    # The end
+
+    async def close(self, reason: OmiError) -> None:
+        """Settle whatever is open, and check the law."""
+        for item in list(self.open.values()):
+            if item.doubt is not None:
+                await self.settle(item, "unknown", error=item.doubt)
+            else:
+                await self.settle(item, "not_sent", error=reason)
+        report = self.report
+        if report.settled != report.pulled:
+            raise RuntimeError(f"the books do not balance: {report!r}; please report this")

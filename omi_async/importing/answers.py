@@ -1,0 +1,141 @@
+"""What an answer or a page of the list says about the facts that were sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from omi_async._requests import Identity
+from omi_async._retry import parse_http_date
+from omi_async.errors import InvalidRequestError
+from omi_async.importing.account import Item
+from omi_async.importing.outcomes import State
+from omi_async.models import Fact
+
+__all__ = ["ImportStart", "Matched", "Rules", "match"]
+
+LOCKED_LENGTH = 70
+"""Characters of a locked memory that the list shows, before `...` (backend)."""
+
+
+@attrs.frozen
+class Matched:
+    """The items that an answer names, with the memory of each; those that it does not; and its strangers."""
+
+    found: list[tuple[Item, Identity]]
+    missing: list[Item]
+    strangers: int
+
+
+def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
+    """Find the memory of each item by its text; neither number nor position says anything.
+
+    Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
+    server that knows memories by their text shows the same one for both.
+    """
+    by_text: dict[str, list[Identity]] = {}
+    for identity in identities:
+        by_text.setdefault(identity.content.strip(), []).append(identity)
+    found = []
+    missing = []
+    taken: set[str] = set()
+    for item in items:
+        candidates = by_text.get(item.fact.content)
+        if candidates is None:
+            missing.append(item)
+            continue
+        taken.add(item.fact.content)
+        found.append((item, candidates.pop(0) if len(candidates) > 1 else candidates[0]))
+    return Matched(found, missing, len(by_text.keys() - taken))
+
+
+def may_be_locked(item: Item, content: str) -> bool:
+    """Whether a listed text may be this item's, cut short because the memory is locked."""
+    return (
+        len(content) == LOCKED_LENGTH + 3
+        and content.endswith("...")
+        and item.fact.content.startswith(content[:LOCKED_LENGTH])
+    )
+
+
+class ImportStart:
+    """When the import began, by the server's clock: the evidence that tells `existing` from `created`.
+
+    The API has no flag for it. A memory whose `created_at` lies before the start was there before. The
+    server's clock is taken to agree with ours unless the Date header of its first answer shows otherwise.
+    """
+
+    def __init__(self, started: float) -> None:
+        self._local = started
+        self._server: datetime | None = None
+
+    def learn(self, date: str | None, sent: float, received: float) -> None:
+        """Compare the clocks at the first answer that has a Date; `sent` and `received` are epoch seconds."""
+        if self._server is not None:
+            return
+        moment = parse_http_date(date) if date else None
+        offset = 0.0
+        if moment is not None:
+            # A Date has whole seconds: the server's clock stood in [date, date + 1) while ours went from
+            # sent to received.
+            least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
+            offset = least if least > 0.0 else min(most, 0.0) - 1.0 if most < 0.0 else 0.0
+        self._server = datetime.fromtimestamp(self._local + offset, UTC)
+
+    def state_of(self, identity: Identity) -> State:
+        """Say whether a memory is there because of this import."""
+        if identity.created_at is None or self._server is None:
+            return "created"
+        try:
+            created_at = datetime.fromisoformat(identity.created_at)
+        except ValueError:
+            return "created"
+        if created_at.tzinfo is None:
+            created_at = created_at.replace(tzinfo=UTC)
+        return "existing" if created_at < self._server else "created"
+
+
+class Rules:
+    """What the server's refusals taught: facts that it would refuse again are not sent to it again."""
+
+    def __init__(self) -> None:
+        self._longest: int | None = None
+        self._categories: set[str] = set()
+
+    def __bool__(self) -> bool:
+        return self._longest is not None or bool(self._categories)
+
+    def learn(self, error: InvalidRequestError, items: list[Item]) -> None:
+        """Take the rules out of FastAPI's validation errors for a batch of these items."""
+        for problem in error.detail if isinstance(error.detail, list) else ():
+            match problem:
+                case {
+                    "loc": ["body", "memories", int(index), "content"],
+                    "type": "string_too_long",
+                    "ctx": {"max_length": int(longest)},
+                } if self._believable(index, items) and len(items[index].fact.content) > longest > 0:
+                    self._longest = min(longest, self._longest or longest)
+                case {"loc": ["body", "memories", int(index), "category"], "type": "enum"} if (
+                    self._believable(index, items)
+                ):
+                    self._categories.add(items[index].fact.category or "")
+                case _:
+                    pass
+
+    @staticmethod
+    def _believable(index: Any, items: list[Item]) -> bool:
+        return type(index) is int and 0 <= index < len(items)
+
+    def refuse(self, fact: Fact) -> tuple[str, str] | None:
+        """Return the field and the reason why the server would refuse this fact, or None."""
+        if self._longest is not None and len(fact.content) > self._longest:
+            return "content", (
+                f"content: has {len(fact.content)} characters, this server said that it takes at most "
+                f"{self._longest}"
+            )
+        if fact.category is not None and fact.category in self._categories:
+            return "category", f"category: this server said that it does not know {fact.category!r}"
+        return None

@@ -1,0 +1,121 @@
+"""An import's calls: at most so many at once, held back while the server asks for it, repeated where safe."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Literal, TypeVar
+
+from omi_async._requests import Request, Sender
+from omi_async._retry import wait_before, worth_retrying
+from omi_async.config import Retry
+from omi_async.errors import OmiError, RateLimitError, ResponseLostError, ServerError, TransportError
+from omi_async.importing.account import Item
+from omi_async.importing.gate import Breaker, Gate
+from omi_async.importing.outcomes import ImportReport
+from omi_async.importing.stopping import StopSignal
+
+__all__ = ["Calls"]
+
+T = TypeVar("T")
+
+Kind = Literal["batch", "create", "list"]
+"""Each has a quota window of its own (backend)."""
+
+
+class Calls:
+    """Makes the calls of one import.
+
+    Args:
+        sender: the session.
+        concurrency: calls on the wire at the same time, at most.
+        retry: tries of a call that was surely not applied; a 429 uses up none.
+        signal: stops the waiting.
+        report: where calls are counted.
+    """
+
+    def __init__(
+        self, sender: Sender, concurrency: int, retry: Retry, signal: StopSignal, report: ImportReport
+    ) -> None:
+        self._sender = sender
+        self._slots = asyncio.Semaphore(concurrency)
+        self._retry = retry
+        self._signal = signal
+        self._report = report
+        self._gates: defaultdict[Kind, Gate] = defaultdict(lambda: Gate(retry, random.random))
+        self._breaker = Breaker()
+
+    @property
+    def server_is_down(self) -> bool:
+        """Whether so many calls in a row failed that it is no use to go on."""
+        return self._breaker.broken is not None
+
+    async def make(self, kind: Kind, request: Request[T], items: Sequence[Item] = ()) -> T:
+        """Make a call, again while it was surely not applied and that may pass.
+
+        While the call is on the wire its `items` are in doubt; they stay so when it may have been applied.
+
+        Raises:
+            OmiError: what the last try raised; never a `RateLimitError`.
+            Halt: the import is stopped before a try; the items are in no doubt.
+        """
+        failures = 0
+        while True:
+            try:
+                return await self._attempt(kind, request, items)
+            except RateLimitError as error:
+                self._gates[kind].shut(error)
+            except OmiError as error:
+                failures += 1
+                final = failures >= self._retry.attempts or self.server_is_down
+                if final or not worth_retrying(error, idempotent=request.idempotent):
+                    raise
+                wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
+                await self._signal.wait_for(asyncio.sleep(wait))
+            self._report.retries += 1
+
+    async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item]) -> T:
+        probe = await self._signal.wait_for(self._passage(kind))
+        _doubt(items, _ON_THE_WIRE)
+        self._report.requests += 1
+        try:
+            result = await self._sender.send(request)
+        except OmiError as error:
+            _doubt(items, error if error.maybe_applied else None)
+            if isinstance(error, ServerError | TransportError):
+                self._breaker.failed(error, probe=probe)
+            else:
+                self._breaker.succeeded()
+            raise
+        finally:
+            self._slots.release()
+            self._breaker.done(probe=probe)
+        self._breaker.succeeded()
+        self._gates[kind].passed()
+        return result
+
+    async def _passage(self, kind: Kind) -> bool:
+        """Wait for the gate, the breaker and a slot; return whether the call is the breaker's probe."""
+        gate = self._gates[kind]
+        while True:
+            await gate.passage()
+            probe = await self._breaker.passage()
+            try:
+                await self._slots.acquire()
+            except BaseException:
+                self._breaker.done(probe=probe)
+                raise
+            if not gate.wait:
+                return probe
+            self._slots.release()
+            self._breaker.done(probe=probe)
+
+
+_ON_THE_WIRE = ResponseLostError("the import ended while the call was on its way")
+
+
+def _doubt(items: Sequence[Item], error: OmiError | None) -> None:
+    for item in items:
+        item.doubt = error

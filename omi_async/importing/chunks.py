@@ -1,0 +1,76 @@
+"""Lazy chunks, and the keys by which equal texts are known.
+
+The chunker knows no network and no event loop: it takes what it is given, no more than it needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from hashlib import blake2b
+from typing import Any, Generic, TypeVar
+
+from omi_async.config import BATCH_SIZE
+
+__all__ = ["Chunks", "content_key"]
+
+T = TypeVar("T")
+
+KEY_BYTES = 16
+
+
+def content_key(content: str) -> bytes:
+    """Return the 16 bytes that stand for a stripped text: equal texts, and only they, have equal keys.
+
+    Case-sensitive and without Unicode normalisation, as the server compares.
+    """
+    return blake2b(content.encode(), digest_size=KEY_BYTES).digest()
+
+
+class Chunks(Generic[T]):
+    """The chunks of a source, each pulled when it is asked for.
+
+    Args:
+        source: any iterable or async iterable; a TypeError is raised for anything else.
+        admit: makes a T of an element, or None where the element needs no place in a chunk.
+        size: elements in a chunk; only the last may hold fewer.
+
+    Attributes:
+        exhausted: whether the source has ended.
+    """
+
+    def __init__(
+        self,
+        source: object,
+        admit: Callable[[Any], Awaitable[T | None]],
+        size: int = BATCH_SIZE,
+    ) -> None:
+        self.exhausted = False
+        self._admit = admit
+        self._size = size
+        self._waiting: AsyncIterator[Any] | None = None
+        self._ready: Iterator[Any] = iter(())
+        if isinstance(source, AsyncIterable):
+            self._waiting = aiter(source)
+        elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
+            self._ready = iter(source)
+        else:
+            raise TypeError(f"facts must be an iterable of facts, not {type(source).__name__}")
+
+    async def next(self) -> list[T]:
+        """Return the next chunk; an empty one at the end. What the source raises comes out here."""
+        chunk: list[T] = []
+        try:
+            while len(chunk) < self._size and not self.exhausted:
+                element = await anext(self._waiting) if self._waiting is not None else next(self._ready)
+                admitted = await self._admit(element)
+                if admitted is not None:
+                    chunk.append(admitted)
+        except (StopIteration, StopAsyncIteration):
+            self.exhausted = True
+        return chunk
+
+    async def close(self) -> None:
+        """Close an async source that was not read to its end, so that it can let go of its files now."""
+        close = getattr(self._waiting, "aclose", None)
+        if close is not None and not self.exhausted:
+            await close()

@@ -1,0 +1,212 @@
+"""Bringing chunks to the server, and reading from its answers what became of each fact."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+import attrs
+
+from omi_async import _requests
+from omi_async._requests import Identity, Page, refused_items
+from omi_async.errors import InvalidFactError, InvalidRequestError, OmiError, ResponseFormatError
+from omi_async.importing.account import Account, Item
+from omi_async.importing.answers import ImportStart, Rules, match
+from omi_async.importing.calls import Calls
+from omi_async.importing.stopping import Halt
+
+__all__ = ["Delivery", "OnUnknown"]
+
+OnUnknown = Literal["reconcile", "report", "resend"]
+
+ISOLATION_CALLS: Final = 6
+"""Calls spent at most to find the bad fact of a refused batch: enough to halve 25 down to 1, and to send
+the rest. Where several facts are bad, what is left then goes one by one."""
+
+SENDINGS: Final = 4
+"""Sendings of a fact at most with ``on_unknown="resend"``, the first one included."""
+
+
+class Delivery:
+    """Delivers chunks; every item it is given ends settled, set aside as doubtful, or open when stopped.
+
+    Args:
+        calls: makes the calls.
+        account: takes the outcomes.
+        start: tells existing from created.
+        rules: learns from refusals.
+        on_unknown: what to do about a lost answer.
+        set_aside: takes doubtful items, to look for them later.
+        fatal: is told the error that must end the import.
+    """
+
+    def __init__(
+        self,
+        *,
+        calls: Calls,
+        account: Account,
+        start: ImportStart,
+        rules: Rules,
+        on_unknown: OnUnknown,
+        set_aside: Callable[[list[Item]], None],
+        fatal: Callable[[OmiError], None],
+    ) -> None:
+        self._calls = calls
+        self._account = account
+        self._start = start
+        self._rules = rules
+        self._on_unknown = on_unknown
+        self._set_aside = set_aside
+        self._fatal = fatal
+
+    async def deliver(self, items: list[Item]) -> None:
+        """Send a chunk in one call, in more where the server refuses it as it is."""
+        refusal = await self._send(items)
+        if refusal is not None:
+            await self._isolate(refusal.items, refusal.error)
+        await self._account.progress()
+
+    async def deliver_single(self, item: Item) -> None:
+        """Send one fact in a call of its own kind, which has its own quota."""
+        refusal = await self._send([item], single=True)
+        if refusal is not None:
+            await self._reject(item, refusal.error)
+        await self._account.progress()
+
+    async def _send(self, items: list[Item], *, single: bool = False) -> _Refusal | None:
+        """Send items and settle them; return what is refused without saying which is to blame."""
+        for _ in range(ISOLATION_CALLS):
+            items = await self._not_refused_before(items)
+            if not items:
+                return None
+            try:
+                await self._call(items, single=single)
+            except InvalidRequestError as error:
+                self._rules.learn(error, items)
+                others = await self._reject_named(items, error)
+                if len(others) == len(items):
+                    return _Refusal(items, error)
+                refusal = _Refusal(others, error)
+                items = others
+            else:
+                return None
+        return refusal
+
+    async def _call(self, items: list[Item], *, single: bool) -> None:
+        facts = [item.fact for item in items]
+        sent = time.time()
+        try:
+            if single:
+                page = await self._calls.make("create", _requests.import_single(facts[0]), items)
+            else:
+                page = await self._calls.make("batch", _requests.import_batch(facts), items)
+        except InvalidRequestError:
+            raise
+        except OmiError as error:
+            if not error.maybe_applied or self._calls.server_is_down:
+                self._fatal(error)
+                raise Halt from None
+            await self._doubtful(items, error)
+        else:
+            self._start.learn(page.date, sent, time.time())
+            await self._answered(items, page)
+
+    async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
+        matched = match(items, page.memories)
+        for item, identity in matched.found:
+            await self._account.settle(item, self._start.state_of(identity), memory_id=identity.id)
+        if matched.missing:
+            error = ResponseFormatError(
+                f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
+            )
+            for item in matched.missing:
+                item.doubt = error
+                item.altered = matched.strangers > 0
+            await self._doubtful(matched.missing, error)
+
+    async def _doubtful(self, items: list[Item], error: OmiError) -> None:
+        for item in items:
+            item.tries += 1
+        if self._on_unknown == "reconcile":
+            self._set_aside(items)
+            return
+        again = []
+        for item in items:
+            if self._on_unknown == "resend" and item.tries < SENDINGS and not item.altered:
+                again.append(item)
+            else:
+                await self._account.settle(item, "unknown", error=error)
+        if again:
+            await self.deliver(again)
+
+    # Refusals
+
+    async def _not_refused_before(self, items: list[Item]) -> list[Item]:
+        """Settle what the server is known to refuse, and return the others."""
+        if not self._rules:
+            return items
+        others = []
+        for item in items:
+            refused = self._rules.refuse(item.fact)
+            if refused is None:
+                others.append(item)
+            else:
+                field, words = refused
+                await self._account.settle(item, "invalid", error=InvalidFactError(words, field=field))
+        return others
+
+    async def _reject_named(self, items: list[Item], error: InvalidRequestError) -> list[Item]:
+        """Reject the items that a refusal names, with the words for each, and return the others."""
+        named = refused_items(error)
+        others = []
+        for index, item in enumerate(items):
+            if index in named:
+                await self._account.settle(item, "rejected", error=_words(error, named[index]))
+            else:
+                others.append(item)
+        return others
+
+    async def _reject(self, item: Item, error: InvalidRequestError) -> None:
+        await self._account.settle(item, "rejected", error=_words(error, str(error)))
+
+    async def _isolate(self, items: list[Item], error: InvalidRequestError) -> None:
+        """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.
+
+        Half of the suspects is sent at a time: what is taken is stored; what is refused holds the bad one,
+        and then the other half is cleared of suspicion and sent at the end, together.
+        """
+        suspects, cleared, calls = items, list[Item](), ISOLATION_CALLS
+        own_words = False
+        while len(suspects) > 1 and calls > 1:
+            half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
+            calls -= 1
+            refusal = await self._send(half, single=len(half) == 1)
+            if refusal is None:
+                suspects = rest
+            else:
+                suspects, error, own_words = refusal.items, refusal.error, len(half) == 1
+                cleared += rest
+        if cleared:
+            calls -= 1
+            refusal = await self._send(cleared)
+            if refusal is not None:
+                suspects, own_words, calls = [*refusal.items, *suspects], False, len(items)
+        if len(suspects) == 1 and (own_words or calls < 1):
+            await self._reject(suspects[0], error)
+        else:
+            for item in suspects:
+                await self.deliver_single(item)
+
+
+@attrs.frozen
+class _Refusal:
+    items: list[Item]
+    error: InvalidRequestError
+
+
+def _words(error: InvalidRequestError, words: str) -> InvalidRequestError:
+    """Give a fact a refusal of its own: the batch's holds the other facts' texts in its detail."""
+    detail: Any = words if isinstance(error.detail, list) else error.detail
+    message = words if words == str(error) else f"refused by the server: {words}"
+    return InvalidRequestError(message, status=error.status, detail=detail, headers=error.headers)

@@ -1,0 +1,107 @@
+"""Holding calls back: while a quota window is shut, and while the server is failing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from omi_async._retry import wait_before
+from omi_async.config import Retry
+from omi_async.errors import OmiError, RateLimitError
+
+__all__ = ["Breaker", "Gate"]
+
+FAILURES_BEFORE_PAUSE: Final = 5
+"""Server failures in a row, after which the importer pauses and then probes with one call."""
+
+PROBES_BEFORE_STOP: Final = 6
+"""Failed probes in a row, after which a server counts as down."""
+
+SHORTEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 60.0
+
+
+class Gate:
+    """One kind of call's way to the server; shut until a moment by a 429."""
+
+    def __init__(self, retry: Retry, chance: Callable[[], float]) -> None:
+        self._retry = retry
+        self._chance = chance
+        self._opens_at = 0.0
+        self._refusals = 0
+
+    @property
+    def wait(self) -> float:
+        """Seconds until it opens; 0 where it is open."""
+        return max(0.0, self._opens_at - asyncio.get_running_loop().time())
+
+    def shut(self, error: RateLimitError) -> None:
+        """Shut for as long as the server says, or for a growing while where it does not say."""
+        if error.retry_after is None and self.wait:
+            return  # several calls were refused at once: one lesson
+        wait = wait_before(self._retry, self._refusals, error, self._chance())
+        self._refusals += error.retry_after is None
+        self._opens_at = max(self._opens_at, asyncio.get_running_loop().time() + wait)
+
+    def passed(self) -> None:
+        """Note that a call was let through."""
+        self._refusals = 0
+
+    async def passage(self) -> None:
+        """Wait until it is open."""
+        while wait := self.wait:  # noqa: ASYNC110  # it may have been shut for longer meanwhile
+            await asyncio.sleep(wait)
+
+
+class Breaker:
+    """Counts failures in a row; when they are many, lets one call through after a pause, to probe.
+
+    Attributes:
+        broken: the last error, once so many probes failed that the server counts as down.
+    """
+
+    def __init__(self) -> None:
+        self.broken: OmiError | None = None
+        self._failures = 0
+        self._failed_probes = 0
+        self._opens_at: float | None = None  # of the loop's clock, while it is shut
+        self._probe_out = False
+        self._changed = asyncio.Event()
+
+    async def passage(self) -> bool:
+        """Wait while the server is failing; return whether this call is the probe."""
+        while self._opens_at is not None:
+            wait = self._opens_at - asyncio.get_running_loop().time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            elif self._probe_out:
+                self._changed.clear()
+                await self._changed.wait()
+            else:
+                self._probe_out = True
+                return True
+        return False
+
+    def done(self, *, probe: bool) -> None:
+        """Take a probe back, whatever became of it."""
+        if probe:
+            self._probe_out = False
+            self._changed.set()
+
+    def succeeded(self) -> None:
+        """Note that the server works."""
+        self._failures = self._failed_probes = 0
+        self._opens_at = None
+        self._changed.set()
+
+    def failed(self, error: OmiError, *, probe: bool) -> None:
+        """Note that a call failed on the server's side."""
+        self._failures += 1
+        self._failed_probes += probe
+        shut = self._opens_at is not None
+        if probe or (not shut and self._failures >= FAILURES_BEFORE_PAUSE):
+            pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
+            self._opens_at = asyncio.get_running_loop().time() + pause
+        if self._failed_probes >= PROBES_BEFORE_STOP:
+            self.broken = error

@@ -1,0 +1,77 @@
+"""Stopping without losing what is on the wire."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+__all__ = ["Halt", "StopSignal"]
+
+T = TypeVar("T")
+
+
+class Halt(Exception):  # noqa: N818  # no error: a task of the import ends here because the import is stopped
+    """The import is stopped, and this task was about to wait for something."""
+
+
+class StopSignal:
+    """Tells the tasks of an import to end: at once where they wait, after their call where they make one.
+
+    Attributes:
+        stopped: set once `stop` was called.
+    """
+
+    def __init__(self) -> None:
+        self.stopped = asyncio.Event()
+        self._waiting: set[asyncio.Task[Any]] = set()
+
+    def stop(self) -> None:
+        """Stop; calling it again changes nothing."""
+        if not self.stopped.is_set():
+            self.stopped.set()
+            for task in self._waiting:
+                task.cancel()
+
+    async def wait_for(self, awaitable: Awaitable[T]) -> T:
+        """Await something that may be given up at any time. Raises `Halt` when the import is stopped."""
+        if self.stopped.is_set():
+            _dispose(awaitable)
+            raise Halt
+        task = _current_task()
+        self._waiting.add(task)
+        try:
+            return await awaitable
+        except asyncio.CancelledError:
+            if self.stopped.is_set() and task in self._waiting and task.uncancel() == 0:
+                raise Halt from None
+            raise
+        finally:
+            self._waiting.discard(task)
+
+    @contextmanager
+    def uninterrupted(self) -> Iterator[None]:
+        """Let what is awaited in here finish, although it is awaited inside `wait_for`."""
+        task = _current_task()
+        waiting = task in self._waiting
+        self._waiting.discard(task)
+        yield
+        if waiting:
+            if self.stopped.is_set():
+                raise Halt
+            self._waiting.add(task)
+
+
+def _current_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("must be called in a task")
+    return task
+
+
+def _dispose(awaitable: Awaitable[Any]) -> None:
+    """Close a coroutine that will not be awaited, which would warn otherwise."""
+    close = getattr(awaitable, "close", None)
+    if close is not None:
+        close()

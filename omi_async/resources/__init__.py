@@ -1,0 +1,1 @@
+"""The API's resources: method calls to requests."""

@@ -1,0 +1,206 @@
+"""The calls on memories."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any
+
+from omi_async import _requests
+from omi_async._listing import Listing
+from omi_async._requests import Sender
+from omi_async.importing.account import OnOutcome, OnProgress
+from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.importer import FactLike, Importer
+from omi_async.importing.outcomes import ImportReport
+from omi_async.models import Fact, Memory, checked_changes, fact_from
+
+__all__ = ["Memories"]
+
+
+class Memories:
+    """The memories of the account: ``session.memories``.
+
+    Besides what each method names, all raise `TransportError`, `APIError` and `ResponseFormatError` as
+    `Session.send` does.
+    """
+
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
+
+    async def list(
+        self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
+    ) -> list[Memory]:
+        """Return one page of memories, in the server's order, which is not promised.
+
+        Args:
+            limit: memories at most, 1 to 1000; a page may be shorter without being the last.
+            offset: memories to pass over.
+            categories: only memories of these categories.
+
+        Raises:
+            ValueError: limit or offset out of range.
+        """
+        request = _requests.list_memories(limit=limit, offset=offset, categories=categories)
+        return (await self._sender.send(request)).memories
+
+    async def iterate(
+        self, *, page_size: int = 100, categories: str | Sequence[str] = ()
+    ) -> AsyncIterator[Memory]:
+        """Yield every memory once, page by page, however the pages shift meanwhile.
+
+        Memories may be deleted while iterating: what that moved between two pages is found by reading again.
+
+        Args:
+            page_size: memories in a call, 1 to 1000.
+            categories: only memories of these categories.
+
+        Raises:
+            ValueError: page_size out of range.
+            ResponseFormatError: also where the server itself says that it cut the list short.
+        """
+        listing = Listing(_requests.list_memories, page_size, categories)
+        while (request := listing.next_request()) is not None:
+            for memory in listing.take(await self._sender.send(request)):
+                yield memory
+
+    async def create(
+        self,
+        fact: Fact | str,
+        /,
+        *,
+        category: str | None = None,
+        visibility: str = "private",
+        tags: Iterable[str] = (),
+    ) -> Memory:
+        """Store one memory and return it.
+
+        The newest servers know a memory by its text: the same text again returns the memory that is there,
+        unchanged. A call whose answer is lost is not repeated; the error's `maybe_applied` says that the
+        memory may exist.
+
+        Args:
+            fact: the text, or a whole `Fact`, which then brings the rest itself.
+            category: see `Fact`.
+            visibility: see `Fact`.
+            tags: see `Fact`.
+
+        Raises:
+            InvalidFactError: (a ValueError) the text is empty or too long, ...
+        """
+        if isinstance(fact, str):
+            fact = Fact(fact, category=category, visibility=visibility, tags=tags)
+        elif category is not None or visibility != "private" or tags:
+            raise ValueError("a Fact brings its own category, visibility and tags; give them there")
+        return await self._sender.send(_requests.create_memory(fact))
+
+    async def create_batch(self, facts: Iterable[Fact | str | Mapping[str, Any]], /) -> builtins.list[Memory]:
+        """Store at most 25 memories in one call and return what the server returned.
+
+        The call is all or nothing only in its validation: when it fails with a `ServerError`, some may be
+        stored. `import_facts` takes any number and accounts for each.
+
+        Raises:
+            ValueError: more than 25 facts, or one that is none (`InvalidFactError`); nothing was sent.
+        """
+        batch = [fact_from(item) for item in facts]
+        if not batch:
+            return []
+        return await self._sender.send(_requests.create_batch(batch))
+
+    async def update(
+        self,
+        memory_id: str,
+        /,
+        *,
+        content: str | None = None,
+        visibility: str | None = None,
+        category: str | None = None,
+        tags: Iterable[str] | None = None,
+    ) -> Memory:
+        """Change a memory and return it. None leaves a field alone; `tags` replaces the whole list.
+
+        Raises:
+            ValueError: nothing to change, an invalid value (`InvalidFactError`), or an unusable id.
+            NotFoundError: there is no such memory.
+        """
+        changes = checked_changes(content=content, visibility=visibility, category=category, tags=tags)
+        return await self._sender.send(_requests.update_memory(memory_id, changes))
+
+    async def delete(self, memory_id: str, /) -> None:
+        """Delete a memory, permanently.
+
+        Raises:
+            ValueError: an unusable id.
+            NotFoundError: there is no such memory, and no earlier attempt of this call can have deleted it.
+        """
+        await self._sender.send(_requests.delete_memory(memory_id))
+
+    async def import_facts(
+        self,
+        facts: Iterable[FactLike] | AsyncIterable[FactLike],
+        /,
+        *,
+        concurrency: int = 4,
+        dedupe: bool = True,
+        on_unknown: OnUnknown = "reconcile",
+        drain_timeout: float = 30.0,
+        on_outcome: OnOutcome | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> ImportReport:
+        """Import any number of facts, in batches of 25, and account for each of them.
+
+        The facts are pulled as they are needed, at most ``(concurrency + 1) * 25`` ahead. A fact that cannot
+        be one costs none of the others. A 429 is waited out. A call whose answer is lost is never blindly
+        repeated.
+
+        Args:
+            facts: any iterable or async iterable of `Fact`, text or mapping (``{"content": ...}``).
+            concurrency: calls on the wire at the same time, at most.
+            dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact.
+            on_unknown: what to do about facts whose call had no usable answer. ``"reconcile"``: look for them
+                in the list, and send again what is surely absent. ``"report"``: leave them `unknown`.
+                ``"resend"``: send them again without looking, which stores nothing twice only on servers that
+                know a memory by its text (the newest do).
+            drain_timeout: seconds that calls on the wire have to land when the import is stopped.
+            on_outcome: called exactly once for each pulled fact, whatever its state; plain or async.
+            on_progress: called with the report so far after each settled batch; plain or async.
+
+        Raises:
+            ImportStoppedError: it could not go on: the key was refused, the server is down, the source or a
+                callback raised (`__cause__`). Its `report` is complete.
+        """
+        importer = self.importer(
+            facts,
+            concurrency=concurrency,
+            dedupe=dedupe,
+            on_unknown=on_unknown,
+            drain_timeout=drain_timeout,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
+        )
+        return await importer.run()
+
+    def importer(
+        self,
+        facts: Iterable[FactLike] | AsyncIterable[FactLike],
+        /,
+        *,
+        concurrency: int = 4,
+        dedupe: bool = True,
+        on_unknown: OnUnknown = "reconcile",
+        drain_timeout: float = 30.0,
+        on_outcome: OnOutcome | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Importer:
+        """Return an `Importer`, which yields the outcomes one by one; the arguments are `import_facts`'s."""
+        return Importer(
+            self._sender,
+            facts,
+            concurrency=concurrency,
+            dedupe=dedupe,
+            on_unknown=on_unknown,
+            drain_timeout=drain_timeout,
+            on_outcome=on_outcome,
+            on_progress=on_progress,
+        )
