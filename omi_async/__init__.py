@@ -31,6 +31,7 @@ from omi_async.errors import (
     TransportError,
 )
 from omi_async.importing.importer import Importer
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome, ImportReport
 from omi_async.models import Fact, Memory
 from omi_async.resources.memories import Memories
@@ -52,6 +53,7 @@ __all__ = [
     "Importer",
     "InvalidFactError",
     "InvalidRequestError",
+    "Journal",
     "JournalError",
     "Memories",
     "Memory",

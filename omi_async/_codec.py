@@ -6,6 +6,7 @@ string belongs is an error that says where.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -64,6 +65,10 @@ def _datetime(value: Any, target: Any) -> datetime:
         moment = datetime.fromisoformat(_exact_str(value, target))
     except ValueError:
         raise ValueError("expected an ISO 8601 date and time") from None
+    return _aware(moment)
+
+
+def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
@@ -74,7 +79,10 @@ def _tags(value: Any, _target: Any) -> tuple[str, ...]:
 
 
 def _zulu(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    moment = _aware(moment)
+    with contextlib.suppress(OverflowError):  # at either end of time, the offset stays as it is
+        moment = moment.astimezone(UTC)
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def _make_converter(*, detailed_validation: bool) -> Converter:

@@ -23,7 +23,9 @@ __all__ = ["JSONError", "dumps", "loads"]
 _INT_MIN: Final = -(2**63)
 _INT_MAX: Final = 2**64 - 1
 _FLOAT_MAX: Final = 2.0**63
+_INT_DIGITS: Final = 20  # a sign and 19 digits, or 20 digits
 _NESTING: Final = 200
+_NO_LIMIT: Final = 10_000  # Python's own recursion limit comes first
 
 
 class JSONError(ValueError):
@@ -57,10 +59,18 @@ def _check_key(value: object) -> None:
     _check_str(value)
 
 
-Checks = dict[type, Callable[[Any], None]]
+Checks = dict[type, Callable[[Any], None] | None]
+"""The types that JSON has, exactly; a check of the value where any will not do."""
 
-_NUMBERS: Final[Checks] = {int: _check_int, float: _check_float}
+_NUMBERS: Final[Checks] = {
+    int: _check_int,
+    float: _check_float,
+    str: None,
+    bool: None,
+    type(None): None,
+}
 _ALL: Final[Checks] = {**_NUMBERS, str: _check_str}
+_STRINGS: Final[Checks] = {**_ALL, int: None, float: None}
 
 
 def _walk(value: Any, checks: Checks, depth: int = 0) -> None:
@@ -69,7 +79,7 @@ def _walk(value: Any, checks: Checks, depth: int = 0) -> None:
     kind = type(value)
     if kind is dict:
         for key, item in value.items():
-            if str in checks:
+            if checks[str] is not None:
                 _check_key(key)
             _step(item, checks, depth)
     elif kind is list or kind is tuple:
@@ -84,7 +94,9 @@ def _step(item: Any, checks: Checks, depth: int) -> None:
     kind = type(item)
     if kind is dict or kind is list or kind is tuple:
         _walk(item, checks, depth + 1)
-    elif (check := checks.get(kind)) is not None:
+    elif kind not in checks:
+        raise JSONError(f"no JSON: {kind.__name__}")
+    elif (check := checks[kind]) is not None:
         check(item)
 
 
@@ -100,7 +112,13 @@ def _orjson_loads(data: bytes | str) -> Any:
 def _std_loads(data: bytes | str) -> Any:
     try:
         text = data if isinstance(data, str) else data.decode()
-        value = json.loads(text, parse_constant=_refuse_constant)
+        value = json.loads(
+            text,
+            parse_constant=_refuse_constant,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            object_pairs_hook=_object,
+        )
     except RecursionError:
         raise JSONError(f"nested more than {_NESTING} levels deep") from None
     except JSONError:
@@ -115,6 +133,27 @@ def _refuse_constant(_name: str) -> None:
     raise JSONError("NaN and infinities are no JSON")
 
 
+def _parse_int(text: str) -> int | float:
+    # Like orjson; int() would also refuse thousands of digits with an error of its own.
+    return int(text) if len(text) <= _INT_DIGITS else _parse_float(text)
+
+
+def _parse_float(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise JSONError("a number is too large: JSON numbers are carried with 64 bits")
+    return value
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        # The last of equal keys wins. orjson has read the others too, and refused half surrogates in them.
+        for _key, item in pairs:
+            _walk(item, _STRINGS, depth=-_NO_LIMIT)
+    return value
+
+
 def _position(error: ValueError) -> str:
     """Say where, and never what: the text is somebody's."""
     if isinstance(error, json.JSONDecodeError):  # orjson's error is one too
@@ -124,22 +163,20 @@ def _position(error: ValueError) -> str:
 
 def _orjson_dumps(value: Any) -> bytes:
     _walk(value, _ALL)
-    try:
-        return orjson.dumps(value)
-    except TypeError as error:
-        raise JSONError(f"no JSON: {error}") from None
+    return orjson.dumps(value)
 
 
 def _std_dumps(value: Any) -> bytes:
     _walk(value, _ALL)
-    try:
-        return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
-    except TypeError as error:
-        raise JSONError(f"no JSON: {error}") from None
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 loads: Final[Callable[[bytes | str], Any]] = _orjson_loads if FAST else _std_loads
 """Read JSON from bytes (UTF-8) or text. Raises `JSONError`, a `ValueError`, that says where, never what."""
 
 dumps: Final[Callable[[Any], bytes]] = _orjson_dumps if FAST else _std_dumps
-"""Write compact JSON as UTF-8. Takes dict, list, tuple, str, int, float, bool, None. Raises `JSONError`."""
+"""Write compact JSON as UTF-8. Raises `JSONError`.
+
+Takes dict, list, tuple, str, int, float, bool and None, and none of their subclasses: of those, the two
+implementations would each write something else.
+"""

@@ -2,8 +2,16 @@
 
 The list has no cursor, no total and no promised order; a page may be short without being the last, because
 the server drops unreadable records after it applied the offset (backend). So each page begins with the last
-memory of the one before: where another one stands there that was never seen, memories were removed or moved
-meanwhile, and some may have slipped through between two pages. Then the list is read once more.
+memory of the one before. What else may stand there tells what happened meanwhile:
+
+- a memory that this reading has not met, or nothing: memories were removed, and others may have slipped
+  through between two pages. The list is read once more.
+- another memory that this reading has met: something was put in front, and nothing slipped through, unless it
+  was an unread memory that moved there, as an edited one does where the newest come first. The front is read
+  once more.
+
+Memories that come and go are so never missed; neither are those that move to the front. Nothing helps against
+an order that is another one at each call.
 """
 
 from __future__ import annotations
@@ -20,12 +28,16 @@ __all__ = ["Listing"]
 MOST_STALE_PAGES: Final = 10
 """Pages in a row without anything new, after which the server is thought to ignore the offset."""
 
+MOST_BARREN_READINGS: Final = 3
+"""Readings in a row that were disturbed and found nothing new, after which it is no use to read again."""
+
 
 class Listing(Generic[Listed]):
     """The state of one reading: ask `next_request`, give the page to `take`, until there is no request.
 
     Attributes:
-        steady: whether the last reading met no sign that memories were removed or moved.
+        steady: whether nothing was removed under the last whole reading, as far as can be told; then it met
+            all that was there.
     """
 
     def __init__(
@@ -39,17 +51,21 @@ class Listing(Generic[Listed]):
         self._page_request = page_request
         self._page_size = page_size
         self._categories = categories
-        self._seen: set[str] = set()
-        self._first_reading = True
-        self._begin()
+        self._seen: set[str] = set()  # in all readings
+        self._barren_readings = 0
+        self._only_front = False
+        self._begin(met=self._seen)
 
-    def _begin(self) -> None:
-        self.steady = True
+    def _begin(self, met: set[str]) -> None:
+        self._met = met  # in this reading; the first one spares itself a second set
         self._position = 0  # of the next unread memory
         self._last: str | None = None
         self._fruitful = False
         self._stale_pages = 0
+        self._shifted = False
         self._done = False
+        if not self._only_front:
+            self.steady = True
 
     def next_request(self) -> Request[Page[Listed]] | None:
         """Return the request for the next page, or None when all is read."""
@@ -68,45 +84,54 @@ class Listing(Generic[Listed]):
         Raises `ResponseFormatError` where the list cannot be read to its end.
         """
         memories = page.memories
-        if page.truncated and not memories:
-            raise ResponseFormatError(
-                f"the server cut the list short after {len(self._seen)} memories (X-Omi-List-Truncated)"
-            )
-        fresh = self._fresh(memories)
-        self._fruitful = self._fruitful or bool(fresh)
-        self._move(memories)
-        if self._done and not self.steady and self._fruitful:
-            self._first_reading = False
-            self._begin()
-        elif not self._done and self._first_reading:
-            self._check_progress(fresh)
-        return fresh
-
-    def _fresh(self, memories: list[Listed]) -> list[Listed]:
-        seen = self._seen
-        if self._position and (not memories or memories[0].id not in seen):
-            self.steady = False
-        fresh = []
-        for memory in memories:
-            if memory.id not in seen:
-                seen.add(memory.id)
-                fresh.append(memory)
-        return fresh
-
-    def _move(self, memories: list[Listed]) -> None:
-        """Go on behind the page; a page that holds no more than the overlap is the end."""
         overlap = 1 if self._position else 0
-        if len(memories) <= overlap:
+        if overlap:
+            self._compare(memories)
+        unmet = [memory.id for memory in memories if memory.id not in self._met]
+        fresh = list({memory.id: memory for memory in memories if memory.id not in self._seen}.values())
+        self._met.update(unmet)
+        self._seen.update(memory.id for memory in fresh)
+        self._fruitful = self._fruitful or bool(fresh)
+        held = len(memories) + page.unreadable
+        if held <= overlap and not unmet:
+            self._check_whole(page)
+            self._end()
+        elif self._only_front and not fresh and self.steady:
             self._done = True
-            self.steady = self.steady and (not memories or memories[0].id == self._last)
-            return
-        self._position += len(memories) - overlap
-        self._last = memories[-1].id
+        else:
+            self._move(memories, max(held - overlap, 1), bool(unmet))
+        return fresh
 
-    def _check_progress(self, fresh: list[Listed]) -> None:
-        self._stale_pages = 0 if fresh else self._stale_pages + 1
+    def _compare(self, memories: list[Listed]) -> None:
+        """Look at what stands where the last memory of the page before stood."""
+        first = memories[0].id if memories else None
+        if first not in self._met:
+            self.steady = False
+        elif first != self._last:
+            self._shifted = True
+
+    def _move(self, memories: list[Listed], by: int, progress: bool) -> None:
+        self._position += by
+        self._last = memories[-1].id if memories else None
+        self._stale_pages = 0 if progress else self._stale_pages + 1
         if self._stale_pages >= MOST_STALE_PAGES:
             raise ResponseFormatError(
                 f"the list does not end: {self._stale_pages} pages in a row held nothing new after "
                 f"{len(self._seen)} memories"
             )
+
+    def _check_whole(self, page: Page[Listed]) -> None:
+        if page.truncated:
+            raise ResponseFormatError(
+                f"the server cut the list short after {len(self._seen)} memories (X-Omi-List-Truncated)"
+            )
+
+    def _end(self) -> None:
+        """End this reading: for good, or to begin another."""
+        self._barren_readings = 0 if self._fruitful else self._barren_readings + 1
+        again = not self.steady and self._barren_readings < MOST_BARREN_READINGS
+        front = self.steady and self._shifted and not self._only_front
+        self._done = True
+        if again or front:
+            self._only_front = front
+            self._begin(met=set())

@@ -106,6 +106,11 @@ class Request(Generic[T]):
 class Sender(Protocol):
     """What everything above the session needs of it."""
 
+    @property
+    def base_url(self) -> str:
+        """The server's base URL, without a slash at its end; a journal knows its server by it."""
+        ...
+
     async def send(self, request: Request[T], /) -> T:
         """Send a request and return what its answer means."""
         ...
@@ -250,7 +255,10 @@ def _segment(memory_id: str) -> str:
     """Encode an id as one path segment. '', '.' and '..' would name another resource."""
     if memory_id in {"", ".", ".."}:
         raise ValueError(f"not a memory id: {memory_id!r}")
-    return quote(memory_id, safe="")
+    try:
+        return quote(memory_id, safe="")
+    except UnicodeEncodeError:
+        raise ValueError(f"not a memory id: {memory_id!r} is no Unicode text") from None
 
 
 # What a success says
@@ -406,18 +414,22 @@ def _phrase(status: int) -> str:
         return "(no standard status)"
 
 
-_TITLE: Final = re.compile(rb"<title[^>]*>([^<]{1,200})", re.IGNORECASE)
+_TITLE: Final = re.compile(rb"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _LONGEST_DETAIL: Final = 300
+_LONGEST_PAGE: Final = 2**16
 _ERRORS_NAMED: Final = 5
 
 
 def _detail(response: Response) -> Any:
-    """Return FastAPI's `detail`, or what a proxy said instead, as text."""
+    """Return FastAPI's `detail`, or what a proxy said instead, as text; None for JSON that is unreadable."""
     try:
         body = _json.loads(response.body)
     except _json.JSONError:
-        title = _TITLE.search(response.body)
-        text = (title[1] if title else response.body[:_LONGEST_DETAIL]).decode(errors="replace")
+        page = response.body[:_LONGEST_PAGE]
+        title = _TITLE.search(page)
+        if not title and page.lstrip().startswith((b"{", b"[", b'"')):
+            return None  # JSON cut short may be a validation error, and those echo what was sent
+        text = (title[1] if title else page[:_LONGEST_DETAIL]).decode(errors="replace")
         return " ".join(text.split())
     if isinstance(body, dict):
         return body.get("detail", body)
@@ -428,8 +440,7 @@ def _sentence(response: Response, detail: Any) -> str:
     """Put the server's words into the message; of validation errors only the place, never the input."""
     location = response.header("Location")
     if 300 <= response.status < 400 and location:  # noqa: PLR2004  # the 3xx class
-        host = urlsplit(location).netloc.rpartition("@")[2] or "another path"
-        return f": it points to {host}; redirects are not followed, correct the base URL"
+        return f": it points to {_host(location)}; redirects are not followed, correct the base URL"
     match detail:
         case str():
             words = detail
@@ -440,15 +451,36 @@ def _sentence(response: Response, detail: Any) -> str:
             words = ", ".join(word for word in given if isinstance(word, str))
         case _:
             words = ""
-    return f": {words[:_LONGEST_DETAIL]}" if words else ""
+    return f": {_one_line(words[:_LONGEST_DETAIL])}" if words else ""
+
+
+def _host(location: str) -> str:
+    try:
+        host = urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        host = "no readable address"
+    return _one_line(host[:_LONGEST_DETAIL]) or "another path"
+
+
+def _one_line(words: str) -> str:
+    """Keep line ends and the escapes of terminals out of messages, which end in logs and on screens."""
+    return "".join(sign if sign.isprintable() else " " for sign in words)
 
 
 def _validation_words(item: Any) -> str:
     if not isinstance(item, dict):
         return "unreadable validation error"
     loc = item.get("loc")
-    place = ".".join(str(step) for step in loc) if isinstance(loc, list) else "?"
-    return f"{place}: {item.get('msg', item.get('type', 'refused'))}"
+    return f"{_place(loc) if isinstance(loc, list) else '?'}: {_why(item)}"
+
+
+def _place(loc: list[Any]) -> str:
+    return ".".join(str(step) if isinstance(step, str | int) else "?" for step in loc)
+
+
+def _why(item: dict[str, Any]) -> str:
+    given = (item.get("msg"), item.get("type"))
+    return next((words for words in given if isinstance(words, str)), "refused")
 
 
 def refused_items(error: OmiError) -> dict[int, str]:
@@ -461,8 +493,8 @@ def refused_items(error: OmiError) -> dict[int, str]:
     refused: dict[int, str] = {}
     for item in error.detail:
         match item:
-            case {"loc": ["body", "memories", int(index), *field]} if type(index) is int:
-                words = f"{'.'.join(str(step) for step in field)}: {item.get('msg', 'refused')}"
+            case {"loc": ["body", "memories", int(index), *field]} if type(index) is int and index >= 0:
+                words = f"{_place(field)}: {_why(item)}"
                 refused[index] = f"{refused[index]}; {words}" if index in refused else words
             case _:
                 return {}

@@ -5,6 +5,7 @@ Pure: chance is an argument, and the waiting is left to `backoff` at the session
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Callable, Generator
@@ -53,7 +54,7 @@ def waits(retry: Retry, chance: Callable[[], float]) -> Generator[float, Any, No
     The first value is only there to be thrown away: backoff starts its generators with a `send(None)`.
     """
     error = yield 0.0
-    for number in range(retry.attempts):
+    for number in itertools.count():
         error = yield wait_before(retry, number, error, chance())
 
 

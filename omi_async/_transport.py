@@ -12,7 +12,7 @@ import aiohttp
 from omi_async._requests import Request
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 
-__all__ = ["only_once", "read_bounded", "translate"]
+__all__ = ["abandon", "only_once", "read_bounded", "translate"]
 
 _NEVER_REACHED: Final[tuple[type[Exception], ...]] = (
     aiohttp.ClientConnectorError,
@@ -24,6 +24,15 @@ _NEVER_REACHED: Final[tuple[type[Exception], ...]] = (
     aiohttp.ConnectionTimeoutError,
 )
 
+_UNUSABLE_CLIENTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
+    (RuntimeError, "Session is closed", "is closed"),
+    (
+        ValueError,
+        "Cannot combine AUTHORIZATION header",
+        "has an auth of its own, which leaves no place for the key",
+    ),
+)
+
 
 def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
     """Turn what aiohttp raised into an error of ours, which holds neither headers nor frames of aiohttp's.
@@ -33,7 +42,7 @@ def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
     if isinstance(error, OmiError):
         return error
     what = f"cannot {request.operation} at {base}"
-    if isinstance(error, aiohttp.InvalidURL):
+    if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | UnicodeError):
         return ConfigurationError(f"{what}: this is no URL that can be called")
     if isinstance(error, _NEVER_REACHED):
         reached = ConnectError(f"{what}: the server was not reached ({_reason(error)})")
@@ -43,8 +52,9 @@ def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
         return ResponseLostError(f"{what}: no answer in time")
     if isinstance(error, aiohttp.ClientError | OSError | asyncio.IncompleteReadError):
         return ResponseLostError(f"{what}: the answer was lost ({_reason(error)})")
-    if isinstance(error, RuntimeError | ValueError) and "session is closed" in str(error).lower():
-        return ConfigurationError("the aiohttp session that was given as client is closed")
+    for kind, words, meaning in _UNUSABLE_CLIENTS:
+        if type(error) is kind and str(error).startswith(words):
+            return ConfigurationError(f"the aiohttp session that was given as client {meaning}")
     raise error
 
 
@@ -87,34 +97,35 @@ async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes
 
     A cut answer's connection is closed: what is still to come is not worth reading.
     """
-    chunks: list[bytes] = []
-    left = most
+    body = bytearray()  # not a list: a server may send a byte at a time
     async for chunk in answer.content.iter_any():
-        chunks.append(chunk)
-        left -= len(chunk)
-        if left < 0:
+        body += chunk
+        if len(body) > most:
             answer.close()
-            return b"".join(chunks)[:most], True
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks), False
+            return bytes(body[:most]), True
+    return bytes(body), False
 
 
 class _Once:
-    """A client middleware that lets a call pass once.
+    """A client middleware that lets no call pass after one whose answer was lost.
 
     aiohttp makes an idempotent call a second time by itself when a kept-alive connection turns out to be
     dead. For a DELETE that would be an attempt that nobody counted, and its 404 a lie.
     """
 
     def __init__(self) -> None:
-        self.passed = False
+        self.lost: aiohttp.ClientError | OSError | None = None
 
     async def __call__(
         self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
-        if self.passed:
-            raise aiohttp.ServerDisconnectedError
-        self.passed = True
-        return await handler(request)
+        if self.lost is not None:
+            raise self.lost
+        try:
+            return await handler(request)
+        except (aiohttp.ClientError, OSError) as error:
+            self.lost = error
+            raise
 
 
 def only_once(client: aiohttp.ClientSession, method: str) -> Sequence[aiohttp.ClientMiddlewareType] | None:
@@ -122,3 +133,21 @@ def only_once(client: aiohttp.ClientSession, method: str) -> Sequence[aiohttp.Cl
     if method != "DELETE":
         return None
     return (*getattr(client, "_middlewares", ()), _Once())
+
+
+def abandon(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Let go of a pool that nobody closed: no awaiting, from any thread, with its loop running or gone.
+
+    aiohttp offers nothing for this, and would add warnings of its own for each of its parts.
+    """
+    pooled = getattr(client.connector, "_conns", {})
+    idle = [protocol.transport for line in pooled.values() for protocol, *_ in line]
+    pooled.clear()
+    client.detach()
+    for transport in idle:
+        if transport is None:
+            continue
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(transport.abort)
+        elif hasattr(transport, "_call_connection_lost"):
+            transport._call_connection_lost(None)  # noqa: SLF001  # closes the socket; abort() needs the loop

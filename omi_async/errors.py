@@ -61,10 +61,20 @@ NOTHING: Mapping[str, str] = {}
 
 
 class OmiError(Exception):
-    """The base of every error of this library."""
+    """The base of every error of this library. Each can be copied and pickled, with its attributes."""
 
     maybe_applied: bool = False
     """Whether the write that failed may have been carried out by the server."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # An exception is rebuilt from its args alone, where ours have keywords that must be given.
+        return _rebuilt, (type(self), self.args, vars(self))
+
+
+def _rebuilt(kind: type[OmiError], args: tuple[Any, ...], attributes: dict[str, Any]) -> OmiError:
+    error = kind.__new__(kind, *args)
+    vars(error).update(attributes)
+    return error
 
 
 class ConfigurationError(OmiError):

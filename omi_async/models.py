@@ -17,14 +17,15 @@ __all__ = ["Fact", "Memory"]
 def _text(value: object, field: str) -> str:
     if not isinstance(value, str):
         raise InvalidFactError(f"{field}: must be a string, not {type(value).__name__}", field=field)
-    if not value.isascii():
+    text = str.__str__(value)  # an exact str also of a StrEnum, whatever its own methods say
+    if not text.isascii():
         try:
-            value.encode()
+            text.encode()
         except UnicodeEncodeError:
             raise InvalidFactError(
                 f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
             ) from None
-    return value
+    return text
 
 
 def _content(value: str) -> str:
@@ -50,9 +51,10 @@ def _category(value: str | None) -> str | None:
 
 
 def _visibility(value: str) -> str:
-    if value not in VISIBILITIES:
+    word = _text(value, "visibility")
+    if word not in VISIBILITIES:
         raise InvalidFactError("visibility: must be exactly 'private' or 'public'", field="visibility")
-    return value
+    return word
 
 
 def _tags(value: Iterable[str]) -> tuple[str, ...]:
@@ -117,7 +119,7 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
     """Make a `Fact` of what an import was given.
 
     A mapping may hold other keys too; None stands for an absent value. Raises `InvalidFactError` with the
-    item as its `record`.
+    item as its `record`, and nothing else, whatever the item is.
     """
     if isinstance(item, Fact):
         return item
@@ -133,6 +135,8 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
     except InvalidFactError as error:
         error.record = item
         raise
+    except Exception as error:  # a mapping or an iterable of tags may be anybody's code
+        raise InvalidFactError(f"cannot be read: {type(error).__name__}", record=item) from error
 
 
 _OPTIONAL = ("category", "visibility", "tags")

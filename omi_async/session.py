@@ -7,11 +7,11 @@ The I/O edge is `Session._attempt`. Everything before it is built in `_requests`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
 import random
+import re
 import sys
 import time
 import warnings
@@ -22,19 +22,16 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import backoff
+from multidict import CIMultiDict
 from yarl import URL
 
 import omi_async
+from omi_async import _json
 from omi_async._requests import Request, Response, interpret
 from omi_async._retry import waits, worth_retrying
-from omi_async._transport import only_once, read_bounded, translate
+from omi_async._transport import abandon, only_once, read_bounded, translate
 from omi_async.config import BASE_URL, MAX_RESPONSE, Retry
-from omi_async.errors import (
-    ConfigurationError,
-    OmiError,
-    ServerError,
-    TransportError,
-)
+from omi_async.errors import APIError, ConfigurationError, OmiError, ServerError, TransportError
 from omi_async.resources.memories import Memories
 
 __all__ = ["Session"]
@@ -65,10 +62,10 @@ class Session:
     Args:
         api_key: a Developer API key (``omi_dev_...``); `OMI_API_KEY` where None.
         base_url: the server; `OMI_API_BASE` where None, else ``https://api.omi.me``. May have a path prefix.
-        timeout: seconds for one attempt, from a connection in hand to the last byte.
+        timeout: seconds for one attempt, from its turn to the last byte.
         batch_timeout: the same for batch calls, which the server may work on for long.
         connections: calls on the wire at the same time, at most; others wait for their turn, and that wait
-            counts against no timeout.
+            counts against no timeout (other calls in a `client` of yours may make it wait again).
         retry: attempts and waits.
         client: an aiohttp session of yours to use instead of an own pool. It is used as it is, never changed
             and never closed; proxies, TLS and tracing are configured there.
@@ -102,6 +99,7 @@ class Session:
             raise ConfigurationError("trace_configs belong to the aiohttp session that is given as client")
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
+        api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         key = _usable_key(api_key)
         self._base = _usable_base(base_url, _flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
@@ -114,15 +112,20 @@ class Session:
         self._timeout = _usable_timeout("timeout", timeout)
         self._batch_timeout = _usable_timeout("batch_timeout", batch_timeout)
         self._connections = connections
-        self._slots = asyncio.Semaphore(connections)
+        self._slots = asyncio.Semaphore(_within_pool(connections, client))
         self._borrowed = client
         self._trace_configs = list(trace_configs)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop  # of the client, once there is one
         self._made_at = _caller()
         self.memories = Memories(self)
         self._closed = False
 
     # Life: unopened, open, closed
+
+    @property
+    def base_url(self) -> str:
+        """The server's base URL, without a slash at its end."""
+        return self._base
 
     @property
     def closed(self) -> bool:
@@ -146,7 +149,10 @@ class Session:
         self._closed = True
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
-            await client.close()
+            if self._loop is asyncio.get_running_loop():
+                await client.close()
+            else:
+                abandon(client, self._loop)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unopened" if self._client is None else "open"
@@ -156,13 +162,15 @@ class Session:
         client = getattr(self, "_client", None)
         if self._closed or client is None or client is self._borrowed:
             return
-        warnings.warn(
-            f"unclosed {self!r}, made at {self._made_at}: use `async with` or await close()",
-            ResourceWarning,
-            source=self,
-            stacklevel=2,
-        )
-        _abandon(client)
+        try:
+            warnings.warn(
+                f"unclosed {self!r}, made at {self._made_at}: use `async with` or await close()",
+                ResourceWarning,
+                source=self,
+                stacklevel=2,
+            )
+        finally:  # warnings may be errors
+            abandon(client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
         """Return the aiohttp session for the running loop, made at the first call."""
@@ -170,9 +178,9 @@ class Session:
             raise ConfigurationError("this Session is closed; a closed Session cannot be opened again")
         loop = asyncio.get_running_loop()
         if self._client is None:
-            self._loop = loop
             self._client = self._borrowed or self._make_client()
-        elif self._loop is not loop:
+            self._loop = getattr(self._client, "_loop", loop)
+        if self._loop is not loop:
             raise ConfigurationError("this Session belongs to another event loop; make one for each loop")
         return self._client
 
@@ -205,13 +213,13 @@ class Session:
                 raise
 
         attempts = self._retry.attempts if request.attempts is None else request.attempts
-        if attempts == 1:
+        if attempts <= 1:
             return await attempt()
         retrying = backoff.on_exception(
             functools.partial(waits, self._retry, random.random),
             OmiError,
             max_tries=attempts,
-            giveup=lambda error: not worth_retrying(error, idempotent=request.idempotent),
+            giveup=lambda error: self._closed or not worth_retrying(error, idempotent=request.idempotent),
             on_backoff=functools.partial(_log_retry, request, attempts),
             jitter=None,  # the jitter is in the generator: backoff's own would cut a Retry-After short
             logger=None,
@@ -221,6 +229,7 @@ class Session:
     async def _attempt(self, request: Request[Any]) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
         failure: OmiError | None = None
+        self._open()  # says at once, and not after a turn was waited for, that it cannot
         async with self._slots:
             client = self._open()
             started = time.monotonic()
@@ -242,7 +251,10 @@ class Session:
         if failure is not None:
             # Raised out here, so that no frame of aiohttp's, which holds the headers, hangs on to it.
             log.debug("%s %s: %s", request.method, request.path, failure)
-            raise failure
+            try:
+                raise failure
+            finally:
+                del failure  # else it would keep its own traceback alive
         log.debug(
             "%s %s: %d in %.3f s, %d bytes",
             request.method,
@@ -262,11 +274,16 @@ class Session:
         return self._batch_timeout if request.slow else self._timeout
 
     def _without_key(self, response: Response) -> Response:
-        """Take the key out of a refusal, should a proxy be so kind as to echo the request."""
-        if self._key.encode() not in response.body and self._key not in str(response.headers):
-            return response
-        body = response.body.replace(self._key.encode(), b"***")
-        headers = {name: text.replace(self._key, "***") for name, text in response.headers.items()}
+        """Take the key out of a refusal, should a proxy be so kind as to echo the request.
+
+        What is left can be kept, copied and pickled with the error.
+        """
+        headers = CIMultiDict[str]()
+        for name, text in response.headers.items():
+            headers.add(name.replace(self._key, "***"), text.replace(self._key, "***"))
+        body = response.body
+        for spelling in (self._key.encode(), _json.dumps(str.__str__(self._key))[1:-1]):
+            body = body.replace(spelling, b"***")
         return Response(response.status, headers, body, response.cut, response.received)
 
 
@@ -277,9 +294,14 @@ def _log_retry(request: Request[Any], attempts: int, details: Any) -> None:
         request.path,
         details["tries"],
         attempts,
-        details["exception"],
+        _in_short(details["exception"]),
         details["wait"],
     )
+
+
+def _in_short(error: OmiError) -> str:
+    """Name an error without the server's words: those may be somebody's."""
+    return f"{error.status} {type(error).__name__}" if isinstance(error, APIError) else str(error)
 
 
 def _flag(name: str) -> bool:
@@ -294,19 +316,26 @@ def _caller() -> str:
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
 
 
-def _usable_key(given: str | None) -> Secret:
-    key = (os.environ.get("OMI_API_KEY", "") if given is None else given).strip()
+def _usable_key(given: Secret | None) -> Secret:
+    key = Secret((os.environ.get("OMI_API_KEY", "") if given is None else given).strip())
     if not key:
         raise ConfigurationError("no API key: set OMI_API_KEY, or give Session(api_key=...)")
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigurationError("the API key holds a character that no key has; was it pasted whole?")
-    return Secret(key)
+    return key
 
 
 def _usable_timeout(name: str, seconds: float) -> aiohttp.ClientTimeout:
     if not 0 < seconds < float("inf"):
         raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}")
     return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
+
+
+def _within_pool(connections: int, client: aiohttp.ClientSession | None) -> int:
+    """Return how many calls may be on the wire: never more than a smaller pool of somebody else's lets."""
+    connector = None if client is None else client.connector
+    limits = () if connector is None else (connector.limit, connector.limit_per_host)
+    return min([connections, *(limit for limit in limits if limit)])
 
 
 def _usable_base(given: str | URL | None, allow_http: bool) -> str:
@@ -318,7 +347,7 @@ def _usable_base(given: str | URL | None, allow_http: bool) -> str:
     except ValueError:
         host, port = None, None
     if host is None or port is None or url.scheme not in {"http", "https"}:
-        raise ConfigurationError(f"the base URL must look like {BASE_URL}, not {_harmless(text)!r}")
+        raise ConfigurationError(f"the base URL must look like {BASE_URL}, not {_harmless(text)}")
     if url.user is not None or url.password is not None:
         raise ConfigurationError("the base URL must not hold a user or a password")
     if url.query_string or url.fragment or text.endswith(("?", "#")):
@@ -332,8 +361,10 @@ def _usable_base(given: str | URL | None, allow_http: bool) -> str:
 
 
 def _harmless(text: str) -> str:
-    """Shorten a base URL for a message, without a password that it may hold."""
-    return text.rpartition("@")[2][:100]
+    """Shorten a base URL for a message, without a password, a token or the key that may be in its place."""
+    scheme, colon, rest = text.partition("://")
+    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
+    return f"{scheme}://{host[:100]}" if colon else "what was given"
 
 
 def _is_loopback(host: str) -> bool:
@@ -343,12 +374,3 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host.partition("%")[0]).is_loopback
     except ValueError:
         return False
-
-
-def _abandon(client: aiohttp.ClientSession) -> None:
-    """Let go of a leaked pool without awaiting, and without aiohttp's own warnings beside ours."""
-    connector = client.connector
-    client.detach()
-    if connector is not None:
-        with contextlib.suppress(RuntimeError):  # its loop is closed, and its sockets with it
-            connector.close()

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-import attrs
-
-from omi_async.errors import OmiError
+from omi_async.errors import JournalError, OmiError
+from omi_async.importing.items import Item, Verdict
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome, ImportReport, State
 from omi_async.importing.stopping import StopSignal
 from omi_async.models import Fact
@@ -26,23 +26,6 @@ MOST_ASIDE: Final = 1000
 
 OnOutcome = Callable[[FactOutcome], Awaitable[None] | None]
 OnProgress = Callable[[ImportReport], Awaitable[None] | None]
-
-
-@attrs.define(eq=False)
-class Item:
-    """A fact on its way.
-
-    Attributes:
-        tries: calls that carried it and may have stored it.
-        doubt: the error of the last of them, while it is open whether it did.
-        altered: an answer held a text that nobody sent; this fact may stand there in other words.
-    """
-
-    index: int
-    fact: Fact
-    tries: int = 0
-    doubt: OmiError | None = None
-    altered: bool = False
 
 
 class Account:
@@ -59,7 +42,8 @@ class Account:
         streaming: whether outcomes are read one by one through `next_outcome`.
         open: items without a state, by index.
         set_aside: how many of them are in doubt and wait to be looked for.
-        callback_error: the first error that a callback raised.
+        journal: where verdicts are written before anybody hears of them.
+        trouble: the first error of a callback or of the journal, which must end the import.
     """
 
     def __init__(
@@ -74,7 +58,8 @@ class Account:
         self.streaming = False
         self.open: dict[int, Item] = {}
         self.set_aside = 0
-        self.callback_error: Exception | None = None
+        self.journal: Journal | None = None
+        self.trouble: Exception | None = None
         self._room = room
         self._signal = signal
         self._on_outcome = on_outcome
@@ -119,8 +104,27 @@ class Account:
         error: OmiError | None = None,
     ) -> None:
         """Give an open item its one state."""
+        await self.settle_all([Verdict(item, state, memory_id, error)])
+
+    async def settle_all(self, verdicts: Sequence[Verdict]) -> None:
+        """Give open items their one state: first in the journal, then to whoever listens."""
+        if self.journal is not None:
+            try:
+                self.journal.settled(verdicts)
+            except JournalError as error:
+                self.trouble = self.trouble or error
+        for verdict in verdicts:
+            await self.pronounce(verdict)
+
+    async def pronounce(self, verdict: Verdict) -> None:
+        """Give an open item the state that the journal knows already."""
+        item = verdict.item
         del self.open[item.index]
-        await self.deliver(FactOutcome(item.index, item.fact, state, memory_id, error, item.fact.origin))
+        await self.deliver(
+            FactOutcome(
+                item.index, item.fact, verdict.state, verdict.memory_id, verdict.error, item.fact.origin
+            )
+        )
 
     async def deliver(self, outcome: FactOutcome) -> None:
         """Count an outcome and hand it on. An error of the callback is kept; it must not cost the books."""
@@ -144,7 +148,7 @@ class Account:
                     async with self._calling_back:
                         await result
         except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
-            self.callback_error = self.callback_error or error
+            self.trouble = self.trouble or error
 
     async def next_outcome(self, ended: Callable[[], bool]) -> FactOutcome | None:
         """Return the next outcome for the reader, or None when the import has `ended` and all are read."""
@@ -165,11 +169,14 @@ class Account:
 
     async def close(self, reason: OmiError) -> None:
         """Settle whatever is open, and check the law."""
-        for item in list(self.open.values()):
-            if item.doubt is not None:
-                await self.settle(item, "unknown", error=item.doubt)
-            else:
-                await self.settle(item, "not_sent", error=reason)
+        await self.settle_all(
+            [
+                Verdict(item, "unknown", error=item.doubt)
+                if item.doubt is not None
+                else Verdict(item, "not_sent", error=reason)
+                for item in self.open.values()
+            ]
+        )
         report = self.report
         if report.settled != report.pulled:
             raise RuntimeError(f"the books do not balance: {report!r}; please report this")

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from datetime import UTC, datetime
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 import attrs
 
 from omi_async._requests import Identity
 from omi_async._retry import parse_http_date
-from omi_async.errors import InvalidRequestError
-from omi_async.importing.account import Item
+from omi_async.errors import InvalidFactError, InvalidRequestError
+from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
 from omi_async.models import Fact
 
 __all__ = ["ImportStart", "Matched", "Rules", "match"]
+
+_FRACTION: Final = re.compile(r"[.,]([0-9]+)", re.ASCII)
 
 LOCKED_LENGTH = 70
 """Characters of a locked memory that the list shows, before `...` (backend)."""
@@ -54,11 +57,7 @@ def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
 
 def may_be_locked(item: Item, content: str) -> bool:
     """Whether a listed text may be this item's, cut short because the memory is locked."""
-    return (
-        len(content) == LOCKED_LENGTH + 3
-        and content.endswith("...")
-        and item.fact.content.startswith(content[:LOCKED_LENGTH])
-    )
+    return content.endswith("...") and content[:-3] == item.fact.content[:LOCKED_LENGTH]
 
 
 class ImportStart:
@@ -80,10 +79,13 @@ class ImportStart:
         offset = 0.0
         if moment is not None:
             # A Date has whole seconds: the server's clock stood in [date, date + 1) while ours went from
-            # sent to received.
+            # sent to received. Where the clocks differ, the least difference errs towards `created`.
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
-            offset = least if least > 0.0 else min(most, 0.0) - 1.0 if most < 0.0 else 0.0
-        self._server = datetime.fromtimestamp(self._local + offset, UTC)
+            offset = least if least > 0.0 or most < 0.0 else 0.0
+        try:
+            self._server = datetime.fromtimestamp(self._local + offset, UTC)
+        except (ValueError, OverflowError):  # a Date at the end of time
+            self._server = datetime.fromtimestamp(self._local, UTC)
 
     def state_of(self, identity: Identity) -> State:
         """Say whether a memory is there because of this import."""
@@ -95,7 +97,13 @@ class ImportStart:
             return "created"
         if created_at.tzinfo is None:
             created_at = created_at.replace(tzinfo=UTC)
-        return "existing" if created_at < self._server else "created"
+        return "existing" if created_at <= self._server - _grain(identity.created_at) else "created"
+
+
+def _grain(moment: str) -> timedelta:
+    """Return the step of a timestamp's clock: one that has whole seconds lies up to a second earlier."""
+    fraction = _FRACTION.search(moment)
+    return timedelta(seconds=10.0 ** -min(len(fraction[1]), 6) if fraction else 1.0)
 
 
 class Rules:
@@ -129,13 +137,16 @@ class Rules:
     def _believable(index: Any, items: list[Item]) -> bool:
         return type(index) is int and 0 <= index < len(items)
 
-    def refuse(self, fact: Fact) -> tuple[str, str] | None:
-        """Return the field and the reason why the server would refuse this fact, or None."""
+    def refuse(self, fact: Fact) -> InvalidFactError | None:
+        """Return why the server would refuse this fact, or None."""
         if self._longest is not None and len(fact.content) > self._longest:
-            return "content", (
+            return InvalidFactError(
                 f"content: has {len(fact.content)} characters, this server said that it takes at most "
-                f"{self._longest}"
+                f"{self._longest}",
+                field="content",
             )
         if fact.category is not None and fact.category in self._categories:
-            return "category", f"category: this server said that it does not know {fact.category!r}"
+            return InvalidFactError(
+                f"category: this server said that it does not know {fact.category!r}", field="category"
+            )
         return None

@@ -12,8 +12,8 @@ from omi_async._requests import Request, Sender
 from omi_async._retry import wait_before, worth_retrying
 from omi_async.config import Retry
 from omi_async.errors import OmiError, RateLimitError, ResponseLostError, ServerError, TransportError
-from omi_async.importing.account import Item
 from omi_async.importing.gate import Breaker, Gate
+from omi_async.importing.items import Item
 from omi_async.importing.outcomes import ImportReport
 from omi_async.importing.stopping import StopSignal
 
@@ -78,12 +78,17 @@ class Calls:
 
     async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item]) -> T:
         probe = await self._signal.wait_for(self._passage(kind))
+        before = [item.doubt for item in items]
         _doubt(items, _ON_THE_WIRE)
         self._report.requests += 1
         try:
             result = await self._sender.send(request)
         except OmiError as error:
-            _doubt(items, error if error.maybe_applied else None)
+            if error.maybe_applied:
+                _doubt(items, error)
+            else:
+                for item, doubt in zip(items, before, strict=True):
+                    item.doubt = doubt
             if isinstance(error, ServerError | TransportError):
                 self._breaker.failed(error, probe=probe)
             else:
@@ -107,7 +112,7 @@ class Calls:
             except BaseException:
                 self._breaker.done(probe=probe)
                 raise
-            if not gate.wait:
+            if not gate.wait and (probe or not self._breaker.shut):
                 return probe
             self._slots.release()
             self._breaker.done(probe=probe)
@@ -116,6 +121,6 @@ class Calls:
 _ON_THE_WIRE = ResponseLostError("the import ended while the call was on its way")
 
 
-def _doubt(items: Sequence[Item], error: OmiError | None) -> None:
+def _doubt(items: Sequence[Item], error: OmiError) -> None:
     for item in items:
         item.doubt = error

@@ -5,7 +5,7 @@ The chunker knows no network and no event loop: it takes what it is given, no mo
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from typing import Any, Generic, TypeVar
 
@@ -35,7 +35,7 @@ class Chunks(Generic[T]):
         size: elements in a chunk; only the last may hold fewer.
 
     Attributes:
-        exhausted: whether the source has ended.
+        exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
     """
 
     def __init__(
@@ -45,13 +45,14 @@ class Chunks(Generic[T]):
         size: int = BATCH_SIZE,
     ) -> None:
         self.exhausted = False
+        self._broken = False
         self._admit = admit
         self._size = size
         self._waiting: AsyncIterator[Any] | None = None
         self._ready: Iterator[Any] = iter(())
         if isinstance(source, AsyncIterable):
             self._waiting = aiter(source)
-        elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
+        elif isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
             self._ready = iter(source)
         else:
             raise TypeError(f"facts must be an iterable of facts, not {type(source).__name__}")
@@ -60,13 +61,16 @@ class Chunks(Generic[T]):
         """Return the next chunk; an empty one at the end. What the source raises comes out here."""
         chunk: list[T] = []
         try:
-            while len(chunk) < self._size and not self.exhausted:
+            while len(chunk) < self._size and not (self.exhausted or self._broken):
                 element = await anext(self._waiting) if self._waiting is not None else next(self._ready)
                 admitted = await self._admit(element)
                 if admitted is not None:
                     chunk.append(admitted)
         except (StopIteration, StopAsyncIteration):
             self.exhausted = True
+        except BaseException:
+            self._broken = True
+            raise
         return chunk
 
     async def close(self) -> None:

@@ -10,10 +10,11 @@ import attrs
 
 from omi_async import _requests
 from omi_async._requests import Identity, Page, refused_items
-from omi_async.errors import InvalidFactError, InvalidRequestError, OmiError, ResponseFormatError
-from omi_async.importing.account import Account, Item
+from omi_async.errors import InvalidRequestError, JournalError, OmiError, ResponseFormatError
+from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
+from omi_async.importing.items import Item, Verdict
 from omi_async.importing.stopping import Halt
 
 __all__ = ["Delivery", "OnUnknown"]
@@ -95,6 +96,7 @@ class Delivery:
 
     async def _call(self, items: list[Item], *, single: bool) -> None:
         facts = [item.fact for item in items]
+        self._write_down(items)
         sent = time.time()
         try:
             if single:
@@ -112,10 +114,19 @@ class Delivery:
             self._start.learn(page.date, sent, time.time())
             await self._answered(items, page)
 
+    def _write_down(self, items: list[Item]) -> None:
+        if self._account.journal is not None:
+            try:
+                self._account.journal.sending(items)
+            except JournalError as error:
+                self._fatal(error)
+                raise Halt from None
+
     async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
         matched = match(items, page.memories)
-        for item, identity in matched.found:
-            await self._account.settle(item, self._start.state_of(identity), memory_id=identity.id)
+        await self._account.settle_all(
+            [Verdict(item, self._start.state_of(identity), identity.id) for item, identity in matched.found]
+        )
         if matched.missing:
             error = ResponseFormatError(
                 f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
@@ -152,8 +163,7 @@ class Delivery:
             if refused is None:
                 others.append(item)
             else:
-                field, words = refused
-                await self._account.settle(item, "invalid", error=InvalidFactError(words, field=field))
+                await self._account.settle(item, "invalid", error=refused)
         return others
 
     async def _reject_named(self, items: list[Item], error: InvalidRequestError) -> list[Item]:

@@ -69,6 +69,11 @@ class Breaker:
         self._probe_out = False
         self._changed = asyncio.Event()
 
+    @property
+    def shut(self) -> bool:
+        """Whether only a probe may pass."""
+        return self._opens_at is not None
+
     async def passage(self) -> bool:
         """Wait while the server is failing; return whether this call is the probe."""
         while self._opens_at is not None:
@@ -92,15 +97,14 @@ class Breaker:
     def succeeded(self) -> None:
         """Note that the server works."""
         self._failures = self._failed_probes = 0
-        self._opens_at = None
+        self._opens_at = self.broken = None
         self._changed.set()
 
     def failed(self, error: OmiError, *, probe: bool) -> None:
         """Note that a call failed on the server's side."""
         self._failures += 1
         self._failed_probes += probe
-        shut = self._opens_at is not None
-        if probe or (not shut and self._failures >= FAILURES_BEFORE_PAUSE):
+        if probe or (not self.shut and self._failures >= FAILURES_BEFORE_PAUSE):
             pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
             self._opens_at = asyncio.get_running_loop().time() + pause
         if self._failed_probes >= PROBES_BEFORE_STOP:

@@ -3,33 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Final, Self, get_args
-
-import attrs
+from typing import Any, Self, get_args
 
 from omi_async._requests import Sender
 from omi_async.config import BATCH_SIZE, Retry
-from omi_async.errors import ConfigurationError, ImportStoppedError, InvalidFactError, OmiError
-from omi_async.importing.account import Account, Item, OnOutcome, OnProgress
+from omi_async.errors import ConfigurationError, ImportStoppedError, OmiError
+from omi_async.importing.account import Account, OnOutcome, OnProgress
+from omi_async.importing.admission import Admission, FactLike
 from omi_async.importing.answers import ImportStart, Rules
 from omi_async.importing.calls import Calls
-from omi_async.importing.chunks import Chunks, content_key
+from omi_async.importing.chunks import Chunks
 from omi_async.importing.delivery import Delivery, OnUnknown
+from omi_async.importing.items import Item
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome, ImportReport
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.stopping import Halt, StopSignal
-from omi_async.models import Fact, fact_from
 
 __all__ = ["FactLike", "Importer"]
-
-FactLike = Fact | str | Mapping[str, Any] | FactOutcome
-"""What an import takes: a fact, its text, a mapping, or the invalid outcome of a source's broken record."""
-
-BREATH: Final = 256
-"""Facts pulled in a row before other tasks of the event loop get their turn."""
 
 
 class Importer:
@@ -56,7 +51,9 @@ class Importer:
         facts: Iterable[FactLike] | AsyncIterable[FactLike],
         *,
         concurrency: int = 4,
+        journal: str | os.PathLike[str] | Journal | None = None,
         dedupe: bool = True,
+        skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
@@ -66,7 +63,11 @@ class Importer:
             raise ValueError(f"concurrency must be at least 1, not {concurrency}")
         if on_unknown not in get_args(OnUnknown):
             raise ValueError(f"on_unknown must be one of {get_args(OnUnknown)}, not {on_unknown!r}")
+        if journal is not None and not dedupe:
+            raise ValueError("a journal knows facts by their text; dedupe=False cannot go with it")
         self._sender = sender
+        self._journal = journal if isinstance(journal, Journal | None) else Journal(journal)
+        self._skip_existing = skip_existing
         self._concurrency = concurrency
         self._drain_timeout = drain_timeout
         self._signal = StopSignal()
@@ -76,13 +77,22 @@ class Importer:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        self._chunks = Chunks(facts, self._admit)
-        self._pulling = asyncio.Lock()
-        self._keys: set[bytes] | None = set() if dedupe else None
+        self._account.journal = self._journal
         self._rules = Rules()
+        self._admission = Admission(
+            account=self._account,
+            rules=self._rules,
+            dedupe=dedupe,
+            journal=self._journal,
+            doubtful=self._doubtful_from_earlier,
+        )
+        self._chunks = Chunks(facts, self._admission.admit)
+        self._pulling = asyncio.Lock()
         self._on_unknown = on_unknown
+        self._own_journal = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[None] | None = None
+        self._started = False
         self._failure: Exception | None = None
 
     # What a user sees
@@ -103,13 +113,13 @@ class Importer:
             ImportStoppedError: the import could not go on.
             asyncio.CancelledError: it was cancelled; calls on the wire had `drain_timeout` to land.
         """
-        self._start(streaming=False)
+        await self._start(streaming=False)
         await self._join()
         self._raise_failure()
         return self.report
 
     async def __aenter__(self) -> Self:
-        self._start(streaming=True)
+        await self._start(streaming=True)
         return self
 
     async def __aexit__(
@@ -137,12 +147,29 @@ class Importer:
 
     # The run
 
-    def _start(self, *, streaming: bool) -> None:
-        if self._main is not None:
+    async def _start(self, *, streaming: bool) -> None:
+        if self._main is not None or self._started:
             raise ConfigurationError("an importer runs once; make another for another import")
+        self._started = True
         self._account.streaming = streaming
-        self._main = asyncio.create_task(self._import(), name="omi_async import")
+        first_started = await self._begin_journal()
+        self._main = asyncio.create_task(self._import(first_started), name="omi_async import")
         self._main.add_done_callback(lambda _task: self._account.wake())
+
+    async def _begin_journal(self) -> float:
+        """Open the journal; return when the import began, its earlier runs included, in epoch seconds."""
+        journal = self._journal
+        if journal is None:
+            return time.time()
+        self._own_journal = not journal.is_open
+        await asyncio.to_thread(journal.open)
+        return journal.begin(self._sender.base_url)
+
+    def _end_journal(self) -> None:
+        if self._journal is not None:
+            self._journal.end()
+            if self._own_journal:
+                self._journal.close()
 
     async def _join(self) -> None:
         """Wait for the end; when cancelled, stop first, and when cancelled again, at once."""
@@ -165,14 +192,13 @@ class Importer:
                 f"the import was stopped: {self._failure}", self.report
             ) from self._failure
 
-    async def _import(self) -> None:
+    async def _import(self, first_started: float) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         report = self.report
-        self._wire_up()
+        self._wire_up(ImportStart(first_started))
         try:
-            for _ in range(self._concurrency):
-                self._spawn(self._work())
+            self._spawn(self._begin_work())
             await self._until_done()
         finally:
             await self._end_tasks()
@@ -180,11 +206,11 @@ class Importer:
             report.elapsed = loop.time() - started
             await self._account.close(self._why_not_sent())
             await self._account.progress()
-            self._failure = self._failure or self._account.callback_error
+            self._failure = self._failure or self._account.trouble
+            self._end_journal()
 
-    def _wire_up(self) -> None:
+    def _wire_up(self, start: ImportStart) -> None:
         calls = Calls(self._sender, self._concurrency, Retry(), self._signal, self.report)
-        start = ImportStart(time.time())
         self._delivery = Delivery(
             calls=calls,
             account=self._account,
@@ -253,14 +279,20 @@ class Importer:
 
     # The workers
 
+    async def _begin_work(self) -> None:
+        if self._skip_existing:
+            self._admission.held.update(await self._reconciler.held())
+        for _ in range(self._concurrency):
+            self._spawn(self._work())
+
     async def _work(self) -> None:
         while True:
             chunk = await self._signal.wait_for(self._next_chunk())
             if not chunk:
                 return
             await self._delivery.deliver(chunk)
-            if self._account.callback_error is not None:
-                self._fail(self._account.callback_error)
+            if self._account.trouble is not None:
+                self._fail(self._account.trouble)
 
     async def _next_chunk(self) -> list[Item]:
         async with self._pulling:
@@ -268,37 +300,12 @@ class Importer:
                 return []
             return await self._chunks.next()
 
-    async def _admit(self, element: FactLike) -> Item | None:
-        """Give a pulled element its index; settle at once what need not be sent."""
-        account = self._account
-        index = account.next_index()
-        if account.full:
-            await account.wait_for_room()
-        elif index % BREATH == BREATH - 1:
-            await asyncio.sleep(0)
-        if isinstance(element, FactOutcome):
-            await account.deliver(attrs.evolve(element, index=index))
+    def _doubtful_from_earlier(self, item: Item) -> Item | None:
+        """Look for what an earlier run left in doubt; or send it, where the user trusts the server."""
+        if self._on_unknown == "reconcile":
+            self._reconciler.set_aside([item])
             return None
-        try:
-            fact = fact_from(element)
-        except InvalidFactError as error:
-            await account.deliver(FactOutcome(index, None, "invalid", error=error))
-            return None
-        item = account.enter(index, fact)
-        if self._is_duplicate(fact):
-            await account.settle(item, "duplicate")
-        elif (refused := self._rules.refuse(fact)) is not None:
-            field, words = refused
-            await account.settle(item, "invalid", error=InvalidFactError(words, field=field))
-        else:
-            return item
-        return None
-
-    def _is_duplicate(self, fact: Fact) -> bool:
-        if self._keys is None:
-            return False
-        key = content_key(fact.content)
-        if key in self._keys:
-            return True
-        self._keys.add(key)
-        return False
+        if self._on_unknown == "report":
+            return None  # it stays open, and in doubt
+        item.doubt = None
+        return item

@@ -16,10 +16,12 @@ from omi_async._listing import Listing
 from omi_async._requests import Identity, Page, Request
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import OmiError, ResponseLostError
-from omi_async.importing.account import Account, Item
+from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, may_be_locked
 from omi_async.importing.calls import Calls
+from omi_async.importing.chunks import content_key
 from omi_async.importing.delivery import Delivery
+from omi_async.importing.items import Item
 from omi_async.importing.stopping import StopSignal
 
 __all__ = ["Reconciler"]
@@ -89,6 +91,15 @@ class Reconciler:
         if not self._running:
             self._running = True
             self._spawn(self._run())
+
+    async def held(self) -> dict[bytes, str]:
+        """Read the whole list; return the ids of its memories by content key. Raises what the calls raise."""
+        held: dict[bytes, str] = {}
+        listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
+        while (request := listing.next_request()) is not None:
+            for identity in listing.take(await self._calls.make("list", request)):
+                held[content_key(identity.content.strip())] = identity.id
+        return held
 
     async def _run(self) -> None:
         try:

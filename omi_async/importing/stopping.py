@@ -32,7 +32,14 @@ class StopSignal:
         if not self.stopped.is_set():
             self.stopped.set()
             for task in self._waiting:
-                task.cancel()
+                if task is asyncio.current_task():  # a callback stops it: once it really waits
+                    asyncio.get_running_loop().call_soon(self._interrupt, task)
+                else:
+                    task.cancel()
+
+    def _interrupt(self, task: asyncio.Task[Any]) -> None:
+        if task in self._waiting:
+            task.cancel()
 
     async def wait_for(self, awaitable: Awaitable[T]) -> T:
         """Await something that may be given up at any time. Raises `Halt` when the import is stopped."""
@@ -56,11 +63,13 @@ class StopSignal:
         task = _current_task()
         waiting = task in self._waiting
         self._waiting.discard(task)
-        yield
-        if waiting:
-            if self.stopped.is_set():
-                raise Halt
-            self._waiting.add(task)
+        try:
+            yield
+        finally:
+            if waiting:
+                self._waiting.add(task)
+        if waiting and self.stopped.is_set():
+            raise Halt
 
 
 def _current_task() -> asyncio.Task[Any]:

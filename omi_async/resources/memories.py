@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,8 +11,10 @@ from omi_async import _requests
 from omi_async._listing import Listing
 from omi_async._requests import Sender
 from omi_async.importing.account import OnOutcome, OnProgress
+from omi_async.importing.admission import FactLike
 from omi_async.importing.delivery import OnUnknown
-from omi_async.importing.importer import FactLike, Importer
+from omi_async.importing.importer import Importer
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import ImportReport
 from omi_async.models import Fact, Memory, checked_changes, fact_from
 
@@ -92,7 +95,7 @@ class Memories:
             fact = Fact(fact, category=category, visibility=visibility, tags=tags)
         elif category is not None or visibility != "private" or tags:
             raise ValueError("a Fact brings its own category, visibility and tags; give them there")
-        return await self._sender.send(_requests.create_memory(fact))
+        return await self._sender.send(_requests.create_memory(fact_from(fact)))
 
     async def create_batch(self, facts: Iterable[Fact | str | Mapping[str, Any]], /) -> builtins.list[Memory]:
         """Store at most 25 memories in one call and return what the server returned.
@@ -142,7 +145,9 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
+        journal: str | os.PathLike[str] | Journal | None = None,
         dedupe: bool = True,
+        skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
@@ -157,7 +162,11 @@ class Memories:
         Args:
             facts: any iterable or async iterable of `Fact`, text or mapping (``{"content": ...}``).
             concurrency: calls on the wire at the same time, at most.
-            dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact.
+            journal: a path or a `Journal`: what was sent and what became of it is written there, so that the
+                same import can be run again after a crash or a stop, and goes on where it was.
+            dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact, with a
+                journal some 13.
+            skip_existing: read the account's whole list first, and send nothing that it holds already.
             on_unknown: what to do about facts whose call had no usable answer. ``"reconcile"``: look for them
                 in the list, and send again what is surely absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that
@@ -167,13 +176,16 @@ class Memories:
             on_progress: called with the report so far after each settled batch; plain or async.
 
         Raises:
-            ImportStoppedError: it could not go on: the key was refused, the server is down, the source or a
-                callback raised (`__cause__`). Its `report` is complete.
+            ImportStoppedError: it could not go on: the key was refused, the server is down, the journal's
+                disk is full, the source or a callback raised (`__cause__`). Its `report` is complete.
+            JournalError: the journal cannot be opened; nothing was pulled.
         """
         importer = self.importer(
             facts,
             concurrency=concurrency,
+            journal=journal,
             dedupe=dedupe,
+            skip_existing=skip_existing,
             on_unknown=on_unknown,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
@@ -187,7 +199,9 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
+        journal: str | os.PathLike[str] | Journal | None = None,
         dedupe: bool = True,
+        skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
@@ -198,7 +212,9 @@ class Memories:
             self._sender,
             facts,
             concurrency=concurrency,
+            journal=journal,
             dedupe=dedupe,
+            skip_existing=skip_existing,
             on_unknown=on_unknown,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,

@@ -1,0 +1,105 @@
+"""The group of all commands, and the one place where whatever happens becomes an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from omi_async import __version__
+from omi_async.cli import exits
+from omi_async.cli.exporting import export_command
+from omi_async.cli.importing import import_command
+from omi_async.cli.listing import list_command
+from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, say
+from omi_async.cli.serving import serve_command
+from omi_async.cli.writing import create_command, delete_command, update_command
+
+__all__ = ["cli", "run"]
+
+EPILOG: Final = """\b
+Environment:
+  OMI_API_KEY     the key (omi_dev_...); taken from here only, so that it stands in no shell history
+  OMI_API_BASE    the server, where there is no --base-url
+  OMI_ALLOW_HTTP  1: as --allow-http
+
+\b
+Exit codes:
+  0    done
+  1    usage: a wrong option, an unusable file, a text that the server refuses
+  2    authentication: no key, a wrong key (401), a missing permission (403), the plan (402)
+  3    server or network
+  4    out of quota: go on later
+  5    no such memory
+  6    some facts failed: the report and the failures file say which
+  130  interrupted
+
+Every command explains itself: omi-async import --help"""
+
+
+HELP: Final = """Bring facts into Omi memories, and memories out.
+
+\b
+Try it without an account, in a local file:
+  omi-async import facts.jsonl --local
+  omi-async list --local"""
+
+
+@click.group(
+    help=HELP,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, prog_name="omi-async", message="%(prog)s %(version)s")
+def cli() -> None:
+    """Hold the commands."""
+
+
+for _command in (
+    import_command,
+    list_command,
+    export_command,
+    create_command,
+    update_command,
+    delete_command,
+    serve_command,
+):
+    cli.add_command(_command)
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; return its exit code, whatever happens, and print no traceback."""
+    with prepared_streams():
+        try:
+            code = cli.main(
+                None if arguments is None else list(arguments), prog_name="omi-async", standalone_mode=False
+            )
+            flush_stdout()
+        except BaseException as error:  # noqa: BLE001  # the last line of defence
+            return _ending(error)
+        return code if isinstance(code, int) else exits.OK
+
+
+def _ending(error: BaseException) -> int:
+    """Say what happened, in words, and return the exit code."""
+    match error:
+        case BrokenPipeError():
+            abandon_stdout()  # whoever read has enough, as in `omi-async export | head`
+            return exits.OK
+        case SystemExit():
+            return error.code if isinstance(error.code, int) else exits.OK
+        case KeyboardInterrupt() | click.Abort():
+            say("\nInterrupted.")
+            return exits.INTERRUPTED
+        case exits.CommandError():
+            say(f"Error: {error.format_message()}")
+            return error.code
+        case click.exceptions.NoArgsIsHelpError():
+            say(error.format_message())
+        case click.ClickException():
+            error.show(sys.stderr)
+        case _:
+            return exits.explain(error)
+    return exits.USAGE

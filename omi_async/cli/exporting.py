@@ -1,0 +1,109 @@
+"""``omi-async export``: the whole account, streamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from omi_async.cli import exits
+from omi_async.cli.options import Command, Common, common
+from omi_async.cli.output import json_line, say, stdout_bytes
+from omi_async.cli.running import connected, run_async
+from omi_async.errors import OmiError
+
+if TYPE_CHECKING:
+    from omi_async.models import Memory
+
+__all__ = ["export_command"]
+
+PAGE = 1000
+
+Lines = Callable[["Memory"], bytes]
+
+
+@click.command("export", cls=Command, short_help="Write all memories, in a form that import reads back.")
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(["jsonl", "csv", "markdown"]),
+    default="jsonl",
+    show_default=True,
+    help="JSON lines and CSV keep all that import takes, the id and the dates; Markdown lists the texts.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Write this file, which appears when it is complete and not before. [default: stdout]",
+)
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="WORD",
+    help="Only memories of this category. May be given several times.",
+)
+@common
+def export_command(common: Common, wanted: str, output: Path | None, categories: tuple[str, ...]) -> int:
+    """Write all memories of the account, in a form that import reads back.
+
+    With --json, JSON lines with every field that the service gives. How many there were goes to stderr.
+    """
+    return run_async(common, _export(common, wanted, output, categories))
+
+
+async def _export(common: Common, wanted: str, output: Path | None, categories: tuple[str, ...]) -> int:
+    header, line_of = _writer(common, wanted)
+    number = 0
+    async with connected(common) as memories:
+        try:
+            with _opened(output) as stream:
+                stream.write(header)
+                async for memory in memories.iterate(page_size=PAGE, categories=categories):
+                    stream.write(line_of(memory))
+                    number += 1
+                stream.flush()
+        except OmiError as error:
+            written = f"lines written: {number:,}" if output is None else f"{output} was not written"
+            error.add_note(f"The export is not complete; {written}.")
+            raise
+    say(f"{number:,} {'memory' if number == 1 else 'memories'} exported{f' to {output}' if output else ''}")
+    return exits.OK
+
+
+def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
+    from omi_async._codec import memory_payload  # noqa: PLC0415  # only where it is needed
+    from omi_async.sources.writing import writer_for  # noqa: PLC0415
+
+    if common.as_json:
+        return b"", lambda memory: json_line(memory_payload(memory))
+    writer = writer_for(wanted)  # type: ignore[arg-type]  # click has checked the choice
+    end = "\r\n" if wanted == "csv" else "\n"  # RFC 4180
+    header = b"" if writer.header is None else f"{writer.header}{end}".encode()
+    return header, lambda memory: f"{writer.line_of(memory)}{end}".encode()
+
+
+@contextmanager
+def _opened(output: Path | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file beside the wanted one that takes its place at the end."""
+    if output is None:
+        yield stdout_bytes()
+    elif output.exists() and not output.is_file():  # a pipe, /dev/stdout
+        with output.open("wb") as stream:
+            yield stream
+    else:
+        draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+        try:
+            with draft.open("xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(output)
+        finally:
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""The options that every command has, and the values that need reading."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, TypeVar
+
+import click
+
+__all__ = ["Command", "Common", "common", "fields_of"]
+
+LOCAL_DB: Final = "omi-local.db"
+
+DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Common(NamedTuple):
+    """What every command was told: where the server is, and how to speak."""
+
+    base_url: str | None = None
+    local: str | None = None
+    allow_http: bool = False
+    timeout: float | None = None
+    as_json: bool = False
+    verbose: bool = False
+
+
+class Command(click.Command):
+    """A command whose ``--local`` takes the next word only where that is a database's name.
+
+    So ``import --local facts.jsonl`` reads facts.jsonl, and does not take it for the database.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Join ``--local`` with its value, or with the default one."""
+        return super().parse_args(ctx, _with_local_joined(args))
+
+
+def _with_local_joined(args: Sequence[str]) -> list[str]:
+    words = list(args)
+    end = words.index("--") if "--" in words else len(words)
+    for place in reversed(range(end)):
+        if words[place] == "--local":
+            named = place + 1 < end and words[place + 1].endswith(DATABASES)
+            database = words.pop(place + 1) if named else LOCAL_DB
+            words[place] = f"--local={database}"
+    return words
+
+
+_OPTIONS: Final = (
+    click.option(
+        "--base-url", metavar="URL", help="The server. [default: OMI_API_BASE, else https://api.omi.me]"
+    ),
+    click.option(
+        "--local",
+        metavar="[DB]",
+        help="Use the stand-in server that is built in, and its SQLite file DB, instead of the service: no "
+        f"account and no key needed. DB ends in {', '.join(DATABASES)}; give another name as --local=DB. "
+        f"[without DB: {LOCAL_DB} in this directory]",
+    ),
+    click.option(
+        "--allow-http",
+        is_flag=True,
+        help="Allow a plain http:// server on another machine. The key then crosses the network in clear.",
+    ),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="SECONDS",
+        help="Wait so long for an answer to one call. [default: 30, and 120 for a batch]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a line, for programs."),
+    click.option(
+        "-v", "--verbose", is_flag=True, help="Show every call on stderr (never a text, never the key)."
+    ),
+)
+
+
+def common(function: F) -> F:
+    """Give a command the common options, as one first argument of type `Common`."""
+
+    @functools.wraps(function)
+    def command(**given: Any) -> Any:
+        chosen = Common(**{name: given.pop(name) for name in Common._fields})
+        if chosen.local is not None and chosen.base_url is not None:
+            raise click.UsageError("--local and --base-url name two different servers; give one of them")
+        return function(chosen, **given)
+
+    decorated: Any = command
+    for option in reversed(_OPTIONS):
+        decorated = option(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def fields_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Read ``FIELD=KEY`` pairs. Raises `click.BadParameter`."""
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        field, equals, key = pair.partition("=")
+        if not (field and equals and key):
+            raise click.BadParameter(f"{pair!r} is not FIELD=KEY, such as content=text", param_hint="--map")
+        mapping[field] = key
+    return mapping

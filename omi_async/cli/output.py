@@ -1,0 +1,140 @@
+"""The two streams: results to stdout, everything for people to stderr. The key appears on neither."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+import click
+
+__all__ = [
+    "abandon_stdout",
+    "emit",
+    "flush_stdout",
+    "json_line",
+    "logs_to_stderr",
+    "prepared_streams",
+    "put",
+    "put_json",
+    "say",
+    "stdout_bytes",
+    "without_key",
+]
+
+_SHORTEST_SECRET: Final = 8
+
+
+def without_key(text: str) -> str:
+    """Blot out the API key, should anything ever try to print it."""
+    key = os.environ.get("OMI_API_KEY", "").strip()
+    return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text
+
+
+def say(message: str) -> None:
+    """Print a line for people, to stderr."""
+    with contextlib.suppress(OSError):  # nobody listens; that is no reason to stop
+        click.echo(without_key(message), err=True)
+
+
+def put(line: str) -> None:
+    """Print a line of the result, to stdout."""
+    click.echo(line)
+
+
+def put_json(value: Any) -> None:
+    """Print a JSON document as one line, to stdout."""
+    stream = stdout_bytes()
+    stream.write(json_line(value))
+    stream.flush()
+
+
+def emit(event: Any) -> None:
+    """Print an event of a job that goes on also when nobody reads its events any more."""
+    try:
+        put_json(event)
+    except BrokenPipeError:
+        abandon_stdout()
+
+
+def json_line(value: Any) -> bytes:
+    """Write JSON and a line end as UTF-8; what is no Unicode text is escaped rather than refused."""
+    try:
+        return (json.dumps(value, ensure_ascii=False, default=str) + "\n").encode()
+    except UnicodeEncodeError:
+        return (json.dumps(value, default=str) + "\n").encode()
+
+
+def stdout_bytes() -> BinaryIO:
+    """Return stdout for bytes; whoever writes flushes."""
+    stream: BinaryIO = sys.stdout.buffer
+    return stream
+
+
+def flush_stdout() -> None:
+    """Write out what waits, so that a reader who is gone is noticed here and not at the interpreter's end."""
+    sys.stdout.flush()
+
+
+def abandon_stdout() -> None:
+    """Let the interpreter's last flush go nowhere."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def prepared_streams() -> Iterator[None]:
+    """Let no encoding, no thread and no finalizer end in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
+            reconfigure(errors="backslashreplace")
+    before = threading.excepthook, sys.unraisablehook
+    threading.excepthook = _one_line
+    sys.unraisablehook = _one_line
+    try:
+        with logs_to_stderr(logging.WARNING):
+            yield
+    finally:
+        threading.excepthook, sys.unraisablehook = before
+
+
+def _one_line(failure: Any) -> None:
+    say(f"warning: {failure.exc_type.__name__}: {failure.exc_value}")
+
+
+class _OneLine(logging.Formatter):
+    """Formats a record without the traceback that may come with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        where = "" if record.name.startswith("omi_async") else f"{record.name}: "
+        return f"{where}{record.getMessage()}"
+
+
+class _Saying(logging.Handler):
+    """Hands log records to `say`, so that they stand above a progress bar and hold no key."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+@contextlib.contextmanager
+def logs_to_stderr(level: int) -> Iterator[None]:
+    """Show the library's log from this level on, and the worst of everybody else's, without tracebacks."""
+    root, library = logging.getLogger(), logging.getLogger("omi_async")
+    before, handlers = library.level, root.handlers
+    handler = _Saying()
+    handler.setFormatter(_OneLine())
+    root.handlers = [handler]
+    library.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        library.setLevel(before)

@@ -1,0 +1,159 @@
+"""An event loop for a command, a session for its server, and the signals that end it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Final
+
+from omi_async.cli import exits
+from omi_async.cli.options import Common
+from omi_async.cli.output import abandon_stdout, logs_to_stderr
+from omi_async.config import BASE_URL
+from omi_async.errors import ConnectError
+
+if TYPE_CHECKING:
+    from omi_async.resources.memories import Memories
+
+__all__ = ["connected", "ended_gently", "run_async"]
+
+KNOCK_TIMEOUT: Final = 10.0
+
+KNOCKS: Final = (0.5, 1.0, 2.0, None)
+"""Seconds after each of them; as patient as one call of a Session."""
+
+SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
+    """Run a command's coroutine, on uvloop where that is installed. SIGTERM ends it as Ctrl-C does."""
+    level = logging.DEBUG if common.verbose else logging.WARNING
+    try:
+        with (
+            logs_to_stderr(level),
+            _sigterm_as_sigint(),
+            asyncio.Runner(loop_factory=_loop_factory()) as runner,
+        ):
+            return runner.run(main)
+    except BrokenPipeError:  # whoever read has enough, as in `omi-async export | head`
+        abandon_stdout()
+        return exits.OK
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop  # noqa: PLC0415  # an extra
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+@contextlib.contextmanager
+def _sigterm_as_sigint() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def ended_gently(stop: Callable[[], object], let_go: Callable[[], object]) -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM call `stop` in the loop, the second `let_go`, the third kill."""
+    loop = asyncio.get_running_loop()
+    steps = [stop, let_go]
+
+    # No loop.add_signal_handler: a handler of Python's own is also called while a write to a pipe is stuck.
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(steps.pop(0))
+        if not steps:
+            for number in SIGNALS:
+                signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [(number, signal.signal(number, handle)) for number in SIGNALS]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    common: Common, *, connections: int = 8, briefly: bool = False, knock: bool = False
+) -> AsyncIterator[Memories]:
+    """Open a session with the server that was named, or with a stand-in server of its own; give its memories.
+
+    With `briefly`, calls are not held back by a quota for longer than a person waits. With `knock`, a server
+    that nobody reaches is an error at once, not after the minutes that an import gives a server to come back.
+    Raises `CommandError` where there is no key.
+    """
+    from omi_async.cli.sending import Briefly  # noqa: PLC0415  # aiohttp takes its time
+    from omi_async.config import Retry  # noqa: PLC0415
+    from omi_async.resources.memories import Memories  # noqa: PLC0415
+    from omi_async.session import Session  # noqa: PLC0415
+
+    options: dict[str, Any] = {"connections": connections, "allow_http": common.allow_http or None}
+    if common.timeout is not None:
+        options |= {"timeout": common.timeout, "batch_timeout": common.timeout}
+    if briefly:
+        options["retry"] = Retry(attempts=1)
+    async with contextlib.AsyncExitStack() as stack:
+        options |= await _server_for(common, stack)
+        session = await stack.enter_async_context(Session(**options))
+        if knock and common.local is None:
+            await _knock(common)
+        yield Memories(Briefly(session)) if briefly else session.memories
+
+
+async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
+    """Return the options of a Session for the server; a local one is started first."""
+    if common.local is None:
+        _require_key()
+        return {"base_url": common.base_url}
+    from omi_async.local import LocalServer  # noqa: PLC0415  # only where it is asked for
+
+    server = await stack.enter_async_context(LocalServer(common.local))
+    return {"api_key": server.api_key, "base_url": server.url}
+
+
+async def _knock(common: Common) -> None:
+    """Raise `ConnectError` where nobody listens at the server's address; no call is made."""
+    from yarl import URL  # noqa: PLC0415  # aiohttp's
+
+    url = URL(common.base_url or os.environ.get("OMI_API_BASE", "").strip() or BASE_URL)
+    for wait in KNOCKS:
+        try:
+            async with asyncio.timeout(KNOCK_TIMEOUT):
+                _, writer = await asyncio.open_connection(url.host, url.port)
+        except OSError as error:
+            if wait is None:
+                reason = error.strerror or str(error) or "it does not answer"
+                raise ConnectError(f"the server at {url} was not reached: {reason}") from error
+            await asyncio.sleep(wait)
+        else:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            return
+
+
+def _require_key() -> None:
+    if not os.environ.get("OMI_API_KEY", "").strip():
+        raise exits.CommandError(
+            "no API key: set OMI_API_KEY to a Developer API key (omi_dev_..., made at app.omi.me under "
+            "Developer > API Keys), or try it without an account: --local",
+            exits.AUTHENTICATION,
+        )

@@ -1,0 +1,121 @@
+"""What happens to an element when it is pulled: it gets its index, and perhaps its state at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import attrs
+
+from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
+from omi_async.importing.account import Account
+from omi_async.importing.answers import Rules
+from omi_async.importing.chunks import content_key
+from omi_async.importing.items import Item, Verdict
+from omi_async.importing.journal import Journal, Recalled
+from omi_async.importing.outcomes import FactOutcome
+from omi_async.models import Fact, fact_from
+
+__all__ = ["Admission", "FactLike"]
+
+FactLike = Fact | str | Mapping[str, Any] | FactOutcome
+"""What an import takes: a fact, its text, a mapping, or the invalid outcome of a source's broken record."""
+
+BREATH: Final = 256
+"""Facts pulled in a row before other tasks of the event loop get their turn."""
+
+
+class Admission:
+    """Admits pulled elements: makes facts of them, folds the equal ones, recalls those of earlier runs.
+
+    Args:
+        account: takes the items and outcomes.
+        rules: what the server is known to refuse.
+        dedupe: whether to fold equal texts.
+        journal: recalls earlier runs, and folds in place of memory.
+        doubtful: takes an item that an earlier run left in doubt; returns it where it is to be sent.
+
+    Attributes:
+        held: the ids of memories that the account is known to hold, by content key.
+    """
+
+    def __init__(
+        self,
+        *,
+        account: Account,
+        rules: Rules,
+        dedupe: bool,
+        journal: Journal | None,
+        doubtful: Callable[[Item], Item | None],
+    ) -> None:
+        self.held: dict[bytes, str] = {}
+        self._account = account
+        self._rules = rules
+        self._dedupe = dedupe
+        self._journal = journal
+        self._doubtful = doubtful
+        self._keys: set[bytes] = set()
+
+    async def admit(self, element: FactLike) -> Item | None:
+        """Return the item to be sent, or None where the element has its state already."""
+        item = await self._enter(element)
+        if item is not None:
+            item = await self._unknown_to_us(item)
+        # Only now, with the element accounted for: whoever waits here may be cancelled.
+        if self._account.full:
+            await self._account.wait_for_room()
+        elif self._account.report.pulled % BREATH == 0:
+            await asyncio.sleep(0)
+        return item
+
+    async def _enter(self, element: FactLike) -> Item | None:
+        index = self._account.next_index()
+        if isinstance(element, FactOutcome):
+            await self._account.deliver(attrs.evolve(element, index=index))
+            return None
+        try:
+            fact = fact_from(element)
+        except InvalidFactError as error:
+            await self._account.deliver(FactOutcome(index, None, "invalid", error=error))
+            return None
+        return self._account.enter(index, fact)
+
+    async def _unknown_to_us(self, item: Item) -> Item | None:
+        """Settle an item that need not be sent."""
+        verdict = self._folded(item) if self._journal is None else self._recalled(item, self._journal)
+        if verdict is None and self.held:
+            memory_id = self.held.get(content_key(item.fact.content))
+            verdict = Verdict(item, "existing", memory_id) if memory_id is not None else None
+        if verdict is None and (refused := self._rules.refuse(item.fact)) is not None:
+            verdict = Verdict(item, "invalid", error=refused)
+        if verdict is not None:
+            await self._account.pronounce(verdict)
+            return None
+        return self._doubtful(item) if item.doubt is not None else item
+
+    def _folded(self, item: Item) -> Verdict | None:
+        if not self._dedupe:
+            return None
+        key = content_key(item.fact.content)
+        if key in self._keys:
+            return Verdict(item, "duplicate")
+        self._keys.add(key)
+        return None
+
+    def _recalled(self, item: Item, journal: Journal) -> Verdict | None:
+        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.fact.content))
+        if recalled is None:
+            return None
+        if recalled == "seen":
+            return Verdict(item, "duplicate")
+        item.place = recalled.place
+        if recalled.state is not None:
+            error = OmiError(recalled.words or "refused by the server in an earlier run")
+            return Verdict(
+                item, recalled.state, recalled.memory_id, error if recalled.state == "rejected" else None
+            )
+        if recalled.in_doubt:
+            item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
+            item.tries = 1
+        return None

@@ -1,0 +1,94 @@
+"""Opening a journal's file, and refusing what is none."""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, Literal
+
+from omi_async.errors import JournalError
+
+__all__ = ["Durability", "open_file", "translated"]
+
+APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
+SCHEMA_VERSION: Final = 1
+
+HEADER: Final = struct.Struct(">16s44xI4xI28x")
+"""The first 100 bytes of an SQLite file: the magic, the user version, the application id."""
+
+Durability = Literal["normal", "full"]
+
+
+def open_file(path: Path, schema: Sequence[str], durability: Durability) -> sqlite3.Connection:
+    """Open a journal's file for this process alone, or make it. Raises `JournalError`."""
+    _check_header(path)
+    with translated(path, "cannot be opened"):
+        # Usable from any thread: it is opened in one of its own, and then used in the event loop's only.
+        database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+        try:
+            _prepare(database, schema, durability)
+        except BaseException:
+            database.close()
+            raise
+    return database
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a foreign file before SQLite lays hands on it."""
+    try:
+        with path.open("rb") as file:
+            header = file.read(HEADER.size)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from error
+    if not header:
+        return
+    if len(header) < HEADER.size or not header.startswith(b"SQLite format 3\0"):
+        raise JournalError(f"{path} is no journal of omi_async; it was not touched")
+    _, version, application = HEADER.unpack(header)
+    if application != APPLICATION_ID:
+        raise JournalError(f"{path} is a database of another program; it was not touched")
+    if version != SCHEMA_VERSION:
+        raise JournalError(
+            f"the journal {path} was written by another version of omi_async (schema {version}, this one "
+            f"reads {SCHEMA_VERSION}); it was not touched: update omi_async to use it"
+        )
+
+
+def _prepare(database: sqlite3.Connection, schema: Sequence[str], durability: Durability) -> None:
+    # Exclusive from the first access on: SQLite itself refuses a second process, also one that comes later.
+    database.execute("PRAGMA locking_mode = EXCLUSIVE")
+    database.execute("BEGIN EXCLUSIVE")
+    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+        for statement in schema:
+            database.execute(statement)
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    database.execute("COMMIT")
+    (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    if health != "ok":
+        raise sqlite3.DatabaseError(health)
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute(f"PRAGMA synchronous = {durability}")
+
+
+@contextmanager
+def translated(path: Path, what: str) -> Iterator[None]:
+    """Turn SQLite's errors into `JournalError` that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if "locked" in str(error):
+            raise JournalError(
+                f"the journal {path} is in use by another import; wait for its end, or stop it"
+            ) from error
+        raise JournalError(f"the journal {path} {what}: {error}") from error
+    except (sqlite3.DatabaseError, OverflowError) as error:
+        raise JournalError(
+            f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
+            f"what it knew is then looked up at the server or sent again"
+        ) from error

@@ -1,0 +1,209 @@
+"""`LocalServer`: the stand-in Omi server on a port of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from aiohttp import web
+
+from omi_async.local.audit import assert_each_stored_once
+from omi_async.local.calls import CallRecord, Calls
+from omi_async.local.chaos import Chaos
+from omi_async.local.endpoint import Endpoint
+from omi_async.local.faults import Fault, Sleep
+from omi_async.local.keys import SCOPES, Keys, check_key, make_key
+from omi_async.local.quotas import Quota, Quotas
+from omi_async.local.script import Faults
+from omi_async.local.service import Service
+from omi_async.local.store import Memories, timestamp
+
+if TYPE_CHECKING:
+    from omi_async.local.threaded import ThreadedServer
+
+__all__ = ["LocalServer"]
+
+_GRACE: Final = 1.0
+"""Seconds that calls in flight have to end when the server closes."""
+
+
+class LocalServer:
+    """A stand-in Omi server: the memories API over a SQLite file or, without one, over memory.
+
+    ``async with LocalServer() as server:`` listens on a free port; a Session needs its `url` and `api_key`.
+
+    Args:
+        database: path of the file, made where there is none; None keeps the memories in memory.
+        api_key: the key to accept; None makes one. Raises ValueError for an `omi_mcp_...` key.
+        port: 0 for a free one.
+        text_identity: a text that is stored already is given back unchanged, as the newest backend does it;
+            off, each POST stores a new memory, as before.
+        quotas: such as `DOCUMENTED_QUOTAS` or `REAL_QUOTAS`.
+        scopes: what `api_key` may do.
+        faults: to happen from the start, as `server.faults.add(*faults)` would plan them.
+        clock: gives epoch seconds, for the quota windows and the timestamps.
+        access_log: gets one line for each call.
+        list_window: the list answers 413 beyond so many memories, as the backend's historical reader does.
+        sleep: what `Fault.slow` waits with, seconds.
+    """
+
+    def __init__(
+        self,
+        database: str | PathLike[str] | None = None,
+        *,
+        api_key: str | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        text_identity: bool = True,
+        quotas: Iterable[Quota] = (),
+        scopes: Iterable[str] = SCOPES,
+        faults: Iterable[Fault] | None = None,
+        chaos: Chaos | None = None,
+        clock: Callable[[], float] = time.time,
+        access_log: logging.Logger | None = None,
+        list_window: int | None = None,
+        sleep: Sleep = asyncio.sleep,
+    ) -> None:
+        self.api_key = make_key() if api_key is None else check_key(api_key)
+        self.faults = Faults(chaos)
+        self.faults.add(*(faults or ()))
+        self.quotas = Quotas(quotas, clock=clock)
+        self._database = database
+        self._host = host
+        self._port = port
+        self._text_identity = text_identity
+        self._list_window = list_window
+        self._clock = clock
+        self._sleep = sleep
+        self._calls = Calls(access_log)
+        self._keys = Keys()
+        self.add_key(self.api_key, scopes=scopes)
+        self._store: Memories | None = None
+        self._runner: web.ServerRunner | None = None
+
+    def __repr__(self) -> str:
+        state = self.url if self._runner is not None else "closed"
+        return f"<LocalServer {state} database={self._database!r}>"
+
+    @classmethod
+    def in_thread(cls, database: str | PathLike[str] | None = None, **options: Any) -> ThreadedServer:
+        """Make a server that runs in a thread of its own, for ``with``; takes what the constructor takes."""
+        from omi_async.local.threaded import ThreadedServer  # noqa: PLC0415 - it hosts this class
+
+        return ThreadedServer(cls(database, **options))
+
+    @property
+    def url(self) -> str:
+        """The base URL, without a slash at its end. Raises RuntimeError unless the server is open."""
+        if self._runner is None:
+            raise RuntimeError("the server has no address: it is not open")
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._runner.addresses[0][1]}"
+
+    async def start(self) -> Self:
+        """Open the database and listen. Raises `LocalDatabaseError`, or OSError where the port is taken."""
+        if self._runner is not None:
+            raise RuntimeError("the server is open already")
+        store = Memories(self._database)
+        runner = web.ServerRunner(self._endpoint(store).make_server(), shutdown_timeout=_GRACE)
+        try:
+            await runner.setup()
+            await web.TCPSite(runner, self._host, self._port).start()
+        except BaseException:
+            await runner.cleanup()
+            store.close()
+            raise
+        self._store, self._runner = store, runner
+        return self
+
+    async def close(self) -> None:
+        """Stop listening, give the calls in flight a second to end, close the database. Twice is fine."""
+        runner, store = self._runner, self._store
+        self._runner = self._store = None
+        if runner is not None and store is not None:
+            try:
+                await runner.cleanup()
+            finally:
+                store.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def _endpoint(self, store: Memories) -> Endpoint:
+        service = Service(
+            store=store,
+            keys=self._keys,
+            quotas=self.quotas,
+            clock=self._clock,
+            text_identity=self._text_identity,
+            list_window=self._list_window,
+        )
+        return Endpoint(service, self.faults, self._calls, self._sleep)
+
+    def add_key(
+        self, api_key: str | None = None, *, scopes: Iterable[str] = SCOPES, granted: bool = True
+    ) -> str:
+        """Accept another key, or let a known one do other things. Gives the key.
+
+        `granted=False` is a key that the account has not let at its memories: 403 with an object. Raises
+        ValueError.
+        """
+        key = make_key() if api_key is None else api_key
+        self._keys.add(key, scopes, granted=granted, created_at=timestamp(self._clock()))
+        return key
+
+    def revoke_key(self, api_key: str) -> None:
+        """Accept a key no more. Raises KeyError, which does not name it."""
+        self._keys.revoke(api_key)
+
+    def _open_store(self) -> Memories:
+        if self._store is None:
+            raise RuntimeError("the memories cannot be read: the server is not open")
+        return self._store
+
+    def memories(self) -> list[dict[str, Any]]:
+        """Give every stored memory, oldest first: the API's fields, and `locked`."""
+        return list(self._open_store())
+
+    def add(self, *texts: str, **fields: Any) -> list[dict[str, Any]]:
+        """Store memories, past the API: one for each text (stripped), also where it is stored already.
+
+        `fields` are fields of the API, for all of them, or ``locked=True`` for what a free plan has locked.
+        Raises TypeError for another field.
+        """
+        store, now = self._open_store(), self._clock()
+        identity = self._text_identity
+        return [store.add(text.strip(), now=now, text_identity=identity, **fields) for text in texts]
+
+    def assert_each_stored_once(self, facts: Iterable[str | Mapping[str, Any] | Any]) -> None:
+        """Raise AssertionError, naming what is missing and what is doubled, unless each fact is stored once.
+
+        A fact is a text, a `Fact`, or a mapping with a `content`; what else is stored does not matter.
+        """
+        assert_each_stored_once(self.memories(), facts)
+
+    @property
+    def requests(self) -> deque[CallRecord]:
+        """The calls that were handled, in the order in which they ended; the last 100,000."""
+        return self._calls.records
+
+    @property
+    def max_in_flight(self) -> int:
+        """The highest number of calls that were handled at once."""
+        return self._calls.peak
+
+    @property
+    def max_in_flight_by_operation(self) -> Mapping[str, int]:
+        """The highest number of calls of each operation that were handled at once; 0 where there was none."""
+        return self._calls.peaks

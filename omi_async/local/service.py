@@ -1,0 +1,238 @@
+"""What the service does with a call: the order of its checks, its handlers, its words."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+import attrs
+
+from omi_async.config import PAGE_LIMIT, VISIBILITIES
+from omi_async.local import validation
+from omi_async.local.categories import choose_category
+from omi_async.local.keys import Key, Keys
+from omi_async.local.quotas import Quotas
+from omi_async.local.search import search
+from omi_async.local.store import Memories, timestamp
+from omi_async.local.validation import Draft, Patch, Problems
+from omi_async.local.wire import BROKEN_DOWN, Call, Refusal, Reply
+
+__all__ = ["PLAIN", "Service", "Twist"]
+
+_LOGGER: Final = logging.getLogger("omi_async.local")
+
+_SCOPES: Final = {
+    "list": "memories:read",
+    "search": "memories:read",
+    "create": "memories:write",
+    "batch": "memories:write",
+    "update": "memories:write",
+    "delete": "memories:write",
+}
+
+_DEFAULTS_OF_A_NEW_ONE: Final = {"scoring": None, "reviewed": False, "user_review": None, "edited": False}
+"""A create answers with these whatever is stored, also for a memory that it found (backend)."""
+
+_LOCKED_LENGTH: Final = 70
+_MOST_FOUND: Final = 20
+_FARTHEST: Final = 2**62
+"""An offset that SQLite can still take."""
+
+
+@attrs.frozen
+class Twist:
+    """How the work of one call departs from the plain way: what a fault wants of the service itself.
+
+    Attributes:
+        at_most: a batch breaks down after it has stored so many of its memories.
+        breakdown: what it answers then.
+        hide_newer: seconds; the list does not show yet what is younger.
+        inspect: looks at the texts of a write that passed every check; where it dislikes one, it says how
+            many memories are stored all the same, and the answer.
+    """
+
+    at_most: int | None = None
+    breakdown: Reply = BROKEN_DOWN
+    hide_newer: float = 0.0
+    inspect: tuple[Callable[[str, list[str]], tuple[int, Reply] | None], ...] = ()
+
+
+PLAIN: Final = Twist()
+
+
+@attrs.define
+class Service:
+    """The memories API over a store, with its keys and quotas.
+
+    Attributes:
+        clock: gives epoch seconds.
+        text_identity: a text that is stored is given back, not stored again, as the newest backend does.
+        list_window: the list refuses (413) to look further than so many memories, as the backend's reader of
+            historical memories does; None for no such end.
+    """
+
+    store: Memories
+    keys: Keys
+    quotas: Quotas
+    clock: Callable[[], float]
+    text_identity: bool = True
+    list_window: int | None = None
+
+    def answer(self, call: Call, twist: Twist = PLAIN) -> Reply:
+        """Carry out a call. Never raises for what a client can do."""
+        try:
+            return self._admit(call, twist)
+        except Refusal as refusal:
+            return refusal.reply
+        except sqlite3.Error:
+            _LOGGER.exception("the database failed")
+            return BROKEN_DOWN
+
+    def _admit(self, call: Call, twist: Twist) -> Reply:
+        """Check in the service's order: broken JSON, key, scope, quota; then the handler's own checks."""
+        if call.refusal is not None:
+            raise call.refusal
+        key = self.keys.find(call.authorization)
+        scope = _SCOPES.get(call.operation)
+        if scope is not None:
+            key.require(scope)
+        announced = self.quotas.spend(call.operation, key.key_id)
+        reply = self._handle(call, key, twist)
+        key.last_used_at = timestamp(self.clock())
+        return attrs.evolve(reply, headers=(*reply.headers, *announced)) if announced else reply
+
+    def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
+        try:
+            return _HANDLERS[call.operation](self, call, key, twist)
+        except Refusal as refusal:
+            return refusal.reply
+
+    def _list(self, call: Call, key: Key, twist: Twist) -> Reply:
+        problems = Problems()
+        limit = validation.read_integer(call.query, "limit", 25, problems)
+        offset = validation.read_integer(call.query, "offset", 0, problems)
+        problems.check()
+        categories = validation.read_categories(call.query)
+        key.require_grant("memories:read")
+        limit, offset = max(1, min(limit, PAGE_LIMIT)), max(0, min(offset, _FARTHEST))
+        if self.list_window is not None and offset + limit > self.list_window:
+            raise Refusal.because(413, "Historical memory pagination window exceeded")
+        until = self.clock() - twist.hide_newer if twist.hide_newer else None
+        page = self.store.page(limit=limit, offset=offset, categories=categories, until=until)
+        return Reply.json([_shown(row) for row in page])
+
+    def _search(self, call: Call, key: Key, _twist: Twist) -> Reply:
+        words, limit = validation.read_search(call.query)
+        key.require_grant("memories:read")
+        return Reply.json(search(words, map(_shown, self.store), min(limit, _MOST_FOUND)))
+
+    def _create(self, call: Call, key: Key, twist: Twist) -> Reply:
+        draft = validation.read_draft(call.payload)
+        if not draft.content.strip():
+            raise Refusal.because(422, "content cannot be empty")
+        key.require_grant("memories:write")
+        self._inspect("create", [draft], twist)
+        return Reply.json(self._store(draft))
+
+    def _batch(self, call: Call, key: Key, twist: Twist) -> Reply:
+        """Check all, then write one after the other, each for good: a breakdown leaves a prefix stored."""
+        drafts = validation.read_drafts(call.payload)
+        key.require_grant("memories:write")
+        if not all(draft.content.strip() for draft in drafts):
+            raise Refusal.because(422, "All memories must have non-empty content")
+        self._inspect("batch", drafts, twist)
+        memories = [self._store(draft) for draft in drafts[: twist.at_most]]
+        if twist.at_most is not None:
+            raise Refusal(twist.breakdown)
+        return Reply.json({"memories": memories, "created_count": len(memories)})
+
+    def _inspect(self, operation: str, drafts: list[Draft], twist: Twist) -> None:
+        for inspect in twist.inspect:
+            if verdict := inspect(operation, [draft.content for draft in drafts]):
+                index, reply = verdict
+                for draft in drafts[:index]:
+                    self._store(draft)
+                raise Refusal(reply)
+
+    def _store(self, draft: Draft) -> dict[str, Any]:
+        text = draft.content.strip()
+        row = self.store.by_text(text) if self.text_identity else None
+        if row is None:
+            row = self.store.add(
+                text,
+                now=self.clock(),
+                text_identity=self.text_identity,
+                category=draft.category or choose_category(text),
+                visibility=draft.visibility if draft.visibility in VISIBILITIES else "private",
+                tags=draft.tags,
+            )
+        del row["locked"]
+        return row | _DEFAULTS_OF_A_NEW_ONE
+
+    def _update(self, call: Call, key: Key, twist: Twist) -> Reply:
+        patch = validation.read_patch(call.payload)
+        if patch == Patch(None, None, None, None):
+            message = "At least one field (content, visibility, tags, or category) must be provided"
+            raise Refusal.because(422, message)
+        key.require_grant("memories:write")
+        if patch.content is not None and not patch.content.strip():
+            raise Refusal.because(422, "content must not be empty")
+        self._unlocked(call.memory_id)
+        if patch.content is not None:
+            self._inspect("update", [Draft(patch.content, None, "private", [])], twist)
+        self._apply(call.memory_id, patch)
+        row = self.store.by_id(call.memory_id)
+        assert row is not None  # noqa: S101 - nothing else has run since it was looked up
+        return Reply.json(_shown(row))
+
+    def _apply(self, memory_id: str, patch: Patch) -> None:
+        """Change field after field, each for good: a bad visibility is noticed after the text was changed."""
+        now = self.clock()
+        if patch.content is not None:
+            self.store.change(memory_id, now=now, content=patch.content.strip())
+        if patch.visibility is not None:
+            if patch.visibility not in VISIBILITIES:
+                raise Refusal.because(422, "visibility must be 'public' or 'private'")
+            self.store.change(memory_id, now=now, visibility=patch.visibility)
+        if patch.tags is not None:
+            self.store.change(memory_id, now=now, tags=patch.tags)
+        if patch.category is not None:
+            self.store.change(memory_id, now=now, category=patch.category)
+
+    def _delete(self, call: Call, key: Key, _twist: Twist) -> Reply:
+        key.require_grant("memories:write")
+        self._unlocked(call.memory_id)
+        self.store.delete(call.memory_id)
+        return Reply.json({"success": True})
+
+    def _unlocked(self, memory_id: str) -> None:
+        row = self.store.by_id(memory_id)
+        if row is None:
+            raise Refusal.because(404, "Memory not found")
+        if row["locked"]:
+            raise Refusal.because(402, "A paid plan is required to access this memory.")
+
+    def _key(self, _call: Call, key: Key, _twist: Twist) -> Reply:
+        return Reply.json(key.describe())
+
+
+def _shown(row: dict[str, Any]) -> dict[str, Any]:
+    """Make the public form of a stored memory; a locked one shows only the beginning of its text."""
+    if row.pop("locked"):
+        row["content"] = row["content"][:_LOCKED_LENGTH] + "..."
+    return row
+
+
+_Handler = Callable[[Service, Call, Key, Twist], Reply]
+
+_HANDLERS: Final[dict[str, _Handler]] = {
+    "list": Service._list,  # noqa: SLF001 - this module's own
+    "search": Service._search,  # noqa: SLF001
+    "create": Service._create,  # noqa: SLF001
+    "batch": Service._batch,  # noqa: SLF001
+    "update": Service._update,  # noqa: SLF001
+    "delete": Service._delete,  # noqa: SLF001
+    "key": Service._key,  # noqa: SLF001
+}

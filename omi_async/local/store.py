@@ -1,0 +1,163 @@
+"""The memories in SQLite: a file that lasts, or `:memory:`.
+
+Every write is committed by itself, so that what was acknowledged survives the death of the process.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from os import PathLike, fspath
+from typing import Any, Final
+
+from omi_async.local.database import connect
+
+__all__ = ["Memories", "timestamp"]
+
+_COLUMNS: Final = (
+    "id", "content", "category", "visibility", "tags", "created_at", "updated_at",
+    "manually_added", "scoring", "reviewed", "user_review", "edited", "locked",
+)  # fmt: skip
+_FLAGS: Final = ("manually_added", "reviewed", "edited", "locked")
+
+_SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM memories"  # noqa: S608 - constants
+_INSERT: Final = (
+    f"INSERT INTO memories (text_hash, {', '.join(_COLUMNS)}) "  # noqa: S608 - constants
+    f"SELECT ?1, {', '.join(f'?{place}' for place in range(2, len(_COLUMNS) + 2))} "
+    "WHERE NOT EXISTS (SELECT 1 FROM deleted WHERE id = ?2) ON CONFLICT (id) DO NOTHING"
+)
+_PAGE: Final = (
+    "SELECT seq FROM memories INDEXED BY newest_first WHERE created_at <= ?{only} "
+    "ORDER BY updated_at DESC, seq DESC LIMIT ? OFFSET ?"
+)
+
+_EVER: Final = "9999"
+"""Sorts after every timestamp."""
+
+Row = dict[str, Any]
+
+
+def timestamp(seconds: float) -> str:
+    """Write epoch seconds as ISO 8601 with microseconds and `Z`. Such strings sort by time."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()[:16]
+
+
+def _row(values: Sequence[Any]) -> Row:
+    row = dict(zip(_COLUMNS, values, strict=True))
+    tags = row["tags"]
+    row["tags"] = [] if tags == "[]" else json.loads(tags)
+    for name in _FLAGS:
+        row[name] = row[name] == 1
+    if row["user_review"] is not None:
+        row["user_review"] = row["user_review"] == 1
+    return row
+
+
+def _written(tags: Sequence[str]) -> str:
+    return json.dumps(tags) if tags else "[]"
+
+
+class Memories:
+    """The stored memories, as dicts with the API's fields and `locked`.
+
+    Texts are kept as they are given: whoever calls strips them.
+    """
+
+    def __init__(self, database: str | PathLike[str] | None) -> None:
+        self._connection = connect(None if database is None else fspath(database))
+
+    def close(self) -> None:
+        """Close the file. It can be opened again, also after no close at all."""
+        self._connection.close()
+
+    def add(self, text: str, *, now: float, text_identity: bool, **fields: Any) -> Row:
+        """Store a new memory. Its id is made of the text, unless that was used or `text_identity` is off."""
+        digest = _digest(text)
+        wish = uuid.UUID(bytes=digest, version=4) if text_identity else uuid.uuid4()
+        row = _new_row(str(wish), text, now, fields)
+        if not self._insert(digest, row):
+            row["id"] = f"mem_{uuid.uuid4().hex}"
+            self._insert(digest, row)
+        return row
+
+    def _insert(self, digest: bytes, row: Row) -> bool:
+        values = [*row.values()]
+        values[4] = _written(row["tags"])
+        return self._connection.execute(_INSERT, (digest, *values)).rowcount == 1
+
+    def by_text(self, text: str) -> Row | None:
+        """Give the oldest memory with exactly this text."""
+        query = f"{_SELECT} WHERE text_hash = ? AND content = ? ORDER BY seq LIMIT 1"
+        return self._one(query, _digest(text), text)
+
+    def by_id(self, memory_id: str) -> Row | None:
+        """Give the memory with this id."""
+        return self._one(f"{_SELECT} WHERE id = ?", memory_id)
+
+    def _one(self, query: str, *values: Any) -> Row | None:
+        found = self._connection.execute(query, values).fetchone()
+        return None if found is None else _row(found)
+
+    def change(self, memory_id: str, *, now: float, **fields: Any) -> None:
+        """Change fields of a memory; a new text marks it as edited."""
+        if "content" in fields:
+            fields |= {"text_hash": _digest(fields["content"]), "edited": 1}
+        if "tags" in fields:
+            fields["tags"] = _written(fields["tags"])
+        fields["updated_at"] = timestamp(now)
+        changes = ", ".join(f"{name} = ?" for name in fields)
+        query = f"UPDATE memories SET {changes} WHERE id = ?"  # noqa: S608 - the names are our own
+        self._connection.execute(query, (*fields.values(), memory_id))
+
+    def delete(self, memory_id: str) -> None:
+        """Delete a memory for good. Its id is never given out again."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        with self._connection:
+            self._connection.execute("DELETE FROM memories WHERE id = ?", (memory_id,))
+            self._connection.execute("INSERT OR IGNORE INTO deleted VALUES (?)", (memory_id,))
+
+    def page(
+        self, *, limit: int, offset: int, categories: Sequence[str] = (), until: float | None = None
+    ) -> list[Row]:
+        """Give a page of memories, the newest change first; `until` hides what was created after it."""
+        only = f" AND category IN ({', '.join('?' * len(categories))})" if categories else ""
+        page = _PAGE.format(only=only)
+        query = f"{_SELECT} WHERE seq IN ({page}) ORDER BY updated_at DESC, seq DESC"
+        latest = _EVER if until is None else timestamp(until)
+        found = self._connection.execute(query, (latest, *categories, limit, offset))
+        return [_row(values) for values in found]
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give every memory, oldest first."""
+        for values in self._connection.execute(f"{_SELECT} ORDER BY seq"):
+            yield _row(values)
+
+
+def _new_row(memory_id: str, text: str, now: float, fields: Row) -> Row:
+    """Make a row whose keys stand in the order of `_COLUMNS`."""
+    moment = timestamp(now)
+    row = {
+        "id": memory_id,
+        "content": text,
+        "category": "interesting",
+        "visibility": "private",
+        "tags": [],
+        "created_at": moment,
+        "updated_at": moment,
+        "manually_added": True,
+        "scoring": f"01_999_{int(now)}",
+        "reviewed": False,
+        "user_review": None,
+        "edited": False,
+        "locked": False,
+    }
+    if unknown := fields.keys() - row.keys():
+        raise TypeError(f"a memory has no field {', '.join(sorted(unknown))}")
+    return row | fields

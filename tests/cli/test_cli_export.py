@@ -1,0 +1,112 @@
+"""export, and the way back through import."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from omi_async.cli import exporting
+from omi_async.local import Fault, LocalServer, ThreadedServer
+from tests.cli.driving import Omi, Start, ended
+
+TEXTS = ("plain", "Größe 漢字 🦉", 'with "quotes", commas; and\ttabs', "two\nlines")
+
+
+def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, served: ThreadedServer):
+    served.add("one", "two", tags=["x"])
+    done = omi("export")
+    assert [record["content"] for record in done.events] == ["two", "one"]
+    assert done.events[0]["tags"] == ["x"]
+    assert done.err == "2 memories exported\n"
+
+
+def test_export_as_json_gives_every_field(omi: Omi, served: ThreadedServer):
+    served.add("one")
+    done = omi("export", "--json")
+    assert done.event["scoring"]
+    assert done.err == "1 memory exported\n"
+
+
+def test_export_takes_categories(omi: Omi, served: ThreadedServer):
+    served.add("one", category="system")
+    served.add("two", category="manual")
+    assert [record["content"] for record in omi("export", "--category", "system").events] == ["one"]
+
+
+@pytest.mark.parametrize("wanted", ["jsonl", "csv", "markdown"])
+def test_what_export_writes_import_reads(
+    omi: Omi, served: ThreadedServer, wanted: str, monkeypatch: pytest.MonkeyPatch
+):
+    served.add(*TEXTS, category="system", visibility="public", tags=["a", "b"])
+    assert omi("export", "--format", wanted, "--output", "out.txt").code == 0
+    with LocalServer.in_thread() as other:
+        monkeypatch.setenv("OMI_API_KEY", other.api_key)
+        monkeypatch.setenv("OMI_API_BASE", other.url)
+        done = omi("import", "out.txt", "--format", wanted)
+        assert done.code == 0, done
+        memories = other.memories()
+    kept = ("content",) if wanted == "markdown" else ("content", "category", "visibility", "tags")
+    before = [[memory[name] for name in kept] for memory in served.memories()]
+    after = [[memory[name] for name in kept] for memory in memories]
+    if wanted == "markdown":
+        assert len(after) == len(before)
+    else:
+        assert sorted(map(str, after)) == sorted(map(str, before))
+
+
+def test_a_file_appears_when_it_is_complete(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    (tmp_path / "out.jsonl").write_text("before")
+    served.add("one")
+    served.faults.add(Fault.answer(403, "no"), on="list")
+    done = omi("export", "--output", "out.jsonl")
+    assert done.code == 2
+    assert "out.jsonl was not written" in done.err
+    assert (tmp_path / "out.jsonl").read_text() == "before"
+    assert omi("export", "--output", "out.jsonl").code == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text())["content"] == "one"
+    assert [path.name for path in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_an_export_that_breaks_says_how_much_was_written(
+    omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(exporting, "PAGE", 1)
+    served.add("one", "two")
+    served.faults.add(Fault.slow(0), Fault.answer(403, "no"), on="list")
+    done = omi("export")
+    assert done.code == 2
+    assert "The export is not complete; lines written: 1." in done.err
+
+
+def test_an_output_that_cannot_be_written_exits_1(omi: Omi, served: ThreadedServer):
+    done = omi("export", "--output", "no/such/directory.jsonl")
+    assert done.code == 1
+    assert "No such file or directory" in done.err
+
+
+def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    served.add("one")
+    os.mkfifo(tmp_path / "pipe")
+    read: list[str] = []
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader.start()
+    assert omi("export", "--output", "pipe").code == 0
+    reader.join()
+    assert json.loads(read[0])["content"] == "one"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+
+
+def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: ThreadedServer):
+    served.add(*[f"number {index}" for index in range(5000)])
+    process = start("export")
+    assert process.stdout is not None
+    assert "number 4999" in process.stdout.readline()
+    process.stdout.close()
+    process.stdout = None
+    done = ended(process)
+    assert (done.code, done.err) == (0, "")

@@ -1,0 +1,129 @@
+"""serve: the stand-in server as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.cli.driving import Omi, Start, ended
+
+
+def ready(process: subprocess.Popen[str]) -> dict[str, str]:
+    """Read the line that `serve` gives for pasting, as a shell reads it."""
+    assert process.stdout is not None
+    words = shlex.split(process.stdout.readline())
+    assert words[0] == "export"
+    return dict(word.split("=", 1) for word in words[1:])
+
+
+def use(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_serve_works_until_it_is_ended(
+    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+):
+    server = start("serve", "--port", 0)
+    variables = ready(server)
+    assert variables["OMI_API_KEY"].startswith("omi_dev_")
+    use(variables, monkeypatch)
+    assert omi("create", "a private text").code == 0
+    assert omi("list", "--json").event["content"] == "a private text"
+    server.send_signal(number)
+    done = ended(server)
+    assert done.code == 0
+    assert "POST /v1/dev/user/memories" in done.err
+    assert "a private text" not in done.err
+    assert variables["OMI_API_KEY"] not in done.err
+    assert done.err.endswith("Stopped.\n")
+
+
+def test_serve_takes_the_key_of_its_environment_and_keeps_quiet_about_it(
+    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_this_environment")
+    server = start("serve", "--port", 0, "--quiet")
+    variables = ready(server)
+    assert variables.keys() == {"OMI_API_BASE"}
+    use(variables, monkeypatch)
+    assert omi("list").code == 0
+    server.send_signal(signal.SIGTERM)
+    done = ended(server)
+    assert "omi_dev_of_this_environment" not in done.err
+    assert "GET" not in done.err
+
+
+def test_serve_keeps_memories_in_a_file(
+    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    server = start("serve", "--port", 0, "--local", "kept.db")
+    use(ready(server), monkeypatch)
+    assert omi("create", "kept").code == 0
+    server.kill()
+    server.wait()
+    assert omi("list", "--local", "kept.db", "--json").event["content"] == "kept"
+
+
+def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
+    server = start("serve", "--port", 0, "--json", "--quotas", "real", "--no-text-identity")
+    assert server.stdout is not None
+    event = json.loads(server.stdout.readline())
+    assert event["event"] == "ready"
+    assert event["database"] is None
+    use({"OMI_API_KEY": event["api_key"], "OMI_API_BASE": event["url"]}, monkeypatch)
+    assert omi("create", "twice").code == 0
+    assert omi("create", "twice").code == 0
+    assert len(omi("list", "--json").events) == 2
+    server.send_signal(signal.SIGTERM)
+    assert ended(server).code == 0
+
+
+def test_serve_with_chaos_loses_no_fact(
+    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    server = start("serve", "--port", 0, "--chaos", 7, "--quotas", "documented", "-q")
+    use(ready(server), monkeypatch)
+    (tmp_path / "facts.txt").write_text("".join(f"fact {index}\n" for index in range(200)))
+    done = omi("import", "facts.txt", "--category", "system", "--json")
+    assert done.event["pulled"] == 200
+    assert done.code in {0, 6}
+
+
+def test_a_port_in_use_is_told(omi: Omi):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = omi("serve", "--port", port)
+    assert done.code == 1
+    assert f"port {port} is in use" in done.err
+
+
+def test_an_address_that_is_not_here_is_told(omi: Omi):
+    done = omi("serve", "--port", 0, "--host", "192.0.2.1")
+    assert done.code == 1
+    assert "cannot listen on 192.0.2.1" in done.err
+
+
+def test_an_mcp_key_is_refused(omi: Omi, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMI_API_KEY", "omi_mcp_0123456789")
+    done = omi("serve", "--port", 0)
+    assert done.code == 1
+    assert "omi_mcp_..." in done.err
+
+
+def test_a_foreign_database_is_refused(omi: Omi, tmp_path: Path):
+    (tmp_path / "notes.db").write_text("not a database")
+    done = omi("serve", "--port", 0, "--local", "notes.db")
+    assert done.code == 1
+    assert "OMI_API_KEY" not in os.environ

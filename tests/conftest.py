@@ -1,0 +1,39 @@
+"""What the whole suite shares."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import pytest
+
+from omi_async import Session
+from omi_async.local import LocalServer
+from tests.clock import VirtualClockLoop
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    if item.get_closest_marker("virtual_clock"):
+        return {"virtual": VirtualClockLoop}
+    return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMI_API_KEY", "OMI_API_BASE", "OMI_ALLOW_HTTP"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[LocalServer]:
+    async with LocalServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def session(server: LocalServer) -> AsyncIterator[Session]:
+    async with Session(server.api_key, base_url=server.url) as session:
+        yield session

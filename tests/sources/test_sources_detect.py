@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from omi_async.sources._detect import detect, hint_of
+from omi_async.sources._fields import Fields
+from tests.sources.source_reading import read
+
+JSON_LINES = '{"content": "a"}\n{"content": "b"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("a.jsonl", "jsonl"),
+        ("dir.csv/a.NDJSON", "jsonl"),
+        ("a.json.gz", "json"),
+        ("a.CSV.GZ", "csv"),
+        ("a.tsv", "tsv"),
+        ("a.b.md", "markdown"),
+        ("a.txt", "text"),
+        ("a.gz", "auto"),
+        ("a.bak", "auto"),
+        ("stdin", "auto"),
+    ],
+)
+def test_what_a_name_promises(name, hint):
+    assert hint_of(name) == hint
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "found"),
+    [
+        (JSON_LINES, "a.txt", "jsonl"),
+        (JSON_LINES, "a.json", "jsonl"),
+        (JSON_LINES, "a.csv", "jsonl"),
+        (JSON_LINES, "a", "jsonl"),
+        ('"a"\n"b"\n', "a", "jsonl"),
+        ('{"content": "cut\n' + JSON_LINES, "a", "jsonl"),
+        ("garbage\n" + JSON_LINES * 2, "a", "jsonl"),
+        ('{"content": "cut', "a.jsonl", "jsonl"),
+        ("garbage", "a.jsonl", "jsonl"),
+        ('[{"content": "a"}]', "a.jsonl", "json"),
+        ('{\n"content": "a"\n}', "a.jsonl", "json"),
+        ('{"memories": [{"content": "a"}]}', "a.jsonl", "json"),
+        ('{"memories": [{"content": "a"}]}', "a", "json"),
+        ('{"content": "a", "items": []}\n', "a", "jsonl"),
+        ('{"memories": [\n{"content": "a"},\n{"content": "b"}\n]}', "a", "json"),
+        ('[\n"a",\n"b"\n]', "a.txt", "json"),
+        ("[]", "a", "json"),
+        ("[1, 2]", "a.json", "json"),
+        ("nonsense", "a.json", "json"),
+        ("[ ] a task\nand more", "a", "text"),
+        ("{name} likes tea", "a", "text"),
+        ('"Quoted," she said.\nAnd left.\n', "a", "text"),
+        ('"Quoted."\nNot quoted.\nNot quoted.\n', "a", "text"),
+        ("content,category\na,b\n", "a.txt", "csv"),
+        ("content\na, b\n", "a", "csv"),
+        ("Note\na\n", "a.txt", "text"),
+        ("Note, I like tea\nToday, I went out\n", "a", "text"),
+        ("Text, note\nand a line without\nand another\n", "a", "text"),
+        ("content,category\n", "a", "csv"),
+        ('"content","category"\n"a","b"\n', "a", "csv"),
+        ('"content"\n"a"\n', "a", "csv"),
+        ("content\tcategory\na\tb\n", "a.tsv", "tsv"),
+        ("name;age\n", "a.csv", "csv"),
+        ("a\nb\n", "a.md", "markdown"),
+        ("content,category\na,b\n", "a.md", "markdown"),
+        ("- a\n- b\nc\n", "a.txt", "markdown"),
+        ("- a\nb\nc\n", "a.txt", "text"),
+        ("", "a", "text"),
+    ],
+)
+def test_content_first_name_second(data, name, found):
+    assert detect(data.encode(), hint_of(name), name, Fields()) == found
+
+
+def test_a_mapping_helps_to_recognise_a_table():
+    fields = Fields(mapping={"content": "Statement"})
+    assert detect(b"id,statement\n1,a\n", "auto", "x", fields) == "csv"
+    assert detect(b"id,statement\n1,a\n", "auto", "x", Fields()) == "text"
+
+
+def test_a_cell_beyond_all_bounds_makes_no_table():
+    data = b"content,note\n" + b"x" * 140_000 + b",b\n"
+    assert detect(data, "auto", "x", Fields()) == "text"
+
+
+@pytest.mark.parametrize(
+    ("magic", "words"),
+    [
+        (b"PK\x03\x04...", "a ZIP archive"),
+        (b"SQLite format 3\0...", "SQLite"),
+        (b"%PDF-1.7", "PDF"),
+        (b"BZh9", "bzip2"),
+        (b"\xfd7zXZ\0", "xz"),
+        (b"\x28\xb5\x2f\xfd", "zstd"),
+        (b"PAR1", "Parquet"),
+    ],
+)
+def test_files_of_other_kinds_say_what_to_do(magic, words):
+    found = read(magic, "x.csv")
+    assert found.items == []
+    assert str(found.error).startswith("x.csv: is ")
+    assert words in str(found.error)
+
+
+def test_a_line_longer_than_what_is_looked_at():
+    text = "x" * 400
+    data = '[{"content": "a"}' + f', {{"content": "{text}"}}' * 400 + "]"
+    assert len(read(data).facts) == 401
+    assert len(read((f'{{"content": "{text}"}}\n') * 400).facts) == 400
