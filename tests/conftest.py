@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any
 
 import pytest
 
 from omi_async import Session
 from omi_async.local import LocalServer
 from tests.clock import VirtualClockLoop
+
+if importlib.util.find_spec("click") is None:
+    # The wheel without extras: the command line and the benchmarks need more, and say so when they are run.
+    collect_ignore = ["cli", "test_benchmarks.py"]
 
 
 def pytest_asyncio_loop_factories(

@@ -67,6 +67,7 @@ class Account:
         self._stream: deque[FactOutcome] = deque()
         self._changed = asyncio.Event()
         self._calling_back = asyncio.Lock()
+        self._owed: deque[FactOutcome] = deque()  # counted, but the callback has not been called yet
 
     # The facts' way in
 
@@ -112,43 +113,69 @@ class Account:
             try:
                 self.journal.settled(verdicts)
             except JournalError as error:
-                self.trouble = self.trouble or error
+                self._stop_for(error)
         for verdict in verdicts:
-            await self.pronounce(verdict)
+            self._note(verdict)
+        await self._hand_out()
 
     async def pronounce(self, verdict: Verdict) -> None:
         """Give an open item the state that the journal knows already."""
+        self._note(verdict)
+        await self._hand_out()
+
+    async def deliver(self, outcome: FactOutcome) -> None:
+        """Count an outcome and hand it on. An error of the callback is kept; it must not cost the books."""
+        self._count(outcome)
+        await self._hand_out()
+
+    def _note(self, verdict: Verdict) -> None:
         item = verdict.item
         del self.open[item.index]
-        await self.deliver(
+        self._count(
             FactOutcome(
                 item.index, item.fact, verdict.state, verdict.memory_id, verdict.error, item.fact.origin
             )
         )
 
-    async def deliver(self, outcome: FactOutcome) -> None:
-        """Count an outcome and hand it on. An error of the callback is kept; it must not cost the books."""
+    def _count(self, outcome: FactOutcome) -> None:
         self.report.add(outcome)
         if self.streaming:
             self._stream.append(outcome)
-        self._changed.set()
         if self._on_outcome is not None:
-            await self._call_back(self._on_outcome, outcome)
+            self._owed.append(outcome)
+        self._changed.set()
+
+    async def _hand_out(self) -> None:
+        """Call back with what is owed. What a cancelled task leaves owed, the next one hands out."""
+        if self._on_outcome is not None:
+            with self._signal.uninterrupted():
+                async with self._calling_back:
+                    while self._owed:
+                        await self._call_back(self._on_outcome, self._owed.popleft())
 
     async def progress(self) -> None:
         """Tell whoever watches that a batch is settled."""
         if self._on_progress is not None:
-            await self._call_back(self._on_progress, self.report)
+            with self._signal.uninterrupted():
+                async with self._calling_back:
+                    await self._call_back(self._on_progress, self.report)
 
     async def _call_back(self, callback: Callable[..., Awaitable[None] | None], argument: object) -> None:
         try:
             result = callback(argument)
             if inspect.isawaitable(result):
-                with self._signal.uninterrupted():
-                    async with self._calling_back:
-                        await result
+                await result
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._stop_for(OmiError("a callback raised CancelledError"))
         except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
-            self.trouble = self.trouble or error
+            self._stop_for(error)
+
+    def _stop_for(self, trouble: Exception) -> None:
+        self.trouble = self.trouble or trouble
+        self._signal.stop()
 
     async def next_outcome(self, ended: Callable[[], bool]) -> FactOutcome | None:
         """Return the next outcome for the reader, or None when the import has `ended` and all are read."""

@@ -20,7 +20,9 @@ from omi_async.models import Fact, fact_from
 __all__ = ["Admission", "FactLike"]
 
 FactLike = Fact | str | Mapping[str, Any] | FactOutcome
-"""What an import takes: a fact, its text, a mapping, or the invalid outcome of a source's broken record."""
+"""What an import takes: a fact, its text, a mapping, or the outcome of a source's broken record.
+
+An outcome that has a fact counts as that fact, so that `ImportReport.failures` can be imported again."""
 
 BREATH: Final = 256
 """Facts pulled in a row before other tasks of the event loop get their turn."""
@@ -71,12 +73,15 @@ class Admission:
 
     async def _enter(self, element: FactLike) -> Item | None:
         index = self._account.next_index()
-        if isinstance(element, FactOutcome):
+        if isinstance(element, FactOutcome) and element.fact is None:
             await self._account.deliver(attrs.evolve(element, index=index))
             return None
         try:
-            fact = fact_from(element)
-        except InvalidFactError as error:
+            fact = element.fact if isinstance(element, FactOutcome) else fact_from(element)
+            assert fact is not None  # noqa: S101  # see above
+        except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
+            if not isinstance(error, InvalidFactError):
+                error = InvalidFactError(f"cannot be read: {error!r}", record=element)
             await self._account.deliver(FactOutcome(index, None, "invalid", error=error))
             return None
         return self._account.enter(index, fact)

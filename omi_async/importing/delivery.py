@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, Literal
 
 import attrs
@@ -184,10 +185,13 @@ class Delivery:
         """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.
 
         Half of the suspects is sent at a time: what is taken is stored; what is refused holds the bad one,
-        and then the other half is cleared of suspicion and sent at the end, together.
+        and then the other half is cleared of suspicion and sent at the end, together. The last suspect is
+        guilty without a call of its own where that proves it: not where a half was lost instead of taken, nor
+        where (413) the size of a group was to blame.
         """
         suspects, cleared, calls = items, list[Item](), ISOLATION_CALLS
-        own_words = False
+        own_words, proof = False, error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        lost = _lost_calls(items)
         while len(suspects) > 1 and calls > 1:
             half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
             calls -= 1
@@ -202,7 +206,8 @@ class Delivery:
             refusal = await self._send(cleared)
             if refusal is not None:
                 suspects, own_words, calls = [*refusal.items, *suspects], False, len(items)
-        if len(suspects) == 1 and (own_words or calls < 1):
+        proof = proof and lost == _lost_calls(items)
+        if len(suspects) == 1 and (own_words or (proof and calls < 1)):
             await self._reject(suspects[0], error)
         else:
             for item in suspects:
@@ -213,6 +218,10 @@ class Delivery:
 class _Refusal:
     items: list[Item]
     error: InvalidRequestError
+
+
+def _lost_calls(items: list[Item]) -> int:
+    return sum(item.tries for item in items)
 
 
 def _words(error: InvalidRequestError, words: str) -> InvalidRequestError:

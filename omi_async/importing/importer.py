@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, get_args
 
@@ -178,11 +178,11 @@ class Importer:
             await asyncio.wait({self._main})
         except asyncio.CancelledError:
             self.stop()
-            try:
-                await asyncio.wait({self._main})
-            except asyncio.CancelledError:
-                self._main.cancel()
-                await asyncio.wait({self._main})
+            while not self._main.done():
+                try:
+                    await asyncio.wait({self._main})
+                except asyncio.CancelledError:
+                    self._main.cancel()
             raise
         self._main.result()
 
@@ -201,13 +201,16 @@ class Importer:
             self._spawn(self._begin_work())
             await self._until_done()
         finally:
-            await self._end_tasks()
+            await _to_the_end(self._end_tasks)
+            await self._close_source()
             report.complete = self._chunks.exhausted
             report.elapsed = loop.time() - started
-            await self._account.close(self._why_not_sent())
-            await self._account.progress()
             self._failure = self._failure or self._account.trouble
-            self._end_journal()
+            try:
+                await _to_the_end(self._close_books)
+            finally:
+                self._failure = self._failure or self._account.trouble
+                self._end_journal()
 
     def _wire_up(self, start: ImportStart) -> None:
         calls = Calls(self._sender, self._concurrency, Retry(), self._signal, self.report)
@@ -253,19 +256,32 @@ class Importer:
         for task in done:
             if task in self._tasks:
                 self._tasks.discard(task)
-                error = None if task.cancelled() else task.exception()
-                if isinstance(error, Exception) and not isinstance(error, Halt):
+                if task.cancelled():
+                    if not self._signal.stopped.is_set():
+                        self._fail(OmiError("the source raised CancelledError"))
+                elif isinstance(error := task.exception(), Exception) and not isinstance(error, Halt):
                     self._fail(error)
 
     async def _end_tasks(self) -> None:
         """Cancel what did not land in time; a cancelled call gives its connection back."""
         self._signal.stop()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
+        while self._tasks:
+            for task in self._tasks:
+                task.cancel()
             done, _ = await asyncio.wait(self._tasks)
             self._collect(done)
-        await self._chunks.close()
+
+    async def _close_source(self) -> None:
+        try:
+            await self._chunks.close()
+        except asyncio.CancelledError:  # nobody waits for it any longer; the books are still to be closed
+            pass
+        except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
+            self._failure = self._failure or error
+
+    async def _close_books(self) -> None:
+        await self._account.close(self._why_not_sent())
+        await self._account.progress()
 
     def _fail(self, error: Exception) -> None:
         """End the import because of an error: the first one is the cause."""
@@ -309,3 +325,13 @@ class Importer:
             return None  # it stays open, and in doubt
         item.doubt = None
         return item
+
+
+async def _to_the_end(step: Callable[[], Awaitable[None]]) -> None:
+    """Take a step of the ending, again where a cancellation broke into it: the books must be closed."""
+    while True:
+        try:
+            await step()
+        except asyncio.CancelledError:
+            continue
+        return

@@ -8,6 +8,7 @@ list may lag behind the writes, and the server may still be working on a call wh
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -160,7 +161,10 @@ class Reconciler:
         if self._list_calls <= 0:
             raise OmiError(f"looked through the list with {LIST_CALLS} calls already")
         self._list_calls -= 1
-        return await self._calls.make("list", request)
+        sent = time.time()
+        page = await self._calls.make("list", request)
+        self._start.learn(page.date, sent, time.time())
+        return page
 
     async def _compare(self, identity: Identity, wanted: dict[str, list[Item]]) -> None:
         content = identity.content.strip()

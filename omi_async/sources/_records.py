@@ -14,7 +14,7 @@ from omi_async.sources._lines import LONGEST
 
 __all__ = ["Batch", "Item", "Records", "batched", "decoded", "shown"]
 
-BATCH: Final = 500
+BATCH: Final = 200
 """Items handed over at once."""
 
 _SHOWN: Final = 8192

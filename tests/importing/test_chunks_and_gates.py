@@ -1,0 +1,439 @@
+"""The importer's small parts, without a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omi_async import Fact, FactOutcome, ImportFailedError, InvalidFactError, RateLimitError, Retry, ServerError
+from omi_async._requests import Identity
+from omi_async.errors import InvalidRequestError
+from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
+from omi_async.importing.chunks import Chunks, content_key
+from omi_async.importing.gate import Breaker, Gate
+from omi_async.importing.items import Item
+from omi_async.importing.outcomes import FAILURES_KEPT, ImportReport
+from omi_async.importing.stopping import Halt, StopSignal
+from tests.clock import elapsed, run
+
+
+async def everything(element: int) -> int:
+    return element
+
+
+async def even(element: int) -> int | None:
+    return element if element % 2 == 0 else None
+
+
+async def chunks_of(chunks: Chunks[int]) -> list[list[int]]:
+    found = []
+    while chunk := await chunks.next():
+        found.append(chunk)
+    return found
+
+
+async def waiting(elements: list[int]) -> AsyncIterator[int]:
+    for element in elements:
+        yield element
+
+
+@given(st.lists(st.integers(0, 9), max_size=80), st.integers(1, 30), st.booleans(), st.booleans())
+def test_the_chunks_hold_all_that_is_admitted_in_its_order(elements, size, awaits, picky) -> None:
+    source: Any = waiting(elements) if awaits else elements
+    chunks: Chunks[int] = Chunks(source, even if picky else everything, size)
+    found = run(chunks_of(chunks))
+    assert sum(found, []) == [e for e in elements if not picky or e % 2 == 0]
+    assert all(len(chunk) == size for chunk in found[:-1])
+    assert all(0 < len(chunk) <= size for chunk in found)
+    assert chunks.exhausted
+
+
+@pytest.mark.parametrize("source", ["text", b"bytes", {"content": "x"}, 7, None, Fact("x")])
+def test_one_fact_is_no_source_of_facts(source: Any) -> None:
+    with pytest.raises(TypeError, match="must be an iterable of facts"):
+        Chunks(source, everything)
+
+
+async def test_nothing_more_is_pulled_from_a_source_that_raised() -> None:
+    def source() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    chunks = Chunks(source(), everything)
+    with pytest.raises(OSError, match="gone"):
+        await chunks.next()
+    assert await chunks.next() == []
+    assert not chunks.exhausted
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_equal_keys_mean_equal_texts(one, other) -> None:
+    assert (content_key(one) == content_key(other)) == (one == other)
+
+
+def item(content: str, index: int = 0, category: str | None = None) -> Item:
+    return Item(index, Fact(content, category=category))
+
+
+def test_an_answer_is_matched_by_text() -> None:
+    items = [item("a", 0), item("b", 1), item("b", 2), item("c", 3), item("d", 4), item("d", 5)]
+    identities = [
+        Identity("9", "stranger", None),
+        Identity("4", " d ", None),
+        Identity("3", "b", None),
+        Identity("2", "b", None),
+        Identity("1", "a", None),
+    ]
+    matched = match(items, identities)
+    assert [(found.index, identity.id) for found, identity in matched.found] == [
+        (0, "1"),
+        (1, "3"),
+        (2, "2"),
+        (4, "4"),
+        (5, "4"),
+    ]
+    assert [missing.index for missing in matched.missing] == [3]
+    assert matched.strangers == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "listed", "locked"),
+    [
+        ("x" * 90, "x" * 70 + "...", True),
+        ("x" * 90, "x" * 69 + "...", False),
+        ("x" * 90, "x" * 70, False),
+        ("y" * 90, "x" * 70 + "...", False),
+        ("x" * 70, "x" * 70 + "...", True),
+        ("short", "short...", True),
+        ("shorter", "short...", False),
+    ],
+)
+def test_a_locked_memory_may_be_any_that_begins_like_it(text: str, listed: str, locked: bool) -> None:
+    assert may_be_locked(item(text), listed) is locked
+
+
+# Clocks
+
+
+def http_date(seconds: float) -> str:
+    return format_datetime(datetime.fromtimestamp(int(seconds), UTC), usegmt=True)
+
+
+def created(seconds: float, timespec: str = "microseconds") -> Identity:
+    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
+    return Identity("id", "x", moment)
+
+
+@given(
+    started=st.floats(1e9, 2e9),
+    before_sending=st.floats(0, 100),
+    on_the_way=st.floats(0.001, 5),
+    work=st.floats(0, 100),
+    skew=st.one_of(st.just(0.0), st.floats(2, 1e6), st.floats(-1e6, -200)),
+)
+def test_what_this_import_stored_is_never_called_existing(
+    started, before_sending, on_the_way, work, skew
+) -> None:
+    start = ImportStart(started)
+    sent = started + before_sending
+    stored = sent + on_the_way
+    answered = stored + work
+    received = answered + on_the_way
+    start.learn(http_date(answered + skew), sent, received)
+    assert start.state_of(created(stored + skew + 1e-5)) == "created"
+    # The evidence is as good as the round trip is short.
+    assert start.state_of(created(started + skew - (received - sent) - 1.1)) == "existing"
+
+
+def test_the_first_date_counts() -> None:
+    start = ImportStart(1e9)
+    start.learn(http_date(1e9), 1e9, 1e9 + 0.5)
+    start.learn(http_date(2e9), 1e9, 1e9 + 0.5)
+    assert start.state_of(created(1e9 + 1)) == "created"
+    assert start.state_of(created(1e9 - 0.001)) == "existing"
+
+
+@pytest.mark.parametrize("date", [None, "", "nonsense", "Fri, 31 Dec 9999 23:59:59 -0100"])
+def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
+    start = ImportStart(1e9)
+    assert start.state_of(created(1e9 - 5)) == "created"  # nothing known yet
+    start.learn(date, 1e9, 1e9 + 1)
+    assert start.state_of(created(1e9 - 5)) == "existing"
+    assert start.state_of(created(1e9 + 5)) == "created"
+
+
+@pytest.mark.parametrize("moment", [None, "", "yesterday", "2001-13-45T00:00:00Z"])
+def test_an_unreadable_moment_is_no_evidence(moment: str | None) -> None:
+    start = ImportStart(2e9)
+    start.learn(None, 2e9, 2e9)
+    assert start.state_of(Identity("id", "x", moment)) == "created"
+
+
+def test_a_moment_without_a_zone_is_utc_and_whole_seconds_may_be_a_second_later() -> None:
+    start = ImportStart(1e9 + 0.5)
+    start.learn(None, 1e9, 1e9)
+    assert start.state_of(created(1e9, "seconds")) == "created"
+    assert start.state_of(created(1e9)) == "existing"
+    assert start.state_of(created(1e9 - 1, "seconds")) == "existing"
+    assert start.state_of(Identity("id", "x", "2001-09-09T01:46:30")) == "existing"
+    assert start.state_of(Identity("id", "x", "9999-12-31T23:59:59.9Z")) == "created"
+
+
+# Rules
+
+
+def refusal(*problems: Any) -> InvalidRequestError:
+    return InvalidRequestError("no", status=422, detail=list(problems))
+
+
+def test_rules_are_learned_only_from_what_can_be_true() -> None:
+    rules = Rules()
+    items = [item("x" * 50, category="odd"), item("y" * 10)]
+    place = ["body", "memories", 0]
+    long = {"type": "string_too_long", "ctx": {"max_length": 40}}
+    rules.learn(refusal({"loc": ["body", "memories", 7, "content"], **long}), items)
+    rules.learn(refusal({"loc": ["body", "memories", 1, "content"], **long}), items)
+    rules.learn(refusal({"loc": ["body", "memories", 9, "category"], "type": "enum"}), items)
+    rules.learn(refusal("nonsense", {"loc": "?"}), items)
+    rules.learn(InvalidRequestError("no", status=422, detail="a sentence"), items)
+    assert not rules
+    rules.learn(refusal({"loc": [*place, "content"], **long}), items)
+    rules.learn(refusal({"loc": [*place, "category"], "type": "enum"}), items)
+    assert rules
+    too_long = rules.refuse(Fact("z" * 41))
+    assert too_long is not None
+    assert too_long.field == "content"
+    assert "at most 40" in str(too_long)
+    odd = rules.refuse(Fact("fine", category="odd"))
+    assert odd is not None
+    assert odd.field == "category"
+    assert rules.refuse(Fact("z" * 40, category="system")) is None
+    assert rules.refuse(Fact("no category")) is None
+
+
+# Gate and breaker
+
+
+def limited(retry_after: float | None = None) -> RateLimitError:
+    return RateLimitError("slow down", retry_after=retry_after)
+
+
+@pytest.mark.virtual_clock
+async def test_a_gate_is_shut_for_as_long_as_the_server_says() -> None:
+    gate = Gate(Retry(), lambda: 1.0)
+    assert gate.wait == 0
+    gate.shut(limited(3600))
+    gate.shut(limited(7))  # does not open it earlier
+    gate.shut(limited())
+    before = asyncio.get_running_loop().time()
+    await gate.passage()
+    assert elapsed(before) == pytest.approx(3600)
+
+
+@pytest.mark.virtual_clock
+async def test_a_gate_without_a_hint_is_shut_for_longer_and_longer() -> None:
+    gate = Gate(Retry(base=1, cap=5), lambda: 1.0)
+    waits = []
+    for _ in range(4):
+        gate.shut(limited())
+        gate.shut(limited())  # refused at the same time: one lesson
+        waits.append(gate.wait)
+        await gate.passage()
+    assert waits == pytest.approx([1, 2, 4, 5])
+    gate.passed()
+    gate.shut(limited())
+    assert gate.wait == pytest.approx(1)
+
+
+def failure() -> ServerError:
+    return ServerError("down", status=500)
+
+
+@pytest.mark.virtual_clock
+async def test_a_breaker_lets_one_probe_through_after_growing_pauses_and_gives_up() -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        assert await breaker.passage() is False
+        breaker.failed(failure(), probe=False)
+    breaker.failed(failure(), probe=False)  # one that was on its way
+    pauses = []
+    while breaker.broken is None:
+        before = asyncio.get_running_loop().time()
+        assert await breaker.passage() is True
+        pauses.append(elapsed(before))
+        other = asyncio.create_task(breaker.passage())
+        await asyncio.sleep(1)
+        assert not other.done()
+        other.cancel()
+        breaker.failed(failure(), probe=True)
+        breaker.done(probe=True)
+    assert pauses == pytest.approx([2, 4, 8, 16, 32, 60], abs=1.01)
+    breaker.succeeded()
+    assert breaker.broken is None
+    assert await breaker.passage() is False
+
+
+@pytest.mark.virtual_clock
+async def test_those_who_wait_for_a_probe_follow_it() -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.failed(failure(), probe=False)
+    assert await breaker.passage() is True
+    followers = [asyncio.create_task(breaker.passage()) for _ in range(3)]
+    await asyncio.sleep(0)
+    breaker.done(probe=True)  # taken back without an answer: the next is the probe
+    await asyncio.sleep(0.1)
+    assert sorted(task.done() for task in followers) == [False, False, True]
+    breaker.succeeded()
+    breaker.done(probe=True)
+    assert sorted(await asyncio.gather(*followers)) == [False, False, True]
+
+
+# Stopping
+
+
+@pytest.mark.virtual_clock
+async def test_a_stop_interrupts_what_waits_and_nothing_else() -> None:
+    signal = StopSignal()
+    waits = asyncio.create_task(signal.wait_for(asyncio.sleep(1000)))
+    works = asyncio.create_task(asyncio.sleep(5, "done"))
+
+    async def callback() -> str:
+        with signal.uninterrupted():
+            await asyncio.sleep(5)
+        return "unreachable"
+
+    calls_back = asyncio.create_task(signal.wait_for(callback()))
+    await asyncio.sleep(0)
+    signal.stop()
+    signal.stop()
+    before = asyncio.get_running_loop().time()
+    with pytest.raises(Halt):
+        await waits
+    assert elapsed(before) == 0
+    assert await works == "done"
+    with pytest.raises(Halt):
+        await calls_back
+    assert elapsed(before) == pytest.approx(5)
+    with pytest.raises(Halt):
+        await signal.wait_for(asyncio.sleep(1))
+    with pytest.raises(Halt):
+        await signal.wait_for(asyncio.get_running_loop().create_future())
+
+
+@pytest.mark.virtual_clock
+async def test_what_raises_uninterrupted_can_be_interrupted_again() -> None:
+    signal = StopSignal()
+
+    async def work() -> None:
+        with pytest.raises(OSError, match="x"), signal.uninterrupted():
+            raise OSError("x")
+        await asyncio.sleep(1000)
+
+    task = asyncio.create_task(signal.wait_for(work()))
+    await asyncio.sleep(0)
+    signal.stop()
+    with pytest.raises(Halt):
+        await task
+
+
+@pytest.mark.virtual_clock
+async def test_a_task_that_stops_itself_is_interrupted_where_it_waits_next() -> None:
+    signal = StopSignal()
+
+    async def ends() -> str:
+        signal.stop()
+        return "landed"
+
+    async def waits() -> None:
+        signal.stop()
+        await asyncio.sleep(1000)
+
+    task = asyncio.create_task(signal.wait_for(ends()))
+    assert await task == "landed"
+    assert not task.cancelled()
+    signal = StopSignal()
+    with pytest.raises(Halt):
+        await asyncio.create_task(signal.wait_for(waits()))
+
+
+@pytest.mark.virtual_clock
+async def test_a_cancellation_is_no_stop() -> None:
+    signal = StopSignal()
+    task = asyncio.create_task(signal.wait_for(asyncio.sleep(1000)))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    both = asyncio.create_task(signal.wait_for(asyncio.sleep(1000)))
+    await asyncio.sleep(0)
+    both.cancel()
+    signal.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await both
+
+
+# The report
+
+
+def outcome(index: int, state: Any, **about: Any) -> FactOutcome:
+    return FactOutcome(index, Fact("x"), state, **about)
+
+
+def test_a_report_tells_all_in_words() -> None:
+    report = ImportReport(pulled=1203, complete=True, requests=50, retries=2, elapsed=1.25)
+    for index in range(1200):
+        report.add(outcome(index, "created"))
+    assert report.ok
+    report.raise_for_failures()
+    assert str(report) == "1,203 facts: 1,200 created\n50 calls (2 of them repeats) in 1.2 s"
+    report.add(outcome(1200, "rejected", error=failure(), origin="facts.csv:17"))
+    report.add(FactOutcome(1201, None, "invalid", error=InvalidFactError("content: is empty")))
+    report.add(outcome(1202, "not_sent"))
+    report.complete = False
+    assert not report.ok
+    assert report.settled == report.pulled
+    assert str(report).splitlines() == [
+        "1,203 facts: 1,200 created, 1 invalid, 1 rejected, 1 not sent; the input was not read to its end",
+        "50 calls (2 of them repeats) in 1.2 s",
+        "  facts.csv:17: rejected: down",
+        "  fact 1201: invalid: content: is empty",
+        "  fact 1202: not_sent: None",
+    ]
+
+
+def test_failures_are_raised_together_each_with_its_place() -> None:
+    shared = failure()
+    shared.add_note("said by the server")
+    report = ImportReport(pulled=3)
+    report.add(outcome(0, "unknown", error=shared))
+    report.add(outcome(1, "unknown", error=shared))
+    report.add(outcome(2, "not_sent"))
+    with pytest.raises(ImportFailedError, match="3 of 3 facts are not safely stored") as raised:
+        report.raise_for_failures()
+    notes = [error.__notes__ for error in raised.value.exceptions]
+    assert notes == [
+        ["said by the server", "fact 0: unknown"],
+        ["said by the server", "fact 1: unknown"],
+        ["fact 2: not_sent"],
+    ]
+    first = raised.value.exceptions[0]
+    assert isinstance(first, ServerError)
+    assert (first.status, first.maybe_applied, str(first)) == (500, True, "down")
+    assert shared.__notes__ == ["said by the server"]
+
+
+def test_a_report_of_many_failures_stays_small() -> None:
+    report = ImportReport(pulled=FAILURES_KEPT + 5)
+    for index in range(report.pulled):
+        report.add(outcome(index, "rejected", error=failure()))
+    assert report.rejected == FAILURES_KEPT + 5
+    assert len(report.failures) == FAILURES_KEPT
+    assert str(report).endswith("\n  ... and 9,995 more")

@@ -1,0 +1,306 @@
+"""Imports on which nothing, or only the input, is wrong: laziness, packing, folding, outcomes."""
+
+from __future__ import annotations
+
+import asyncio
+import tracemalloc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from omi_async import ConfigurationError, Fact, FactOutcome, ImportReport, InvalidFactError, Session
+from omi_async.local import Fault, LocalServer
+from tests.importing.helpers import Source, assert_complete, calls, counts, facts, serving, sizes
+
+
+async def test_every_fact_is_stored_once_in_full_batches(server: LocalServer, session: Session) -> None:
+    given = facts(260)
+    outcomes: list[FactOutcome] = []
+    report = await session.memories.import_facts(given, on_outcome=outcomes.append)
+    assert counts(report) == {"created": 260}
+    assert report.ok
+    assert report.complete
+    assert_complete(report, outcomes)
+    server.assert_each_stored_once(given)
+    assert len(server.memories()) == 260
+    assert sizes(server) == [25] * 10 + [10]
+    assert report.requests == len(server.requests) == 11
+    assert report.retries == 0
+    ids = {memory["content"]: memory["id"] for memory in server.memories()}
+    assert all(o.fact is not None and o.memory_id == ids[o.fact.content] for o in outcomes)
+    assert all(o.fact == given[o.index] for o in outcomes)
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 5])
+@pytest.mark.virtual_clock
+async def test_as_many_calls_as_allowed_are_on_the_wire(concurrency: int) -> None:
+    async with serving() as (server, session):
+        server.faults.add(Fault.slow(1), on="batch", times=1000)
+        before = asyncio.get_running_loop().time()
+        await session.memories.import_facts(facts(25 * 20), concurrency=concurrency)
+        assert server.max_in_flight == concurrency
+        # The wire is never idle: each call takes a second.
+        assert asyncio.get_running_loop().time() - before == pytest.approx(20 / concurrency, abs=0.5)
+
+
+async def test_duplicates_are_folded_before_packing(server: LocalServer, session: Session) -> None:
+    given = [text for n in range(50) for text in (f"fact {n}", f" fact {n} ", f"FACT {n}")]
+    outcomes: list[FactOutcome] = []
+    report = await session.memories.import_facts(given, on_outcome=outcomes.append)
+    assert counts(report) == {"created": 100, "duplicate": 50}
+    assert report.ok
+    assert_complete(report, outcomes)
+    assert {o.index % 3 for o in outcomes if o.state == "duplicate"} == {1}
+    assert sizes(server) == [25] * 4
+    server.assert_each_stored_once(given)
+
+
+@pytest.mark.parametrize("text_identity", [True, False])
+@pytest.mark.virtual_clock
+async def test_without_folding_equal_texts_are_all_sent(text_identity: bool) -> None:
+    async with serving(text_identity=text_identity) as (server, session):
+        given = ["same", "other", "same"] * 10
+        outcomes: list[FactOutcome] = []
+        report = await session.memories.import_facts(given, dedupe=False, on_outcome=outcomes.append)
+        assert report.settled == report.created + report.existing == 30
+        assert_complete(report, outcomes)
+        assert len(server.memories()) == (2 if text_identity else 30)
+        if not text_identity:
+            assert len({o.memory_id for o in outcomes}) == 30
+
+
+async def test_what_cannot_be_a_fact_costs_no_other(server: LocalServer, session: Session) -> None:
+    class Broken(dict[str, Any]):
+        def get(self, *_: Any) -> Any:
+            raise KeyError("no")
+
+    def broken_tags() -> Iterator[str]:
+        yield "a"
+        raise OSError("gone")
+
+    bad = [
+        "",
+        "  ",
+        "x" * 501,
+        {"text": "no content"},
+        {"content": None},
+        {"content": 7},
+        {"content": "x", "visibility": "secret"},
+        {"content": "x", "tags": "a"},
+        {"content": "x", "tags": broken_tags()},
+        {"content": "half a \ud83d"},
+        Broken(content="x"),
+        7,
+        None,
+    ]
+    good: list[Any] = [" padded ", {"content": "mapped", "tags": ["t"], "visibility": "public"}, Fact("made")]
+    outcomes: list[FactOutcome] = []
+    report = await session.memories.import_facts([*bad, *good], on_outcome=outcomes.append)
+    assert counts(report) == {"created": 3, "invalid": len(bad)}
+    assert not report.ok
+    assert_complete(report, outcomes)
+    server.assert_each_stored_once(["padded", "mapped", "made"])
+    invalid = [o for o in outcomes if o.state == "invalid"]
+    assert all(isinstance(o.error, InvalidFactError) and o.fact is None for o in invalid)
+    assert [o.error.record for o in invalid if isinstance(o.error, InvalidFactError)] == bad
+
+
+async def test_broken_records_pass_through_and_failures_can_be_given_again(
+    server: LocalServer, session: Session
+) -> None:
+    broken = FactOutcome(99, None, "invalid", error=InvalidFactError("no"), origin="f.csv:3")
+    failed = FactOutcome(98, Fact("again", origin="f.csv:4"), "not_sent")
+    outcomes: list[FactOutcome] = []
+    report = await session.memories.import_facts([broken, failed], on_outcome=outcomes.append)
+    assert counts(report) == {"created": 1, "invalid": 1}
+    assert_complete(report, outcomes)
+    assert [(o.index, o.origin) for o in sorted(outcomes, key=lambda o: o.index)] == [
+        (0, "f.csv:3"),
+        (1, "f.csv:4"),
+    ]
+    server.assert_each_stored_once(["again"])
+
+
+async def test_nothing_makes_no_call(server: LocalServer, session: Session) -> None:
+    report = await session.memories.import_facts([])
+    assert (report.pulled, report.complete, report.requests, len(server.requests)) == (0, True, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [({"concurrency": 0}, "concurrency"), ({"on_unknown": "guess"}, "on_unknown")],
+)
+async def test_senseless_arguments_are_refused(session: Session, arguments: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        session.memories.importer([], **arguments)
+
+
+async def test_an_importer_runs_once(session: Session) -> None:
+    importer = session.memories.importer(["a"])
+    with pytest.raises(ConfigurationError, match="async with"):
+        await anext(importer)
+    await importer.run()
+    with pytest.raises(ConfigurationError, match="runs once"):
+        await importer.run()
+    with pytest.raises(ConfigurationError, match="runs once"):
+        async with importer:
+            pass
+
+
+# Laziness
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.virtual_clock
+async def test_no_more_is_pulled_than_the_senders_need(concurrency: int, awaits: bool) -> None:
+    async with serving() as (server, session):
+        server.faults.add(Fault.slow(1), on="batch", times=1000)
+        source = Source(facts(600))
+        ahead = []
+
+        def watch(outcome: FactOutcome) -> None:
+            ahead.append(source.pulled - settled())
+
+        def settled() -> int:
+            return importer.report.settled
+
+        importer = session.memories.importer(
+            source.aiter() if awaits else source, concurrency=concurrency, on_outcome=watch
+        )
+        report = await importer.run()
+        assert report.created == 600
+        assert max(ahead) <= (concurrency + 1) * 25
+        assert source.closed is awaits
+
+
+@pytest.mark.parametrize("concurrency", [1, 3])
+@pytest.mark.parametrize("awaits", [False, True])
+@pytest.mark.virtual_clock
+async def test_a_slow_reader_slows_the_senders(concurrency: int, awaits: bool) -> None:
+    async with serving() as (server, session):
+        source = Source([text for n in range(300) for text in (f"f {n}", f"f {n}", "")])
+        importer = session.memories.importer(source.aiter() if awaits else source, concurrency=concurrency)
+        read = []
+        async with importer:
+            async for outcome in importer:
+                await asyncio.sleep(0.05)
+                read.append(outcome)
+                assert source.pulled - len(read) < (concurrency + 1) * 25
+        assert_complete(importer.report, read)
+        assert counts(importer.report) == {"created": 300, "duplicate": 300, "invalid": 300}
+        assert importer.report.complete
+
+
+async def test_memory_does_not_grow_with_the_number_of_facts(session: Session) -> None:
+    def many(number: int) -> Iterator[str]:
+        return (" " * 400 for _ in range(number))  # each is invalid: this measures us, not the server
+
+    def forget(outcome: FactOutcome) -> None:
+        importer.report.failures.clear()
+
+    peaks = []
+    for number in (2_000, 20_000):
+        importer = session.memories.importer(many(number), on_outcome=forget)
+        tracemalloc.start()
+        await importer.run()
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 2 + 50_000
+
+
+async def test_the_event_loop_breathes_while_a_source_needs_no_call(session: Session) -> None:
+    breaths = 0
+
+    async def breathe() -> None:
+        nonlocal breaths
+        while True:
+            await asyncio.sleep(0)
+            breaths += 1
+
+    task = asyncio.create_task(breathe())
+    await session.memories.import_facts("same" for _ in range(5_000))
+    task.cancel()
+    assert breaths > 10
+
+
+# Callbacks and streaming
+
+
+@pytest.mark.virtual_clock
+async def test_async_callbacks_come_one_at_a_time_and_all() -> None:
+    async with serving() as (_, session):
+        outcomes: list[FactOutcome] = []
+        running = 0
+
+        async def on_outcome(outcome: FactOutcome) -> None:
+            nonlocal running
+            running += 1
+            assert running == 1
+            await asyncio.sleep(0.01)
+            outcomes.append(outcome)
+            running -= 1
+
+        seen = []
+
+        async def on_progress(report: ImportReport) -> None:
+            nonlocal running
+            running += 1
+            assert running == 1
+            await asyncio.sleep(0.01)
+            seen.append(report.settled)
+            running -= 1
+
+        report = await session.memories.import_facts(
+            [*facts(90), *facts(90), *[""] * 90], on_outcome=on_outcome, on_progress=on_progress
+        )
+        assert_complete(report, outcomes)
+        assert seen == sorted(seen)
+        assert seen[-1] == 270
+        assert len(seen) >= 4
+
+
+async def test_streaming_yields_every_outcome_then_ends(server: LocalServer, session: Session) -> None:
+    importer = session.memories.importer([*facts(60), "", "fact 0"])
+    async with importer:
+        outcomes = [outcome async for outcome in importer]
+        with pytest.raises(StopAsyncIteration):
+            await anext(importer)
+    assert_complete(importer.report, outcomes)
+    assert counts(importer.report) == {"created": 60, "duplicate": 1, "invalid": 1}
+    server.assert_each_stored_once(facts(60))
+
+
+# Existing
+
+
+async def test_a_second_import_finds_all_existing(server: LocalServer, session: Session) -> None:
+    first = await session.memories.import_facts(facts(60))
+    assert first.created == 60
+    outcomes: list[FactOutcome] = []
+    second = await session.memories.import_facts([*facts(60), "new"], on_outcome=outcomes.append)
+    assert counts(second) == {"created": 1, "existing": 60}
+    assert second.ok
+    assert_complete(second, outcomes)
+    assert all(o.memory_id for o in outcomes)
+    assert len(server.memories()) == 61
+
+
+@pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])
+async def test_the_servers_clock_may_be_wrong(monkeypatch: pytest.MonkeyPatch, skew: float) -> None:
+    # The Date header and created_at come of the same clock; ours is the one that differs here.
+    import time  # noqa: PLC0415
+
+    async with (
+        LocalServer(clock=time.time) as server,
+        Session(server.api_key, base_url=server.url) as session,
+    ):
+        now = time.time
+        monkeypatch.setattr("omi_async.importing.importer.time.time", lambda: now() + skew)
+        monkeypatch.setattr("omi_async.importing.delivery.time.time", lambda: now() + skew)
+        server.add("old")
+        with server._store._connection as database:  # type: ignore[union-attr]
+            database.execute("UPDATE memories SET created_at = '2020-01-01T00:00:00.000000Z'")
+        report = await session.memories.import_facts(["old", *facts(30)])
+        assert counts(report) == {"created": 30, "existing": 1}

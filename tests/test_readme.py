@@ -1,0 +1,129 @@
+"""README.md is run, and compared with what it describes: documentation that can drift, does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final, get_args
+
+import pytest
+
+import omi_async
+from omi_async import errors
+from omi_async.importing.outcomes import State
+from omi_async.local import LocalServer
+
+ROOT: Final = Path(__file__).parent.parent
+README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
+PYTHON: Final = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+PROGRAMS: Final = [block for block in PYTHON if "asyncio.run(main())" in block]
+SHELL: Final = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+def section(heading: str) -> str:
+    found = re.search(rf"^#+ {re.escape(heading)}\n(.*?)(?=^#+ |\Z)", README, re.DOTALL | re.MULTILINE)
+    assert found is not None, heading
+    return found[1]
+
+
+def table(text: str) -> list[list[str]]:
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]] for row in rows[2:]]
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **environment, "NO_COLOR": "1"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("number", range(len(PROGRAMS)))
+def test_programs_run(number, tmp_path):
+    (tmp_path / "facts.jsonl").write_text('{"content": "User swims"}\n"User skis"\n', encoding="utf-8")
+    script = tmp_path / "program.py"
+    script.write_text(PROGRAMS[number], encoding="utf-8")
+    with LocalServer.in_thread() as server:
+        output = run(
+            [sys.executable, "-X", "dev", "-W", "error", str(script)],
+            tmp_path,
+            OMI_API_BASE=server.url,
+            OMI_API_KEY=server.api_key,
+        )
+        assert server.memories()
+    assert "created" in output
+
+
+def test_the_testing_section_is_a_passing_test(tmp_path):
+    conftest, test = (block for block in PYTHON if block not in PROGRAMS)
+    (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
+    (tmp_path / "test_mine.py").write_text(test, encoding="utf-8")
+    output = run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"], tmp_path)
+    assert "1 passed" in output
+
+
+def commands(block: str) -> list[str]:
+    """The lines of a shell block that run what is installed; installing is CI's to try."""
+    lines = [line.partition("  #")[0].strip() for line in block.splitlines()]
+    return [line for line in lines if line and "-m venv" not in line and "/pip install" not in line]
+
+
+@pytest.mark.extras
+def test_shell_blocks_run_in_their_order(tmp_path):
+    binaries = Path(sys.executable).parent
+    lines = [line for block in SHELL for line in commands(block) if "-m pytest" not in line]
+    assert len(lines) >= 5
+    outputs = [
+        run(["bash", "-ec", line.replace(".venv/bin/", f"{binaries}/")], tmp_path, OMI_API_KEY="")
+        for line in lines
+    ]
+    everything = "\n".join(outputs)
+    assert "10,000 facts: 10,000 created" in everything
+    assert "0 calls" in everything  # the second import, with the first one's journal
+
+
+def test_the_blocks_for_set_up_make_and_use_a_virtual_environment():
+    for heading in ("Quick start", "Tests"):
+        blocks = re.findall(r"^```sh\n(.*?)^```", section(heading), re.DOTALL | re.MULTILINE)
+        assert len(blocks) == 1
+        assert blocks[0].startswith("python3 -m venv .venv\n.venv/bin/pip install")
+
+
+def test_every_error_stands_in_the_table_with_its_maybe_applied():
+    rows = {row[0].strip("`"): row[2] for row in table(section("When things fail")) if len(row) == 3}
+    rows = {name: applied for name, applied in rows.items() if hasattr(omi_async, name)}
+    documented = {*errors.__all__} - {"OmiError", "TransportError"}
+    assert rows.keys() == documented
+    for name, applied in rows.items():
+        assert ("yes" in applied) == getattr(omi_async, name).maybe_applied or name == "ServerError", name
+
+
+def test_every_state_stands_in_the_table():
+    rows = [row[0].strip("`") for row in table(section("When things fail"))]
+    assert {*rows} >= {*get_args(State)}
+
+
+@pytest.mark.extras
+def test_every_command_stands_in_the_table():
+    from omi_async.cli.app import cli  # noqa: PLC0415  # needs the extra
+
+    documented = {
+        row[0].strip("`").split()[1] for row in table(section("Command line")) if "omi-async" in row[0]
+    }
+    assert documented == {*cli.commands}
+
+
+def test_the_changelog_tells_of_this_version():
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert f"## [{omi_async.__version__}]" in changelog
