@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
@@ -85,6 +86,7 @@ class Bridge(Generic[T]):
                     break
                 self._ready.append(batch)
                 self._tell(self._news.set)
+                time.sleep(0)  # gives the interpreter to the loop, which would wait 5 ms for it otherwise
         except BaseException as error:  # noqa: BLE001 - it is raised in the loop, by `get`
             # Bytes that end because nobody wants them look like a file that is cut short.
             self._error = None if self._stop.requested else error

@@ -1,0 +1,302 @@
+"""Refused facts and refused keys: what a bad fact costs the others, and what ends an import."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from omi_async import (
+    APIError,
+    AuthenticationError,
+    ConnectError,
+    Fact,
+    FactOutcome,
+    ImportStoppedError,
+    InvalidFactError,
+    InvalidRequestError,
+    ServerError,
+    Session,
+)
+from omi_async.local import FOREVER, Fault, LocalServer
+from tests.clock import elapsed, run
+from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
+
+MARK = "poison"
+
+
+def with_poison(count: int, places: set[int]) -> list[Fact]:
+    return [Fact(f"{MARK if n in places else 'fact'} {n}", category="system") for n in range(count)]
+
+
+async def test_a_named_bad_fact_costs_one_call_and_itself(server: LocalServer, session: Session) -> None:
+    server.faults.add(Fault.poison(MARK))
+    outcomes: list[FactOutcome] = []
+    report = await session.memories.import_facts(with_poison(25, {7}), on_outcome=outcomes.append)
+    assert counts(report) == {"created": 24, "rejected": 1}
+    assert_complete(report, outcomes)
+    assert sizes(server) == [25, 24]
+    assert report.requests == 2
+    (rejected,) = report.failures
+    assert rejected.index == 7
+    assert isinstance(rejected.error, InvalidRequestError)
+    assert str(rejected.error) == "refused by the server: content: Value error, this memory cannot be stored"
+    assert "fact" not in str(rejected.error.detail)
+
+
+async def test_several_named_at_once_cost_one_call(server: LocalServer, session: Session) -> None:
+    detail = [
+        {"loc": ["body", "memories", place, "tags"], "type": "odd", "msg": f"bad tag {place}"}
+        for place in (0, 3, 24)
+    ]
+    detail.append({"loc": ["body", "memories", 3, "content"], "type": "odd", "msg": "bad text"})
+    server.faults.add(Fault.answer(422, detail), on="batch")
+    report = await session.memories.import_facts(facts(25))
+    assert counts(report) == {"created": 22, "rejected": 3}
+    assert sizes(server) == [25, 22]
+    assert [str(o.error) for o in report.failures] == [
+        "refused by the server: tags: bad tag 0",
+        "refused by the server: tags: bad tag 3; content: bad text",
+        "refused by the server: tags: bad tag 24",
+    ]
+
+
+async def test_all_of_a_batch_may_be_named(server: LocalServer, session: Session) -> None:
+    detail = [{"loc": ["body", "memories", n, "tags"], "type": "odd", "msg": "no"} for n in range(25)]
+    server.faults.add(Fault.answer(422, detail), on="batch")
+    report = await session.memories.import_facts(facts(30))
+    assert counts(report) == {"created": 5, "rejected": 25}
+    assert calls(server, "batch") == 2
+
+
+async def test_a_server_that_names_one_after_the_other_is_isolated_in_the_end(
+    server: LocalServer, session: Session
+) -> None:
+    server.faults.add(Fault.poison(MARK))
+    report = await session.memories.import_facts(with_poison(25, set(range(3, 13))))
+    assert counts(report) == {"created": 15, "rejected": 10}
+    server.assert_each_stored_once([f for f in with_poison(25, set(range(3, 13))) if MARK not in f.content])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 25).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))), st.data())
+@example((25, 24), None)
+@example((25, 0), None)
+def test_one_unnamed_bad_fact_is_isolated_within_the_budget(batch, data) -> None:
+    size, place = batch
+    status = 422 if data is None else data.draw(st.sampled_from([422, 400, 413]))
+
+    async def scenario() -> None:
+        async with serving(text_identity=False, faults=[Fault.poison(MARK, status=status, loc=False)]) as (
+            server,
+            session,
+        ):
+            given = with_poison(size, {place})
+            outcomes: list[FactOutcome] = []
+            report = await session.memories.import_facts(given, on_outcome=outcomes.append)
+            assert_complete(report, outcomes)
+            assert [o.index for o in outcomes if o.state == "rejected"] == [place]
+            assert report.created == size - 1
+            server.assert_each_stored_once([fact for fact in given if MARK not in fact.content])
+            assert len(server.memories()) == size - 1
+            # 413 blames the size of a group, so the last suspect always gets a call of its own.
+            assert report.requests <= 1 + 6 + (status == 413)
+            assert "This memory cannot be stored" in str(report.failures[0].error)
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    size=st.integers(2, 25),
+    places=st.sets(st.integers(0, 24), max_size=6),
+    status=st.sampled_from([422, 400, 413]),
+    loc=st.booleans(),
+)
+@example(size=25, places={0, 24}, status=422, loc=False)
+def test_every_good_fact_beside_several_bad_ones_is_stored(size, places, status, loc) -> None:
+    async def scenario() -> None:
+        async with serving(text_identity=False, faults=[Fault.poison(MARK, status=status, loc=loc)]) as (
+            server,
+            session,
+        ):
+            given = with_poison(size, places)
+            bad = {fact.content for fact in given if MARK in fact.content}
+            report = await session.memories.import_facts(given)
+            assert counts(report) == {
+                key: number
+                for key, number in {"created": size - len(bad), "rejected": len(bad)}.items()
+                if number
+            }
+            server.assert_each_stored_once([fact for fact in given if fact.content not in bad])
+            assert len(server.memories()) == size - len(bad)
+            assert report.requests <= 1 + 6 + 26
+
+    run(scenario())
+
+
+@settings(deadline=None, max_examples=50)
+@given(place=st.integers(0, 24), lost=st.lists(st.booleans(), max_size=9), stored=st.booleans())
+@example(place=0, lost=[False, False, True], stored=False)
+@example(place=8, lost=[False, False, True], stored=True)
+def test_isolation_survives_lost_answers(place, lost, stored) -> None:
+    """A half whose answer is lost proves nothing about the other half."""
+
+    async def scenario() -> None:
+        async with serving(text_identity=False) as (server, session):
+            server.faults.add(Fault.poison(MARK, loc=False))
+            for number in lost:
+                fault = Fault.after_prefix(25 if stored else 0) if number else Fault.slow(0)
+                server.faults.add(fault, on="batch")
+            given = with_poison(25, {place})
+            report = await session.memories.import_facts(given)
+            assert [o.index for o in report.failures] == [place], report
+            assert counts(report) == {"created": 24, "rejected": 1}
+            server.assert_each_stored_once([fact for fact in given if MARK not in fact.content])
+            assert len(server.memories()) == 24
+
+    run(scenario())
+
+
+async def test_what_is_too_much_at_once_is_not_rejected_for_it(server: LocalServer, session: Session) -> None:
+    # More than 3 of these are too large together: no fact is to blame.
+    def too_much(_: str) -> bool:
+        return False
+
+    class Large(type(Fault.poison("x"))):  # type: ignore[misc]
+        def concerns(self, contents: Any) -> bool:
+            return sum(map(len, contents)) > 800
+
+        def inspect(self, operation: str, contents: Any) -> Any:
+            if not self.concerns(contents):
+                return None
+            return 0, self._refusal(["body"], contents[0])
+
+    server.faults.add(Large(too_much, 413, False, False))
+    given = [f"{n} " + "x" * (200 if n < 12 else 20) for n in range(25)]
+    report = await session.memories.import_facts(given)
+    assert counts(report) == {"created": 25}
+    server.assert_each_stored_once(given)
+
+
+async def test_a_lower_limit_is_learned(server: LocalServer, session: Session) -> None:
+    given = [("x" * (300 if n % 25 == 7 else 100)) + f" {n}" for n in range(250)]
+    detail = [
+        {
+            "loc": ["body", "memories", 7, "content"],
+            "type": "string_too_long",
+            "msg": "String should have at most 280 characters",
+            "ctx": {"max_length": 280},
+        }
+    ]
+    server.faults.add(Fault.answer(422, detail), on="batch")
+    report = await session.memories.import_facts(given, concurrency=1)
+    assert counts(report) == {"created": 240, "rejected": 1, "invalid": 9}
+    assert calls(server, "batch") == 11
+    invalid = [o for o in report.failures if o.state == "invalid"]
+    assert all(isinstance(o.error, InvalidFactError) and "at most 280" in str(o.error) for o in invalid)
+
+
+async def test_an_unknown_category_is_learned(server: LocalServer, session: Session) -> None:
+    given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(100)]
+    report = await session.memories.import_facts(given, concurrency=1)
+    assert counts(report) == {"created": 80, "rejected": 5, "invalid": 15}
+    assert calls(server, "batch") == 5  # one of 25, one of the 20 that are left of it, 60 more
+    server.assert_each_stored_once([fact for fact in given if fact.category == "system"])
+
+
+async def test_what_was_packed_before_the_lesson_is_not_sent_again(
+    server: LocalServer, session: Session
+) -> None:
+    given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(25)]
+    server.faults.add(Fault.rate_limited(), on="batch")
+    server.faults.add(Fault.slow(0.05), on="batch", times=2)
+    report = await session.memories.import_facts([*given, *[Fact(f"z {n}", category="zebra") for n in range(25)]])
+    assert report.created == 20
+    assert report.invalid + report.rejected == 30
+
+
+# What ends an import
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(401, AuthenticationError), (402, APIError), (403, APIError), (404, APIError), (409, APIError), (302, APIError)],
+)
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_refused_key_ends_it_after_one_round(
+    server: LocalServer, session: Session, status: int, error: type[Exception], concurrency: int
+) -> None:
+    server.faults.add(Fault.answer(status, "no"), on="any", times=FOREVER)
+    outcomes: list[FactOutcome] = []
+    with pytest.raises(ImportStoppedError, match="the import was stopped: .*no") as stopped:
+        await session.memories.import_facts(
+            facts(2_500), concurrency=concurrency, on_outcome=outcomes.append
+        )
+    assert isinstance(stopped.value.__cause__, error)
+    report = stopped.value.report
+    assert_complete(report, outcomes)
+    assert report.pulled == report.not_sent <= (concurrency + 1) * 25
+    assert not report.complete
+    assert 1 <= len(server.requests) <= concurrency
+    assert server.memories() == []
+    assert all("the import was stopped" in str(o.error) for o in outcomes)
+
+
+@pytest.mark.parametrize("stage", ["half", "single", "again"])
+async def test_a_key_that_is_refused_midway_ends_it_too(
+    server: LocalServer, session: Session, stage: str
+) -> None:
+    server.faults.add(Fault.poison(MARK, loc=False))
+    if stage == "half":
+        server.faults.add(Fault.slow(0), Fault.answer(401, "no"), on="batch")
+    else:
+        server.faults.add(Fault.answer(403, "no"), on="create")
+    with pytest.raises(ImportStoppedError) as stopped:
+        await session.memories.import_facts(with_poison(25, {24}))
+    report = stopped.value.report
+    stored = {memory["content"] for memory in server.memories()}
+    assert report.created == len(stored)
+    assert report.not_sent == 25 - len(stored)
+    assert all(o.fact is not None and o.fact.content not in stored for o in report.failures)
+
+
+@pytest.mark.parametrize("detail", ["Memory writes are globally paused", "Rate limiter unavailable"])
+@pytest.mark.virtual_clock
+async def test_paused_writes_end_it_after_one_round_with_its_retries(detail: str) -> None:
+    async with serving(faults=[]) as (server, session):
+        server.faults.add(Fault.answer(503, detail), on="batch", times=FOREVER)
+        with pytest.raises(ImportStoppedError, match=detail) as stopped:
+            await session.memories.import_facts(facts(2_500), concurrency=3)
+        assert isinstance(stopped.value.__cause__, ServerError)
+        assert 4 <= len(server.requests) <= 3 * 4
+        assert counts(stopped.value.report) == {"not_sent": stopped.value.report.pulled}
+        assert calls(server, "list") == 0
+
+
+@pytest.mark.virtual_clock
+async def test_a_pause_that_passes_is_waited_out_without_a_look() -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.faults.add(Fault.answer(503, "Memory writes are globally paused"), on="batch", times=3)
+        report = await session.memories.import_facts(facts(100), concurrency=1)
+        assert counts(report) == {"created": 100}
+        assert calls(server, "list") == 0
+        assert report.retries == 3
+        server.assert_each_stored_once(facts(100))
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:9", "http://no-such-host.localhost:9"])
+@pytest.mark.virtual_clock
+async def test_a_server_that_is_not_there_ends_it_after_one_round(address: str) -> None:
+    before = asyncio.get_running_loop().time()
+    async with Session("omi_dev_x", base_url=address) as session:
+        with pytest.raises(ImportStoppedError) as stopped:
+            await session.memories.import_facts(facts(2_500), concurrency=2)
+    assert isinstance(stopped.value.__cause__, ConnectError)
+    report = stopped.value.report
+    assert 4 <= report.requests <= 2 * 4
+    assert report.not_sent == report.pulled <= 75
+    assert elapsed(before) < 60
