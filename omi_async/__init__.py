@@ -8,6 +8,9 @@
 
 from __future__ import annotations
 
+import inspect
+
+from omi_async import errors as _errors
 from omi_async.config import Retry
 from omi_async.errors import (
     APIError,
@@ -71,8 +74,14 @@ __all__ = [
     "__version__",
 ]
 
+# Errors carry these two, and cannot import them; their annotations are to be resolvable all the same.
+vars(_errors).update(ImportReport=ImportReport, Memory=Memory)
+
 for _name in __all__:
-    # Tracebacks and reprs show the name that users import, not the module it happens to live in.
-    if isinstance(globals()[_name], type):
-        globals()[_name].__module__ = __name__
-del _name
+    _thing = globals()[_name]
+    if isinstance(_thing, type):
+        # Tracebacks and reprs show the name that users import, not the module it happens to live in. Where
+        # annotations are resolved by that name (typing.get_type_hints, cattrs), they need it done before.
+        _thing.__annotations__ = inspect.get_annotations(_thing, eval_str=True)
+        _thing.__module__ = __name__
+del _name, _thing

@@ -10,8 +10,9 @@ memory of the one before. What else may stand there tells what happened meanwhil
   was an unread memory that moved there, as an edited one does where the newest come first. The front is read
   once more.
 
-Memories that come and go are so never missed; neither are those that move to the front. Nothing helps against
-an order that is another one at each call.
+So memories that come and go hide no other one, nor do those that move to the front. Nothing helps against an
+order that is another one at each call, nor against a page of which most records are unreadable: that is the
+end, as far as anybody can see.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Listing(Generic[Listed]):
         """
         memories = page.memories
         overlap = 1 if self._position else 0
-        if overlap:
+        if overlap and not page.unreadable:
             self._compare(memories)
         unmet = [memory.id for memory in memories if memory.id not in self._met]
         fresh = list({memory.id: memory for memory in memories if memory.id not in self._seen}.values())

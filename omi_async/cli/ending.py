@@ -56,6 +56,8 @@ class Ending:
             return exits.explain(self.error)
         if code == exits.INTERRUPTED:
             say(f"Interrupted: {plural(self._stored(report), 'fact')} stored so far. {_go_on(report)}")
+        if code == exits.QUOTA and report.resume_at is not None:
+            say(f"Out of quota until {report.resume_at.astimezone():%Y-%m-%d %H:%M}. {_go_on(report)}")
         return code
 
     def code(self, report: ImportReport) -> int:

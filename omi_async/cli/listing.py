@@ -52,8 +52,9 @@ PAGE = 1000
 def list_command(common: Common, limit: int, offset: int, categories: tuple[str, ...]) -> int:
     """Show memories, in the server's order.
 
-    A table of id, category (and "public" where it is) and text with its #tags on a terminal. Elsewhere one memory a line: id, category, visibility, date of creation, tags
-    (between commas) and text, separated by tabs. With --json, one object a line, as the service gives it.
+    On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
+    line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
+    With --json, one object a line, as the service gives it.
     """
     return run_async(common, _list(common, limit, offset, categories))
 

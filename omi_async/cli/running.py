@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 from omi_async.cli import exits
 from omi_async.cli.options import Common
 from omi_async.cli.output import abandon_stdout, logs_to_stderr
-from omi_async.config import BASE_URL
 from omi_async.errors import ConnectError
 
 if TYPE_CHECKING:
@@ -114,7 +113,7 @@ async def connected(
         options |= await _server_for(common, stack)
         session = await stack.enter_async_context(Session(**options))
         if knock and common.local is None:
-            await _knock(common)
+            await _knock(session.base_url)
         yield Memories(Briefly(session)) if briefly else session.memories
 
 
@@ -129,11 +128,11 @@ async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> dict[
     return {"api_key": server.api_key, "base_url": server.url}
 
 
-async def _knock(common: Common) -> None:
+async def _knock(base_url: str) -> None:
     """Raise `ConnectError` where nobody listens at the server's address; no call is made."""
     from yarl import URL  # noqa: PLC0415  # aiohttp's
 
-    url = URL(common.base_url or os.environ.get("OMI_API_BASE", "").strip() or BASE_URL)
+    url = URL(base_url)
     for wait in KNOCKS:
         try:
             async with asyncio.timeout(KNOCK_TIMEOUT):

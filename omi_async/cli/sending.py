@@ -32,6 +32,11 @@ class Briefly:
         self._sender = sender
         self._retry = retry
 
+    @property
+    def base_url(self) -> str:
+        """The server's address."""
+        return self._sender.base_url
+
     async def send(self, request: Request[T], /) -> T:
         """Send a request. A DELETE whose answer is lost is not repeated: its 404 would tell nothing."""
         for number in count():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final, Literal
 
 import attrs
@@ -36,7 +36,7 @@ class Admission:
         rules: what the server is known to refuse.
         dedupe: whether to fold equal texts.
         journal: recalls earlier runs, and folds in place of memory.
-        doubtful: takes an item that an earlier run left in doubt; returns it where it is to be sent.
+        doubtful: takes an item that an earlier run left in doubt; gives it back where it is to be sent.
 
     Attributes:
         held: the ids of memories that the account is known to hold, by content key.
@@ -49,7 +49,7 @@ class Admission:
         rules: Rules,
         dedupe: bool,
         journal: Journal | None,
-        doubtful: Callable[[Item], Item | None],
+        doubtful: Callable[[Item], Awaitable[Item | None]],
     ) -> None:
         self.held: dict[bytes, str] = {}
         self._account = account
@@ -89,15 +89,22 @@ class Admission:
     async def _unknown_to_us(self, item: Item) -> Item | None:
         """Settle an item that need not be sent."""
         verdict = self._folded(item) if self._journal is None else self._recalled(item, self._journal)
-        if verdict is None and self.held:
-            memory_id = self.held.get(content_key(item.fact.content))
-            verdict = Verdict(item, "existing", memory_id) if memory_id is not None else None
-        if verdict is None and (refused := self._rules.refuse(item.fact)) is not None:
-            verdict = Verdict(item, "invalid", error=refused)
         if verdict is not None:
             await self._account.pronounce(verdict)
             return None
-        return self._doubtful(item) if item.doubt is not None else item
+        if item.doubt is not None:
+            return await self._doubtful(item)
+        verdict = self._held_or_refused(item)
+        if verdict is not None:
+            await self._account.settle_all([verdict])
+            return None
+        return item
+
+    def _held_or_refused(self, item: Item) -> Verdict | None:
+        if self.held and (memory_id := self.held.get(content_key(item.fact.content))) is not None:
+            return Verdict(item, "existing", memory_id)
+        refused = self._rules.refuse(item.fact)
+        return None if refused is None else Verdict(item, "invalid", error=refused)
 
     def _folded(self, item: Item) -> Verdict | None:
         if not self._dedupe:
@@ -114,7 +121,7 @@ class Admission:
             return None
         if recalled == "seen":
             return Verdict(item, "duplicate")
-        item.place = recalled.place
+        item.place, item.first_sent = recalled.place, recalled.sent_at
         if recalled.state is not None:
             error = OmiError(recalled.words or "refused by the server in an earlier run")
             return Verdict(

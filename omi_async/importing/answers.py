@@ -69,11 +69,11 @@ class ImportStart:
 
     def __init__(self, started: float) -> None:
         self._local = started
-        self._server: datetime | None = None
+        self._offset: float | None = None  # of the server's clock from ours
 
     def learn(self, date: str | None, sent: float, received: float) -> None:
         """Compare the clocks at the first answer that has a Date; `sent` and `received` are epoch seconds."""
-        if self._server is not None:
+        if self._offset is not None:
             return
         moment = parse_http_date(date) if date else None
         offset = 0.0
@@ -83,21 +83,24 @@ class ImportStart:
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
             offset = least if least > 0.0 or most < 0.0 else 0.0
         try:
-            self._server = datetime.fromtimestamp(self._local + offset, UTC)
+            datetime.fromtimestamp(self._local + offset, UTC)
         except (ValueError, OverflowError):  # a Date at the end of time
-            self._server = datetime.fromtimestamp(self._local, UTC)
+            offset = 0.0
+        self._offset = offset
 
-    def state_of(self, identity: Identity) -> State:
-        """Say whether a memory is there because of this import."""
-        if identity.created_at is None or self._server is None:
+    def state_of(self, identity: Identity, first_sent: float | None = None) -> State:
+        """Say whether a memory is there because of this import, or of the earlier run that sent its fact."""
+        if identity.created_at is None or self._offset is None:
             return "created"
+        since = self._local if first_sent is None else first_sent
         try:
             created_at = datetime.fromisoformat(identity.created_at)
         except ValueError:
             return "created"
         if created_at.tzinfo is None:
             created_at = created_at.replace(tzinfo=UTC)
-        return "existing" if created_at <= self._server - _grain(identity.created_at) else "created"
+        start = datetime.fromtimestamp(since + self._offset, UTC)
+        return "existing" if created_at <= start - _grain(identity.created_at) else "created"
 
 
 def _grain(moment: str) -> timedelta:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from omi_async._requests import Request, Sender
 from omi_async._retry import wait_before, worth_retrying
@@ -20,6 +21,8 @@ from omi_async.importing.stopping import StopSignal
 __all__ = ["Calls"]
 
 T = TypeVar("T")
+
+log: Final = logging.getLogger("omi_async")
 
 Kind = Literal["batch", "create", "list"]
 """Each has a quota window of its own (backend)."""
@@ -66,13 +69,16 @@ class Calls:
             try:
                 return await self._attempt(kind, request, items)
             except RateLimitError as error:
-                self._gates[kind].shut(error)
+                gate = self._gates[kind]
+                gate.shut(error)
+                log.warning("%s; the next %s call in %.1f s", error, kind, gate.wait)
             except OmiError as error:
                 failures += 1
                 final = failures >= self._retry.attempts or self.server_is_down
                 if final or not worth_retrying(error, idempotent=request.idempotent):
                     raise
                 wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
+                log.warning("%s; again in %.2f s", error, wait)
                 await self._signal.wait_for(asyncio.sleep(wait))
             self._report.retries += 1
 

@@ -126,7 +126,10 @@ class Delivery:
     async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
         matched = match(items, page.memories)
         await self._account.settle_all(
-            [Verdict(item, self._start.state_of(identity), identity.id) for item, identity in matched.found]
+            [
+                Verdict(item, self._start.state_of(identity, item.first_sent), identity.id)
+                for item, identity in matched.found
+            ]
         )
         if matched.missing:
             error = ResponseFormatError(

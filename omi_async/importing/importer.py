@@ -89,7 +89,6 @@ class Importer:
         self._chunks = Chunks(facts, self._admission.admit)
         self._pulling = asyncio.Lock()
         self._on_unknown = on_unknown
-        self._own_journal = False
         self._tasks: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[None] | None = None
         self._started = False
@@ -152,24 +151,21 @@ class Importer:
             raise ConfigurationError("an importer runs once; make another for another import")
         self._started = True
         self._account.streaming = streaming
-        first_started = await self._begin_journal()
-        self._main = asyncio.create_task(self._import(first_started), name="omi_async import")
+        if self._journal is not None:
+            await self._begin_journal(self._journal)
+        self._main = asyncio.create_task(self._import(), name="omi_async import")
         self._main.add_done_callback(lambda _task: self._account.wake())
 
-    async def _begin_journal(self) -> float:
-        """Open the journal; return when the import began, its earlier runs included, in epoch seconds."""
-        journal = self._journal
-        if journal is None:
-            return time.time()
-        self._own_journal = not journal.is_open
-        await asyncio.to_thread(journal.open)
-        return journal.begin(self._sender.base_url)
-
-    def _end_journal(self) -> None:
-        if self._journal is not None:
-            self._journal.end()
-            if self._own_journal:
-                self._journal.close()
+    async def _begin_journal(self, journal: Journal) -> None:
+        """Open the journal in a thread: a large one takes seconds. When cancelled, close it again."""
+        beginning = asyncio.ensure_future(asyncio.to_thread(journal.begin, self._sender.base_url))
+        try:
+            await asyncio.shield(beginning)
+        except asyncio.CancelledError:
+            await _to_the_end(lambda: asyncio.wait({beginning}))
+            if not beginning.cancelled() and beginning.exception() is None:
+                journal.end()
+            raise
 
     async def _join(self) -> None:
         """Wait for the end; when cancelled, stop first, and when cancelled again, at once."""
@@ -192,11 +188,11 @@ class Importer:
                 f"the import was stopped: {self._failure}", self.report
             ) from self._failure
 
-    async def _import(self, first_started: float) -> None:
+    async def _import(self) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         report = self.report
-        self._wire_up(ImportStart(first_started))
+        self._wire_up(ImportStart(time.time()))
         try:
             self._spawn(self._begin_work())
             await self._until_done()
@@ -210,7 +206,8 @@ class Importer:
                 await _to_the_end(self._close_books)
             finally:
                 self._failure = self._failure or self._account.trouble
-                self._end_journal()
+                if self._journal is not None:
+                    self._journal.end()
 
     def _wire_up(self, start: ImportStart) -> None:
         calls = Calls(self._sender, self._concurrency, Retry(), self._signal, self.report)
@@ -316,18 +313,18 @@ class Importer:
                 return []
             return await self._chunks.next()
 
-    def _doubtful_from_earlier(self, item: Item) -> Item | None:
+    async def _doubtful_from_earlier(self, item: Item) -> Item | None:
         """Look for what an earlier run left in doubt; or send it, where the user trusts the server."""
+        if self._on_unknown == "resend":
+            return item  # still in doubt, until a call with it is answered
         if self._on_unknown == "reconcile":
             self._reconciler.set_aside([item])
-            return None
-        if self._on_unknown == "report":
-            return None  # it stays open, and in doubt
-        item.doubt = None
-        return item
+        else:
+            await self._account.settle(item, "unknown", error=item.doubt)
+        return None
 
 
-async def _to_the_end(step: Callable[[], Awaitable[None]]) -> None:
+async def _to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
     """Take a step of the ending, again where a cancellation broke into it: the books must be closed."""
     while True:
         try:

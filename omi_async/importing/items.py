@@ -20,6 +20,7 @@ class Item:
         doubt: the error of the last of them, while it is open whether it did.
         altered: an answer held a text that nobody sent; this fact may stand there in other words.
         place: where it stands in the journal, once it does.
+        first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
     """
 
     index: int
@@ -28,6 +29,7 @@ class Item:
     doubt: OmiError | None = None
     altered: bool = False
     place: int | None = None
+    first_sent: float | None = None
 
 
 @attrs.frozen

@@ -10,24 +10,24 @@ grow or shrink between runs. The API key is nowhere in it.
 from __future__ import annotations
 
 import os
-import sqlite3
+import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
+from sqlite3 import Connection
 from types import TracebackType
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import attrs
 
-from omi_async import _json
 from omi_async._codec import fact_payload
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal_file import Durability, open_file, translated
+from omi_async.importing.journal_rows import SCHEMA, Row, Rows
 from omi_async.importing.keyindex import KeyIndex
 from omi_async.importing.outcomes import State
 
@@ -35,31 +35,6 @@ __all__ = ["Journal"]
 
 ROW: Final = 32
 """Places reserved for the facts of a row; a power of two above 25."""
-
-ROWS_CACHED: Final = 64
-
-_SCHEMA: Final = (
-    "CREATE TABLE servers (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, first_started REAL NOT NULL)",
-    """
-    CREATE TABLE batches (
-        id INTEGER PRIMARY KEY,
-        server INTEGER NOT NULL REFERENCES servers,
-        sent_at REAL NOT NULL,  -- epoch seconds of the first sending
-        keys BLOB NOT NULL,     -- 16 bytes a fact
-        states TEXT NOT NULL,   -- a letter a fact, see LETTERS
-        ids BLOB,               -- JSON: the memory's id of each fact, or null
-        facts BLOB,             -- JSON: the facts that are not safely stored, by their place in the row
-        errors BLOB             -- JSON: why, by their place in the row
-    )
-    """,
-)
-
-_ROW: Final = "SELECT id, keys, states, ids, facts, errors FROM batches WHERE id = ?"
-_UNFINISHED: Final = """
-    SELECT name, batches.id, keys, states, ids, facts, errors
-    FROM batches JOIN servers ON servers.id = server
-    WHERE states GLOB '*[^ce]*' ORDER BY batches.id
-"""
 
 SENDING: Final = "s"
 LETTERS: Final[dict[State, str]] = {
@@ -76,31 +51,6 @@ SETTLED: Final = frozenset("cer")
 IN_DOUBT: Final = frozenset("su")
 
 
-@attrs.define(eq=False)
-class _Row:
-    """A row in memory, while some of its facts are on their way."""
-
-    number: int
-    keys: bytes
-    states: list[str]
-    ids: list[str | None]
-    facts: dict[str, Any]
-    errors: dict[str, str]
-
-    def key(self, place: int) -> bytes:
-        return self.keys[place * KEY_BYTES : (place + 1) * KEY_BYTES]
-
-    def change(self, place: int, letter: str, memory_id: str | None, words: str | None) -> None:
-        """Note what became of a fact; of one that is safely stored, the text is not needed any more."""
-        self.states[place] = letter
-        self.ids[place] = memory_id or self.ids[place]
-        if letter in STORED:
-            self.facts.pop(str(place), None)
-            self.errors.pop(str(place), None)
-        elif words is not None:
-            self.errors[str(place)] = words
-
-
 @attrs.frozen
 class Recalled:
     """What the journal knows of a fact from an earlier run.
@@ -111,6 +61,7 @@ class Recalled:
         in_doubt: a call carried it and nobody knows whether it was stored.
         memory_id: the id of its memory, where one is known.
         words: why it was rejected.
+        sent_at: when it was about to be sent for the first time, in epoch seconds.
     """
 
     place: int
@@ -118,6 +69,7 @@ class Recalled:
     in_doubt: bool
     memory_id: str | None
     words: str | None
+    sent_at: float
 
 
 @attrs.frozen
@@ -165,9 +117,9 @@ class Journal:
         self._durability = durability
         self._texts = texts
         self._named_server = server
-        self._database: sqlite3.Connection | None = None
-        self._index = KeyIndex()
-        self._importing = False
+        self._database: Connection | None = None
+        self._importing = threading.Lock()
+        self._opened_by_import = False
 
     def __repr__(self) -> str:
         return f"<omi_async.Journal {str(self.path)!r}>"
@@ -183,11 +135,16 @@ class Journal:
         """Open the file, or make it. Opening an open journal changes nothing. Raises `JournalError`."""
         if self._database is not None:
             return
-        database = open_file(self.path, _SCHEMA, self._durability)
+        database = open_file(self.path, SCHEMA, self._durability)
         self._index = KeyIndex()
-        with translated(self.path, "cannot be read"):
-            for number, keys in database.execute("SELECT id, keys FROM batches ORDER BY id"):
-                self._add_to_index(number, keys)
+        try:
+            with translated(self.path, "cannot be read"):
+                self._rows = Rows(database)
+                for number, keys in self._rows.all_keys():
+                    self._add_to_index(number, keys)
+        except BaseException:
+            database.close()
+            raise
         self._database = database
 
     def close(self) -> None:
@@ -209,39 +166,39 @@ class Journal:
         self.close()
 
     @property
-    def _db(self) -> sqlite3.Connection:
+    def _db(self) -> Connection:
         if self._database is None:
             raise JournalError(f"the journal {self.path} is not open")
         return self._database
 
     # One import
 
-    def begin(self, server: str) -> float:
-        """Begin an import into a server; return when the first import of this journal into it began.
+    def begin(self, server: str) -> None:
+        """Begin an import into a server, and open the journal where it is closed: not in the event loop.
 
-        Epoch seconds. Raises `JournalError` where another import is using it.
+        Raises `JournalError`, also where another import is using it.
         """
-        if self._importing:
+        if not self._importing.acquire(blocking=False):
             raise JournalError(f"the journal {self.path} is in use by another import of this process")
-        name = self._named_server or server
-        with translated(self.path, "cannot be written"):
-            self._db.execute(
-                "INSERT OR IGNORE INTO servers (name, first_started) VALUES (?, ?)", (name, time.time())
-            )
-            found = self._db.execute("SELECT id, first_started FROM servers WHERE name = ?", (name,))
-            self._server, started = found.fetchone()
-        self._salt = blake2b(name.encode(), digest_size=32).digest()
+        self._opened_by_import = not self.is_open
+        try:
+            self.open()
+        except BaseException:
+            self._importing.release()
+            raise
+        self._server = self._named_server or server
+        self._salt = blake2b(self._server.encode(), digest_size=32).digest()
         self._seen = bytearray()
         self._entering: set[bytes] = set()
-        self._rows: OrderedDict[int, _Row] = OrderedDict()
-        self._importing = True
-        return float(started)
 
     def end(self) -> None:
-        """End the import; the journal stays open."""
-        self._importing = False
-        self._rows = OrderedDict()
-        self._entering = set()
+        """End the import; close the journal where the import has opened it. Twice is fine."""
+        if self._importing.locked():
+            self._seen = bytearray()
+            self._entering = set()
+            if self._opened_by_import:
+                self.close()
+            self._importing.release()
 
     def key(self, content: str) -> bytes:
         """Return the key of a stripped text at the server of this import."""
@@ -254,43 +211,46 @@ class Journal:
         """
         if key in self._entering:
             return "seen"
-        place = self._find(key)
-        if place is None:
+        found = self._find(key)
+        if found is None:
             self._entering.add(key)
             return None
-        return self._recalled(place) if self._mark_seen(place) else "seen"
+        place, row = found
+        return _recalled(place, row) if self._mark_seen(place) else "seen"
 
-    def _find(self, key: bytes) -> int | None:
+    def _find(self, key: bytes) -> tuple[int, Row] | None:
         for place in self._index.places(key):
-            if self._row(place).key(place % ROW) == key:
-                return place
+            with self._reading() as rows:
+                row = rows.get(place // ROW)
+            if row.key(place % ROW) == key:
+                return place, row
         return None
-
-    def _recalled(self, place: int) -> Recalled:
-        row, at = self._row(place), place % ROW
-        letter = row.states[at]
-        state = STATES[letter] if letter in SETTLED else None
-        return Recalled(place, state, letter in IN_DOUBT, row.ids[at], row.errors.get(str(at)))
 
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
-        known = [item for item in items if item.place is not None]
+        row = self._new_row(new)
         with self._transaction():
             if new:
-                self._insert(new)
-            self._update([(item, SENDING, None, None) for item in known])
+                self._rows.insert(row)
+            self._change([(item, SENDING, None, None) for item in items if item.place is not None])
+        # Only now, when the row stands on the disk, is it to be found.
+        self._add_to_index(row.number, row.keys)
+        for at, item in enumerate(new):
+            item.place = row.number * ROW + at
+            self._mark_seen(item.place)
+            self._entering.discard(row.key(at))
 
     def settled(self, verdicts: Sequence[Verdict]) -> None:
         """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
-        with self._transaction():
-            self._update(
-                [
-                    (verdict.item, LETTERS[verdict.state], verdict.memory_id, verdict.error)
-                    for verdict in verdicts
-                    if verdict.item.place is not None
-                ]
-            )
+        changes = [
+            (verdict.item, LETTERS[verdict.state], verdict.memory_id, verdict.error)
+            for verdict in verdicts
+            if verdict.item.place is not None
+        ]
+        if changes:
+            with self._transaction():
+                self._change(changes)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
@@ -300,53 +260,38 @@ class Journal:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                self._rows.forget_cached()
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _insert(self, items: list[Item]) -> None:
-        keys = [self.key(item.fact.content) for item in items]
-        facts = {str(at): fact_payload(item.fact) for at, item in enumerate(items)} if self._texts else {}
-        row = _Row(0, b"".join(keys), [SENDING] * len(items), [None] * len(items), facts, {})
-        cursor = self._db.execute(
-            "INSERT INTO batches (server, sent_at, keys, states, facts) VALUES (?, ?, ?, ?, ?)",
-            (self._server, time.time(), row.keys, "".join(row.states), _dump(facts)),
+    def _new_row(self, items: Sequence[Item]) -> Row:
+        return Row(
+            number=self._rows.next_number() if items else 0,
+            server=self._server,
+            sent_at=time.time(),
+            keys=b"".join([self.key(item.fact.content) for item in items]),
+            states=[SENDING] * len(items),
+            ids=[None] * len(items),
+            facts={str(at): fact_payload(item.fact) for at, item in enumerate(items)} if self._texts else {},
+            errors={},
         )
-        row.number = cursor.lastrowid or 0
-        self._remember(row)
-        self._add_to_index(row.number, row.keys)
-        for at, (item, key) in enumerate(zip(items, keys, strict=True)):
-            item.place = row.number * ROW + at
-            self._mark_seen(item.place)
-            self._entering.discard(key)
 
-    def _update(self, changes: Iterable[tuple[Item, str, str | None, OmiError | None]]) -> None:
-        rows: dict[int, _Row] = {}
+    def _change(self, changes: Iterable[tuple[Item, str, str | None, OmiError | None]]) -> None:
+        """Note what became of facts; of one that is safely stored, the text is not needed any more."""
+        rows: dict[int, Row] = {}  # each once, whether or not it stays cached meanwhile
         for item, letter, memory_id, error in changes:
             assert item.place is not None  # noqa: S101  # both callers see to it
-            row = self._row(item.place)
-            rows[row.number] = row
-            row.change(item.place % ROW, letter, memory_id, str(error) if error and self._texts else None)
-        for row in rows.values():
-            self._db.execute(
-                "UPDATE batches SET states = ?, ids = ?, facts = ?, errors = ? WHERE id = ?",
-                ("".join(row.states), _dump(row.ids), _dump(row.facts), _dump(row.errors), row.number),
-            )
-
-    def _row(self, place: int) -> _Row:
-        number = place // ROW
-        row = self._rows.get(number)
-        if row is None:
-            with translated(self.path, "cannot be read"):
-                row = _read_row(self._db.execute(_ROW, (number,)).fetchone())
-            self._remember(row)
-        return row
-
-    def _remember(self, row: _Row) -> None:
-        """Keep a row at hand; rows on their way are used again soon, and are read anew where they are not."""
-        self._rows[row.number] = row
-        if len(self._rows) > ROWS_CACHED:
-            self._rows.popitem(last=False)
+            number, at = divmod(item.place, ROW)
+            row = rows[number] if number in rows else rows.setdefault(number, self._rows.get(number))
+            row.states[at] = letter
+            row.ids[at] = memory_id
+            row.errors.pop(str(at), None)
+            if letter in STORED:
+                row.facts.pop(str(at), None)
+            elif error is not None and self._texts:
+                row.errors[str(at)] = _writable(str(error))
+        self._rows.update(rows.values())
 
     def _add_to_index(self, number: int, keys: bytes) -> None:
         for at in range(len(keys) // KEY_BYTES):
@@ -367,12 +312,9 @@ class Journal:
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
         counts: dict[str, dict[State, int]] = {}
-        with translated(self.path, "cannot be read"):
-            rows = self._db.execute(
-                "SELECT servers.name, batches.states FROM batches JOIN servers ON servers.id = server"
-            )
-            for name, letters in rows:
-                of_server = counts.setdefault(name, {})
+        with self._reading() as rows:
+            for server, letters in rows.all_states():
+                of_server = counts.setdefault(server, {})
                 for letter in letters:
                     state = STATES.get(letter, "unknown")
                     of_server[state] = of_server.get(state, 0) + 1
@@ -380,44 +322,52 @@ class Journal:
 
     def unfinished(self) -> Iterator[Entry]:
         """Yield the facts that are not safely stored, in the order of their first sending."""
-        with translated(self.path, "cannot be read"):
-            for name, *columns in self._db.execute(_UNFINISHED):
-                row = _read_row(columns)
+        with self._reading() as rows:
+            for row in rows:
                 for at, letter in enumerate(row.states):
                     if letter not in STORED:
                         fact, error = row.facts.get(str(at)), row.errors.get(str(at))
-                        yield Entry(name, STATES.get(letter, "unknown"), fact, error)
+                        yield Entry(row.server, STATES.get(letter, "unknown"), fact, error)
+
+    @contextmanager
+    def _reading(self) -> Iterator[Rows]:
+        with translated(self.path, "cannot be read"):
+            if self._database is None:
+                raise JournalError(f"the journal {self.path} is not open")
+            yield self._rows
 
     def forget(self, *states: State) -> int:
         """Forget facts in these states, so that the next run sends them without looking; return how many.
 
-        To forget `created` and `existing` ones means to send them again.
+        To forget `created` and `existing` ones means to send them again. Raises `JournalError` while an
+        import is using the journal.
         """
-        letters = {LETTERS[state] for state in states}
+        if unknown := set(states).difference(get_args(State)):
+            raise ValueError(f"no state of a fact: {', '.join(sorted(map(repr, unknown)))}")
+        if self._importing.locked():
+            raise JournalError(f"the journal {self.path} is in use by an import; wait for its end")
+        letters = {LETTERS[state] for state in states if state in LETTERS} - {LETTERS["not_sent"]}
         if "unknown" in states:
             letters.add(SENDING)
         forgotten = 0
         with self._transaction():
-            for number, before in self._db.execute("SELECT id, states FROM batches").fetchall():
-                after = "".join("n" if letter in letters else letter for letter in before)
-                if after != before:
-                    forgotten += sum(one != other for one, other in zip(before, after, strict=True))
-                    self._db.execute("UPDATE batches SET states = ? WHERE id = ?", (after, number))
-        self._rows = OrderedDict()
+            for row in self._rows:
+                for at in [at for at, letter in enumerate(row.states) if letter in letters]:
+                    row.states[at], row.ids[at] = LETTERS["not_sent"], None
+                    row.errors.pop(str(at), None)
+                    forgotten += 1
+                self._rows.update([row])
+        self._rows.forget_cached()
         return forgotten
 
 
-def _dump(value: list[Any] | dict[str, Any]) -> bytes | None:
-    return _json.dumps(value) if value else None
+def _recalled(place: int, row: Row) -> Recalled:
+    at = place % ROW
+    letter = row.states[at]
+    state = STATES[letter] if letter in SETTLED else None
+    return Recalled(place, state, letter in IN_DOUBT, row.ids[at], row.errors.get(str(at)), row.sent_at)
 
 
-def _read_row(columns: Sequence[Any]) -> _Row:
-    number, keys, states, ids, facts, errors = columns
-    return _Row(
-        number,
-        keys,
-        list(states),
-        _json.loads(ids) if ids else [None] * len(states),
-        _json.loads(facts) if facts else {},
-        _json.loads(errors) if errors else {},
-    )
+def _writable(words: str) -> str:
+    """Replace what is no Unicode text; a file's name may hold half surrogate pairs."""
+    return words.encode(errors="replace").decode()

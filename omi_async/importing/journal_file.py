@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-import struct
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -16,14 +15,12 @@ __all__ = ["Durability", "open_file", "translated"]
 APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
 SCHEMA_VERSION: Final = 1
 
-HEADER: Final = struct.Struct(">16s44xI4xI28x")
-"""The first 100 bytes of an SQLite file: the magic, the user version, the application id."""
-
 Durability = Literal["normal", "full"]
 
 
-def open_file(path: Path, schema: Sequence[str], durability: Durability) -> sqlite3.Connection:
+def open_file(path: Path, schema: str, durability: Durability) -> sqlite3.Connection:
     """Open a journal's file for this process alone, or make it. Raises `JournalError`."""
+    path = path.absolute()  # for SQLite, some relative names are no files: ":memory:"
     _check_header(path)
     with translated(path, "cannot be opened"):
         # Usable from any thread: it is opened in one of its own, and then used in the event loop's only.
@@ -37,19 +34,19 @@ def open_file(path: Path, schema: Sequence[str], durability: Durability) -> sqli
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a foreign file before SQLite lays hands on it."""
+    """Refuse a foreign file before SQLite may change it."""
     try:
-        with path.open("rb") as file:
-            header = file.read(HEADER.size)
-    except FileNotFoundError:
-        return
+        if not path.parent.is_dir():
+            raise JournalError(f"the journal {path} cannot be made: there is no folder {path.parent}")
+        if not path.exists():
+            return
+        if not path.is_file():
+            raise JournalError(f"{path} is no journal of omi_async: it is no file")
+        if path.stat().st_size == 0:
+            return
     except OSError as error:
-        raise JournalError(f"the journal {path} cannot be read: {error.strerror}") from error
-    if not header:
-        return
-    if len(header) < HEADER.size or not header.startswith(b"SQLite format 3\0"):
-        raise JournalError(f"{path} is no journal of omi_async; it was not touched")
-    _, version, application = HEADER.unpack(header)
+        raise JournalError(f"the journal {path} cannot be opened: {error.strerror}") from error
+    application, version = _read_header(path)
     if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database of another program; it was not touched")
     if version != SCHEMA_VERSION:
@@ -59,17 +56,34 @@ def _check_header(path: Path) -> None:
         )
 
 
-def _prepare(database: sqlite3.Connection, schema: Sequence[str], durability: Durability) -> None:
+def _read_header(path: Path) -> tuple[int, int]:
+    """Return the application id and the user version.
+
+    Through SQLite, and without any lock: where this process has the journal open already, closing a file
+    handle of our own would drop SQLite's locks on it (POSIX), and let other processes in.
+    """
+    with translated(path, "cannot be opened"):
+        try:
+            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+                (application,) = database.execute("PRAGMA application_id").fetchone()
+                (version,) = database.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as error:
+            raise JournalError(f"{path} is no journal of omi_async ({error}); it was not touched") from error
+    return application, version
+
+
+def _prepare(database: sqlite3.Connection, schema: str, durability: Durability) -> None:
     # Exclusive from the first access on: SQLite itself refuses a second process, also one that comes later.
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
     if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-        for statement in schema:
-            database.execute(statement)
+        database.execute(schema)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("COMMIT")
-    (health,) = database.execute("PRAGMA quick_check(1)").fetchone()
+    (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
     if health != "ok":
         raise sqlite3.DatabaseError(health)
     database.execute("PRAGMA journal_mode = WAL")

@@ -169,7 +169,8 @@ class Reconciler:
     async def _compare(self, identity: Identity, wanted: dict[str, list[Item]]) -> None:
         content = identity.content.strip()
         for item in wanted.pop(content, ()):
-            await self._account.settle(item, self._start.state_of(identity), memory_id=identity.id)
+            state = self._start.state_of(identity, item.first_sent)
+            await self._account.settle(item, state, memory_id=identity.id)
         if content.endswith("..."):
             for group in wanted.values():
                 for item in group:

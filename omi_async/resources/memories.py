@@ -161,7 +161,8 @@ class Memories:
 
         Args:
             facts: any iterable or async iterable of `Fact`, text or mapping (``{"content": ...}``).
-            concurrency: calls on the wire at the same time, at most.
+            concurrency: calls on the wire at the same time, at most. The Session's `connections` (8 unless
+                given) bound them too.
             journal: a path or a `Journal`: what was sent and what became of it is written there, so that the
                 same import can be run again after a crash or a stop, and goes on where it was.
             dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact, with a

@@ -53,7 +53,8 @@ def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: 
 
 def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_bytes(
-        b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n{"content": "ok", "visibility": "PUBLIC"}\n'
+        b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n'
+        b'{"content": "ok", "visibility": "PUBLIC"}\n'
         b'{"content": "' + b"x" * 501 + b'"}\n{"content": "caf\xe9"}\n"last"\n'
     )
     done = omi("import", "facts.jsonl", "--category", "system")
@@ -270,15 +271,18 @@ def test_dry_run_reads_checks_folds_and_prints_the_bill(omi: Omi, tmp_path: Path
     (tmp_path / "more.txt").write_text("User likes number 1\n" + "x" * 501 + "\nnew\n")
     done = omi("import", "facts.jsonl", "more.txt", "--dry-run")
     assert done.code == 6
-    assert done.out.splitlines() == [
-        "1,003 records: 1,002 valid, 1 invalid, 1 duplicate; 1,001 facts to send",
-        "  more.txt:2: content: has 501 characters, the server takes at most 500",
-        "41 batch calls: 1 min at the documented 100 calls a minute; 2 h 0 min if your key is held to 15 batch "
-        "calls an hour (15 at the start of each hour)",
-        "1 fact without a category: the server then asks a language model for each, which makes the calls slow; "
-        "--category interesting spares it that",
-        "Nothing was sent (--dry-run).",
-    ]
+    assert (
+        done.out
+        == """\
+1,003 records: 1,002 valid, 1 invalid, 1 duplicate; 1,001 facts to send
+  more.txt:2: content: has 501 characters, the server takes at most 500
+41 batch calls: 1 min at the documented 100 calls a minute; 2 h 0 min if your key is held to 15 batch calls \
+an hour (15 at the start of each hour)
+1 fact without a category: the server then asks a language model for each, which makes the calls slow; \
+--category interesting spares it that
+Nothing was sent (--dry-run).
+"""
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.jsonl", "more.txt"]
 
 

@@ -32,6 +32,7 @@ def test_the_first_signal_lets_the_calls_land(
     failures = lines_of(tmp_path / "facts.failures.jsonl") if report["failures_file"] else []
     assert len(failures) == report["not_sent"]
     assert "The same command goes on" in done.err
+    served.faults.clear()
     again = ended(start("import", "facts.jsonl", "--json"))
     assert again.code == 0
     assert again.event["created"] + again.event["existing"] == 10_000

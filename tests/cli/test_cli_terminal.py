@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import re
+import select
 import signal
 import subprocess
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from omi_async.local import FOREVER, Fault, ThreadedServer
-from tests.cli.driving import Start, until, write_facts
+from tests.cli.driving import PATIENCE, Start, until, write_facts
 
 
 def on_terminal(
@@ -30,16 +31,24 @@ def on_terminal(
     os.write(master, typed)
     if meanwhile is not None:
         meanwhile(process)
-    printed = b""
-    try:
-        while chunk := os.read(master, 65536):
-            printed += chunk
-    except OSError:  # how a terminal ends on Linux
-        pass
+    printed = _all_of(master)
     os.close(master)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
     assert "Traceback" not in text
     return process.wait(timeout=30), text
+
+
+def _all_of(master: int) -> bytes:
+    printed = b""
+    while select.select([master], [], [], PATIENCE)[0]:
+        try:
+            chunk = os.read(master, 65536)
+        except OSError:  # how a terminal ends on Linux
+            chunk = b""
+        if not chunk:
+            return printed
+        printed += chunk
+    raise AssertionError(f"nothing more came after {printed!r}")
 
 
 def test_an_import_shows_a_bar(start: Start, served: ThreadedServer, tmp_path: Path):
@@ -87,7 +96,7 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
     assert "1 memory" in text
 
 
-@pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (b"\x03", 130, 1)])
+@pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (b"\x04", 130, 1)])
 def test_delete_asks(start: Start, served: ThreadedServer, answer: bytes, code: int, left: int):
     [memory] = served.add("one")
     done = on_terminal(start, "delete", memory["id"], typed=answer)

@@ -45,8 +45,12 @@ async def serving(**options: Any) -> AsyncIterator[tuple[LocalServer, Session]]:
 
 
 def assert_no_task_left(before: set[asyncio.Task[Any]]) -> None:
-    left = [task for task in asyncio.all_tasks() - before if "omi_async/importing" in _file(task)]
-    assert left == []
+    assert imports_tasks(before) == set()
+
+
+def imports_tasks(before: set[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    """The tasks that an import made since."""
+    return {task for task in asyncio.all_tasks() - before if "omi_async/importing" in _file(task)}
 
 
 def _file(task: asyncio.Task[Any]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from tests.importing.helpers import (
     calls,
     counts,
     facts,
+    imports_tasks,
     serving,
 )
 
@@ -33,7 +34,7 @@ def stop_after(importer: Callable[[], Importer], number: int, outcomes: list[Fac
     return on_outcome
 
 
-# stop()
+# A stop
 
 
 @pytest.mark.parametrize("number", [1, 25, 30, 99])
@@ -377,10 +378,15 @@ async def test_leaving_early_stops_the_import(read: int) -> None:
 @pytest.mark.virtual_clock
 async def test_what_the_reader_raises_comes_through() -> None:
     async with serving() as (_, session):
-        with pytest.raises(KeyError, match="mine"):
-            async with session.memories.importer(facts(1000)) as importer:
+        importer = session.memories.importer(facts(1000))
+
+        async def read() -> None:
+            async with importer:
                 async for _outcome in importer:
                     raise KeyError("mine")
+
+        with pytest.raises(KeyError, match="mine"):
+            await read()
         assert importer.report.settled == importer.report.pulled
 
 
@@ -388,11 +394,15 @@ async def test_what_the_reader_raises_comes_through() -> None:
 async def test_a_stopped_stream_raises_after_its_last_outcome() -> None:
     async with serving() as (server, session):
         server.faults.add(Fault.answer(401, "no"), on="batch", times=FOREVER)
-        outcomes = []
-        with pytest.raises(ImportStoppedError) as stopped:
+        outcomes: list[FactOutcome] = []
+
+        async def read() -> None:
             async with session.memories.importer(facts(1000)) as importer:
                 async for outcome in importer:
                     outcomes.append(outcome)  # noqa: PERF401  # what came before the error counts
+
+        with pytest.raises(ImportStoppedError) as stopped:
+            await read()
         assert_complete(stopped.value.report, outcomes)
         assert calls(server, "batch") <= 4
 
@@ -428,9 +438,8 @@ async def test_the_end_of_the_program_leaves_nothing_behind() -> None:
         importer = session.memories.importer(facts(1000), on_outcome=outcomes.append)
         running = asyncio.create_task(importer.run())
         await asyncio.sleep(0.1)
-        for task in asyncio.all_tasks() - before:
-            if "site-packages/aiohttp" not in getattr(task.get_coro(), "cr_code", running).__repr__():
-                task.cancel()
+        for task in imports_tasks(before) | {running}:
+            task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
         assert_complete(importer.report, outcomes)

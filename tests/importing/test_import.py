@@ -13,7 +13,7 @@ import pytest
 
 from omi_async import ConfigurationError, Fact, FactOutcome, ImportReport, InvalidFactError, Session
 from omi_async.local import Fault, LocalServer
-from tests.importing.helpers import Source, assert_complete, calls, counts, facts, serving, sizes
+from tests.importing.helpers import Source, assert_complete, counts, facts, serving, sizes
 
 
 async def test_every_fact_is_stored_once_in_full_batches(server: LocalServer, session: Session) -> None:
@@ -81,7 +81,7 @@ async def test_what_cannot_be_a_fact_costs_no_other(server: LocalServer, session
         yield "a"
         raise OSError("gone")
 
-    bad = [
+    bad: list[Any] = [
         "",
         "  ",
         "x" * 501,
@@ -181,7 +181,7 @@ async def test_no_more_is_pulled_than_the_senders_need(concurrency: int, awaits:
 @pytest.mark.parametrize("awaits", [False, True])
 @pytest.mark.virtual_clock
 async def test_a_slow_reader_slows_the_senders(concurrency: int, awaits: bool) -> None:
-    async with serving() as (server, session):
+    async with serving() as (_, session):
         source = Source([text for n in range(300) for text in (f"f {n}", f"f {n}", "")])
         importer = session.memories.importer(source.aiter() if awaits else source, concurrency=concurrency)
         read = []

@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
-from omi_async import FactOutcome, ImportStoppedError, Session
+from omi_async import Fact, FactOutcome, ImportReport, ImportStoppedError, Retry, ServerError, Session
+from omi_async._requests import Request, import_batch
+from omi_async.importing.calls import Calls
+from omi_async.importing.stopping import StopSignal
 from omi_async.local import FOREVER, Fault, LocalServer, Quota
 from tests.clock import elapsed
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving
@@ -134,16 +137,30 @@ async def test_a_server_that_recovers_is_imported_into() -> None:
 
 @pytest.mark.virtual_clock
 async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwhile() -> None:
-    async with serving(text_identity=False) as (server, session):
-        # Many facts in doubt are sent again at once, with one slot, when the server begins to fail for good.
-        server.faults.add(Fault.after_prefix(0), on="batch", times=4)
-        server.faults.add(Fault.slow(0), on="batch", times=0 + 1)
-        timed = Timed([Fault.answer(500, "down")] * 1000)
-        server.faults.add(timed, on=("batch", "list"), times=FOREVER)
-        with pytest.raises(ImportStoppedError):
-            await session.memories.import_facts(facts(1_000), concurrency=2)
-        gaps = [after - before for before, after in pairwise(timed.moments)]
-        assert sum(gap < 1 for gap in gaps) <= 6
+    moments: list[float] = []
+
+    class Failing:
+        base_url = "http://x"
+
+        async def send(self, request: Request[Any], /) -> Any:
+            moments.append(asyncio.get_running_loop().time())
+            await asyncio.sleep(0.01)
+            raise ServerError("down", status=500)
+
+    calls = Calls(Failing(), 1, Retry(), StopSignal(), ImportReport())
+    request = import_batch([Fact("x")])
+    before = asyncio.get_running_loop().time()
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(10):
+            tasks.create_task(failing(calls.make("batch", request)))
+    assert [moment - before < 1 for moment in moments] == [True] * 5 + [False] * 5
+    assert all(later - earlier >= 2 for earlier, later in pairwise(moments[4:]))
+    assert calls.server_is_down is (len(moments) >= 11)
+
+
+async def failing(call: Any) -> None:
+    with pytest.raises(ServerError):
+        await call
 
 
 async def test_calls_of_other_callers_are_not_held_back(server: LocalServer, session: Session) -> None:

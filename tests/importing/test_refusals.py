@@ -149,7 +149,7 @@ def test_isolation_survives_lost_answers(place, lost, stored) -> None:
         async with serving(text_identity=False) as (server, session):
             server.faults.add(Fault.poison(MARK, loc=False))
             for number in lost:
-                fault = Fault.after_prefix(25 if stored else 0) if number else Fault.slow(0)
+                fault = Fault.reset(stored=stored) if number else Fault.slow(0)
                 server.faults.add(fault, on="batch")
             given = with_poison(25, {place})
             report = await session.memories.import_facts(given)
@@ -162,13 +162,13 @@ def test_isolation_survives_lost_answers(place, lost, stored) -> None:
 
 
 async def test_what_is_too_much_at_once_is_not_rejected_for_it(server: LocalServer, session: Session) -> None:
-    # More than 3 of these are too large together: no fact is to blame.
+    # Twelve of the large ones are too large together, six are not: no fact is to blame.
     def too_much(_: str) -> bool:
         return False
 
     class Large(type(Fault.poison("x"))):  # type: ignore[misc]
         def concerns(self, contents: Any) -> bool:
-            return sum(map(len, contents)) > 800
+            return sum(map(len, contents)) > 1300
 
         def inspect(self, operation: str, contents: Any) -> Any:
             if not self.concerns(contents):
@@ -214,7 +214,9 @@ async def test_what_was_packed_before_the_lesson_is_not_sent_again(
     given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(25)]
     server.faults.add(Fault.rate_limited(), on="batch")
     server.faults.add(Fault.slow(0.05), on="batch", times=2)
-    report = await session.memories.import_facts([*given, *[Fact(f"z {n}", category="zebra") for n in range(25)]])
+    report = await session.memories.import_facts(
+        [*given, *[Fact(f"z {n}", category="zebra") for n in range(25)]]
+    )
     assert report.created == 20
     assert report.invalid + report.rejected == 30
 
@@ -224,7 +226,14 @@ async def test_what_was_packed_before_the_lesson_is_not_sent_again(
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(401, AuthenticationError), (402, APIError), (403, APIError), (404, APIError), (409, APIError), (302, APIError)],
+    [
+        (401, AuthenticationError),
+        (402, APIError),
+        (403, APIError),
+        (404, APIError),
+        (409, APIError),
+        (302, APIError),
+    ],
 )
 @pytest.mark.parametrize("concurrency", [1, 4])
 async def test_a_refused_key_ends_it_after_one_round(
@@ -232,10 +241,8 @@ async def test_a_refused_key_ends_it_after_one_round(
 ) -> None:
     server.faults.add(Fault.answer(status, "no"), on="any", times=FOREVER)
     outcomes: list[FactOutcome] = []
-    with pytest.raises(ImportStoppedError, match="the import was stopped: .*no") as stopped:
-        await session.memories.import_facts(
-            facts(2_500), concurrency=concurrency, on_outcome=outcomes.append
-        )
+    with pytest.raises(ImportStoppedError, match=r"the import was stopped: .*no") as stopped:
+        await session.memories.import_facts(facts(2_500), concurrency=concurrency, on_outcome=outcomes.append)
     assert isinstance(stopped.value.__cause__, error)
     report = stopped.value.report
     assert_complete(report, outcomes)

@@ -1,0 +1,183 @@
+"""The journal's table: a row for the facts that were packed together, with a checksum of its own.
+
+SQLite keeps none for its pages, and one bit that flips in a letter of state can turn a fact in doubt into one
+that is stored.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+from zlib import crc32
+
+import attrs
+
+from omi_async import _json
+from omi_async.importing.chunks import KEY_BYTES
+
+__all__ = ["SCHEMA", "Row", "Rows"]
+
+SCHEMA: Final = """
+    CREATE TABLE batches (
+        id INTEGER PRIMARY KEY,
+        server TEXT NOT NULL,   -- its name
+        sent_at REAL NOT NULL,  -- epoch seconds of the first sending
+        keys BLOB NOT NULL,     -- 16 bytes a fact
+        states TEXT NOT NULL,   -- a letter a fact
+        ids BLOB,               -- JSON: the memory's id of each fact, or null
+        facts BLOB,             -- JSON: the facts that are not safely stored, by their place in the row
+        errors BLOB,            -- JSON: why, by their place in the row
+        checksum INTEGER NOT NULL
+    )
+"""
+
+_SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, checksum FROM batches"
+_INSERT: Final = (
+    "INSERT INTO batches (server, sent_at, keys, states, ids, facts, errors, checksum, id) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_UPDATE: Final = "UPDATE batches SET states = ?, ids = ?, facts = ?, errors = ?, checksum = ? WHERE id = ?"
+
+ROWS_CACHED: Final = 64
+
+
+@attrs.define(eq=False)
+class Row:
+    """A row in memory; its columns by fact.
+
+    Attributes:
+        facts: by the place in the row, as JSON wants its keys: a string.
+        errors: likewise.
+    """
+
+    number: int
+    server: str
+    sent_at: float
+    keys: bytes
+    states: list[str]
+    ids: list[str | None]
+    facts: dict[str, Any]
+    errors: dict[str, str]
+
+    def key(self, at: int) -> bytes:
+        """Return the content key of a fact."""
+        return self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
+
+
+class Rows:
+    """Reads and writes rows, and keeps a few at hand: those on their way are used again soon.
+
+    Every method raises `sqlite3.Error`, also where a row is damaged.
+    """
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        self._cached: OrderedDict[int, Row] = OrderedDict()
+        (last,) = database.execute("SELECT ifnull(max(id), 0) FROM batches").fetchone()
+        self._last: int = last
+
+    def __iter__(self) -> Iterator[Row]:
+        """Give all, in the order in which they were made."""
+        last = 0
+        while some := self._database.execute(
+            f"{_SELECT} WHERE id > ? ORDER BY id LIMIT {ROWS_CACHED}", (last,)
+        ).fetchall():
+            yield from map(_read, some)
+            last = some[-1][0]
+
+    def all_keys(self) -> Iterator[tuple[int, bytes]]:
+        """Give the number and the keys of every row, and see that every row is sound."""
+        for columns in self._database.execute(_SELECT):
+            _check(columns)
+            yield columns[0], columns[3]
+
+    def all_states(self) -> Iterator[tuple[str, str]]:
+        """Give the server and the letters of every row."""
+        yield from self._database.execute("SELECT server, states FROM batches")
+
+    def get(self, number: int) -> Row:
+        """Give a row, the same object as long as it is cached."""
+        row = self._cached.get(number)
+        if row is None:
+            columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
+            if columns is None:
+                raise sqlite3.DatabaseError(f"row {number} is missing")
+            row = _read(columns)
+            self._cache(row)
+        else:
+            self._cached.move_to_end(number)
+        return row
+
+    def next_number(self) -> int:
+        """Give the number of a row to be made; no number is given twice, whatever becomes of the row."""
+        self._last += 1
+        return self._last
+
+    def insert(self, row: Row) -> None:
+        """Write a new row."""
+        columns = _columns(row)
+        self._database.execute(_INSERT, (*columns, _checksum(row.number, *columns), row.number))
+        self._cache(row)
+
+    def _cache(self, row: Row) -> None:
+        self._cached[row.number] = row
+        if len(self._cached) > ROWS_CACHED:
+            self._cached.popitem(last=False)
+
+    def update(self, rows: Iterable[Row]) -> None:
+        """Write what has changed in rows: anything but their keys, server and time."""
+        for row in rows:
+            columns = _columns(row)
+            checksum = _checksum(row.number, *columns)
+            self._database.execute(_UPDATE, (*columns[3:], checksum, row.number))
+
+    def forget_cached(self) -> None:
+        """Read rows from the disk again: what is cached may never have got there."""
+        self._cached.clear()
+
+
+def _columns(row: Row) -> tuple[Any, ...]:
+    ids = row.ids if any(row.ids) else None
+    return (
+        row.server,
+        row.sent_at,
+        row.keys,
+        "".join(row.states),
+        _dump(ids),
+        _dump(row.facts),
+        _dump(row.errors),
+    )
+
+
+def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
+    return _json.dumps(value) if value else None
+
+
+def _read(columns: Sequence[Any]) -> Row:
+    _check(columns)
+    number, server, sent_at, keys, states, ids, facts, errors, _ = columns
+    return Row(
+        number,
+        server,
+        sent_at,
+        keys,
+        list(states),
+        _json.loads(ids) if ids else [None] * len(states),
+        _json.loads(facts) if facts else {},
+        _json.loads(errors) if errors else {},
+    )
+
+
+def _check(columns: Sequence[Any]) -> None:
+    if _checksum(*columns[:-1]) != columns[-1]:
+        raise sqlite3.DatabaseError(f"row {columns[0]} is damaged")
+
+
+def _checksum(*columns: Any) -> int:
+    checksum = 0
+    for column in columns:
+        data = column if isinstance(column, bytes) else b"" if column is None else str(column).encode()
+        checksum = crc32(data, crc32(b"%d " % len(data), checksum))
+    return checksum

@@ -1,0 +1,197 @@
+"""The parts that need no server: words, records, paces, codes."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
+from omi_async.cli import exits, failures, output, progress
+from omi_async.cli.bill import Bill
+from omi_async.cli.ending import Ending
+from omi_async.cli.failures import FailuresFile, failure_record
+from omi_async.cli.inputs import Inputs
+from omi_async.cli.words import duration, plural, printable
+from tests.cli.driving import Omi, write_facts
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (240, "4 min"),
+        (26 * 3600, "26 h 0 min"),
+        (5 * 86_400 + 3600, "5 d 1 h"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str):
+    assert duration(seconds) == words
+
+
+def test_other_words():
+    assert (plural(1, "call"), plural(2000, "call")) == ("1 call", "2,000 calls")
+    assert printable("a\x1b[2J\n\u202eb") == "a [2J  b"
+
+
+def inputs(*paths: str, **mapping: str) -> Inputs:
+    return Inputs(paths or ("facts.jsonl",), "auto", mapping, {"category": "system", "tags": None})
+
+
+def invalid(record: object, *, field: str = "") -> FactOutcome:
+    error = InvalidFactError("is wrong", field=field, record=record)
+    return FactOutcome(0, None, "invalid", error=error, origin="facts.jsonl:1")
+
+
+@pytest.mark.parametrize(
+    ("record", "field", "kept"),
+    [
+        ("x" * 501, "content", {"content": "x" * 501, "category": "system"}),
+        ('{"content": "cut', "", {"unreadable": '{"content": "cut'}),
+        ('{"unreadable before', "content", {"unreadable": '{"unreadable before'}),
+        ([1], "", {"unreadable": "[1]"}),
+        ({"data": "text", "category": "Z"}, "x", {"content": "text", "category": "Z"}),
+        ({"data": "text", "content": "own"}, "x", {"data": "text", "content": "own", "category": "system"}),
+    ],
+)
+def test_what_was_no_fact_is_kept_to_be_mended(record: object, field: str, kept: dict[str, object]):
+    made = failure_record(invalid(record, field=field), inputs(content="data"))
+    reasons = {"state": "invalid", "error": "is wrong", "origin": "facts.jsonl:1"}
+    assert made == {**kept, **reasons}
+
+
+def test_a_private_fact_is_written_down_as_private():
+    outcome = FactOutcome(0, Fact("text"), "unknown")
+    expected = {
+        "content": "text",
+        "visibility": "private",
+        "state": "unknown",
+        "error": "unknown",
+        "origin": None,
+    }
+    assert failure_record(outcome, inputs()) == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("-", "stdin.failures.jsonl"),
+        ("facts.csv", "facts.failures.jsonl"),
+        ("facts.JSONL.gz", "facts.failures.jsonl"),
+        ("facts", "facts.failures.jsonl"),
+        ("v1.2", "v1.2.failures.jsonl"),
+        ("facts.failures.7.jsonl", "facts.failures.jsonl"),
+    ],
+)
+def test_the_failures_file_stands_beside_the_input(path: str, name: str, tmp_path: Path):
+    given = path if path == "-" else str(tmp_path / path)
+    file = FailuresFile(inputs(given))
+    assert file.path is None
+    file.add(invalid("x"))
+    file.close()
+    assert file.path == (Path(name) if path == "-" else tmp_path / name)
+
+
+def test_an_input_by_another_name_is_not_written_over(tmp_path: Path):
+    facts = tmp_path / "facts.jsonl"
+    facts.write_text("{}\n")
+    (tmp_path / "link").symlink_to(facts)
+    file = FailuresFile(inputs(str(facts)), tmp_path / "link")
+    file.add(invalid("x"))
+    file.close()
+    assert facts.read_text() == "{}\n"
+    assert file.path == tmp_path / "link.failures.jsonl"
+
+
+def test_names_run_out_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(failures, "count", lambda _start: [])
+    (tmp_path / "facts.failures.jsonl").write_text("")
+    with pytest.raises(AssertionError):
+        FailuresFile(inputs(str(tmp_path / "facts.jsonl"))).add(invalid("x"))
+
+
+def test_json_lines_hold_whatever_there_is():
+    assert output.json_line({"a": "Größe"}) == '{"a": "Größe"}\n'.encode()
+    assert json.loads(output.json_line({"a": "\ud800"})) == {"a": "\ud800"}
+
+
+def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    given = inputs(str(tmp_path / "facts.jsonl"))
+    ending = Ending(given, FailuresFile(given), as_json=False)
+    report = ImportReport(pulled=1, not_sent=1, resume_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
+    assert ending.tell(report) == 4
+    assert "Out of quota until 2026-11-22" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(RateLimitError("x"), 4), (OmiError("x"), 1), (KeyError("x"), 3), (KeyboardInterrupt(), 130), (None, 3)],
+)
+def test_codes_of_errors(error: BaseException | None, code: int):
+    assert exits.code_of(error) == code
+
+
+def test_an_error_without_words_has_its_name():
+    assert exits.described(OmiError()) == "OmiError"
+    assert exits.described(OSError(28, "No space left")) == "No space left"
+
+
+def test_a_bill_of_many_days():
+    bill = Bill(read=500_000)
+    assert bill.calls == 20_000
+    assert bill.documented_seconds == 86_400 + 6000
+    assert Bill().documented_seconds == 0
+
+
+async def test_progress_is_measured_by_lines(tmp_path: Path):
+    path = write_facts(tmp_path / "facts.jsonl", 100)
+    packed = tmp_path / "facts.jsonl.gz"
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    given = inputs(str(path), str(packed))
+    fractions = [given.fraction() async for _ in given.facts()]
+    sizes = path.stat().st_size, packed.stat().st_size
+    assert fractions[49] == pytest.approx(0.5 * sizes[0] / sum(sizes))
+    assert fractions[150] == 1.0
+    assert given.fraction() == 1.0
+
+
+async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):
+    path = write_facts(tmp_path / "facts.jsonl", 1)
+    given = inputs(str(path))
+    path.unlink()
+    assert [fact async for fact in given.facts()] == []
+    assert "no such file" in str(given.broken[0])
+
+
+def test_pace():
+    now = [0.0]
+    pace = progress.Pace(inputs("-"), clock=lambda: now[0])
+    report = ImportReport(pulled=100, created=50, not_sent=10)
+    now[0] = 5.0
+    assert (pace.rate(report), pace.total(report), pace.left(report)) == (10.0, None, None)
+
+
+def test_commands_run_in_a_thread_and_without_uvloop(
+    omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setitem(sys.modules, "uvloop", None)
+    (tmp_path / "facts.txt").write_text("one\n")
+    with ThreadPoolExecutor(1) as pool:
+        done = pool.submit(omi, "import", "facts.txt", "--local", "--category", "system").result()
+    assert done.code == 0
+
+
+def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
+    with output.logs_to_stderr(logging.WARNING):
+        try:
+            raise ValueError("inner")
+        except ValueError:
+            logging.getLogger("asyncio").exception("something")
+    assert capsys.readouterr().err == "asyncio: something\n"

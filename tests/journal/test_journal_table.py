@@ -1,0 +1,417 @@
+"""What a journal keeps and tells, without a server."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from omi_async import Fact, Journal, JournalError, OmiError
+from omi_async.importing import journal as journal_module
+from omi_async.importing.items import Item, Verdict
+from omi_async.importing.journal_rows import ROWS_CACHED
+from omi_async.importing.keyindex import PLACES, KeyIndex
+from tests.journal.helpers import SERVER, begun, items, known, letters, settle, texts
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "facts.journal"
+
+
+STATES: Any = ["created", "existing", "rejected", "unknown", "invalid", "not_sent"]
+
+
+def one_of_each(path: Path, **options: Any) -> None:
+    """Write a journal with a fact in each state, and one whose call was cut off."""
+    journal = begun(path, **options)
+    batch = items(*STATES, "cut off")
+    journal.sending(batch)
+    for item, state in zip(batch, STATES, strict=False):
+        error = OmiError(f"why {state}") if state not in {"created", "existing"} else None
+        memory_id = f"id of {state}" if error is None else None
+        journal.settled([Verdict(item, state, memory_id, error)])
+    journal.end()
+
+
+def test_what_was_settled_is_recalled_in_another_life(path: Path) -> None:
+    one_of_each(path)
+    assert known(path, [*STATES, "cut off", "new"]) == {
+        "created": "created",
+        "existing": "existing",
+        "rejected": "rejected",
+        "unknown": "doubt",
+        "invalid": "unsent",
+        "not_sent": "unsent",
+        "cut off": "doubt",
+        "new": "nothing",
+    }
+    journal = begun(path)
+    created, rejected = (journal.recall(journal.key(content)) for content in ("created", "rejected"))
+    assert not isinstance(created, str | None)
+    assert not isinstance(rejected, str | None)
+    assert (created.memory_id, created.words) == ("id of created", None)
+    assert (rejected.memory_id, rejected.words) == (None, "why rejected")
+    journal.end()
+
+
+def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
+    journal = begun(path)
+    for _ in range(2):
+        for number, content in enumerate(texts(range(60))):
+            found = journal.recall(journal.key(content))
+            assert found != "seen"
+            assert journal.recall(journal.key(content)) == "seen"  # while it is on its way
+            if found is None:
+                journal.sending(items(content))
+            assert journal.recall(journal.key(content)) == "seen", number  # and once it is written down
+        journal.end()
+        journal.begin(SERVER)
+    journal.end()
+
+
+def test_each_server_is_remembered_apart(path: Path) -> None:
+    for server in ("one", "other"):
+        journal = begun(path, server)
+        batch = items("a fact")
+        assert journal.recall(journal.key("a fact")) is None
+        journal.sending(batch)
+        settle(journal, batch, "created" if server == "one" else "unknown")
+        journal.end()
+    assert known(path, ["a fact"], "one") == {"a fact": "created"}
+    assert known(path, ["a fact"], "other") == {"a fact": "doubt"}
+    with Journal(path) as journal:
+        assert journal.counts() == {"one": {"created": 1}, "other": {"unknown": 1}}
+        assert [entry.server for entry in journal.unfinished()] == ["other"]
+
+
+def test_a_name_of_the_servers_own_overrides_its_address(path: Path) -> None:
+    journal = begun(path, "http://127.0.0.1:1", server="rehearsal")
+    journal.sending(items("a fact"))
+    journal.end()
+    journal = begun(path, "http://127.0.0.1:2", server="rehearsal")
+    assert letters(journal, ["a fact"]) == {"a fact": "doubt"}
+    journal.end()
+    assert known(path, ["a fact"], "http://127.0.0.1:2") == {"a fact": "nothing"}
+
+
+def test_counts_and_unfinished_tell_every_state(path: Path) -> None:
+    one_of_each(path)
+    with Journal(path) as journal:
+        assert journal.counts() == {
+            SERVER: {"created": 1, "existing": 1, "rejected": 1, "unknown": 2, "invalid": 1, "not_sent": 1}
+        }
+        entries = list(journal.unfinished())
+    assert [(entry.state, entry.error) for entry in entries] == [
+        ("rejected", "why rejected"),
+        ("unknown", "why unknown"),
+        ("invalid", "why invalid"),
+        ("not_sent", "why not_sent"),
+        ("unknown", None),
+    ]
+    assert entries[0].fact == {
+        "content": "rejected",
+        "visibility": "private",
+        "tags": [],
+        "category": "system",
+    }
+    assert {entry.server for entry in entries} == {SERVER}
+
+
+def test_without_texts_unfinished_tells_states_only(path: Path) -> None:
+    one_of_each(path, texts=False)
+    with Journal(path) as journal:
+        entries = list(journal.unfinished())
+    assert [entry.state for entry in entries] == ["rejected", "unknown", "invalid", "not_sent", "unknown"]
+    assert {(entry.fact, entry.error) for entry in entries} == {(None, None)}
+
+
+def test_an_empty_journal_has_nothing_to_tell(path: Path) -> None:
+    with Journal(path) as journal:
+        assert journal.counts() == {}
+        assert list(journal.unfinished()) == []
+        assert journal.forget("unknown", "created") == 0
+
+
+@pytest.mark.parametrize(
+    ("states", "forgotten"),
+    [
+        (["unknown"], ["unknown", "cut off"]),
+        (["rejected"], ["rejected"]),
+        (["created", "existing"], ["created", "existing"]),
+        (["invalid"], ["invalid"]),
+        (["not_sent"], []),
+        (["duplicate"], []),
+        ([], []),
+        (STATES, ["created", "existing", "rejected", "unknown", "invalid", "cut off"]),
+    ],
+)
+def test_what_is_forgotten_is_sent_without_looking(path: Path, states: Any, forgotten: list[str]) -> None:
+    one_of_each(path)
+    before = known(path, [*STATES, "cut off"])
+    with Journal(path) as journal:
+        assert journal.forget(*states) == len(forgotten)
+        assert journal.forget(*states) == 0
+        errors = {entry.fact["content"]: entry.error for entry in journal.unfinished() if entry.fact}
+        assert all(errors.get(content) is None for content in forgotten)
+    assert known(path, before) == before | dict.fromkeys(forgotten, "unsent")
+
+
+def test_forgetting_goes_through_a_journal_of_many_rows(path: Path) -> None:
+    journal = begun(path)
+    for number in range(3 * ROWS_CACHED + 1):
+        batch = items(*texts(range(2 * number, 2 * number + 2)))
+        journal.sending(batch)
+        settle(journal, batch[:1])
+    journal.end()
+    with Journal(path) as journal:
+        assert len(list(journal.unfinished())) == 3 * ROWS_CACHED + 1
+        assert journal.forget("unknown") == 3 * ROWS_CACHED + 1
+        assert journal.counts() == {SERVER: {"created": 193, "not_sent": 193}}
+
+
+def test_a_misspelled_state_is_not_forgotten_in_silence(path: Path) -> None:
+    wrong: Any = "creatd"
+    with Journal(path) as journal, pytest.raises(ValueError, match="no state of a fact: 'creatd'"):
+        journal.forget(wrong)
+
+
+def test_nothing_is_forgotten_in_the_middle_of_an_import(path: Path) -> None:
+    journal = begun(path)
+    journal.sending(items("on the wire"))
+    with pytest.raises(JournalError, match="in use by an import"):
+        journal.forget("unknown")
+    assert journal.counts() == {SERVER: {"unknown": 1}}
+    journal.end()
+
+
+def test_a_forgotten_fact_is_created_anew_with_its_new_id(path: Path) -> None:
+    one_of_each(path)
+    with Journal(path) as journal:
+        journal.forget("created")
+    journal = begun(path)
+    recalled = journal.recall(journal.key("created"))
+    assert not isinstance(recalled, str | None)
+    assert recalled.memory_id is None
+    (item,) = items("created")
+    item.place = recalled.place
+    journal.sending([item])
+    settle(journal, [item], memory_id="another")
+    journal.end()
+    journal = begun(path)
+    recalled = journal.recall(journal.key("created"))
+    assert not isinstance(recalled, str | None)
+    assert (recalled.state, recalled.memory_id) == ("created", "another")
+    journal.end()
+
+
+def test_a_batch_may_mix_new_facts_with_those_of_many_rows_beyond_what_is_cached(path: Path) -> None:
+    contents = texts(range(25 * (ROWS_CACHED + 30)))
+    journal = begun(path)
+    for start in range(0, len(contents), 25):
+        journal.sending(items(*contents[start : start + 25]))
+    journal.end()
+
+    journal = begun(path)
+    # The first and the last change are of one row, and more rows lie between than stay cached.
+    some = [contents[0], *contents[25::25], contents[1]]
+    batch = [*items(*some), *items("new")]
+    for item in batch[:-1]:
+        recalled = journal.recall(journal.key(item.fact.content))
+        assert not isinstance(recalled, str | None)
+        item.place = recalled.place
+    journal.sending(batch)
+    settle(journal, batch)
+    journal.end()
+    found = known(path, [*contents, "new"])
+    assert {content for content, state in found.items() if state == "created"} == {*some, "new"}
+
+
+def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
+    journal = begun(path)
+    kept = items("kept")
+    journal.sending(kept)
+    lost = items("lost one", "lost two")
+    for content in ("kept", "lost one", "lost two", "late"):
+        journal.recall(journal.key(content))
+    journal._db.execute("PRAGMA query_only = 1")
+    with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
+        journal.sending([*lost, *kept])
+    with pytest.raises(JournalError, match="cannot be written"):
+        settle(journal, kept)
+    assert [item.place for item in lost] == [None, None]
+    journal._db.execute("PRAGMA query_only = 0")
+
+    late = items("late")
+    journal.sending(late)  # must not be taken for what was lost
+    settle(journal, late)
+    journal.settled([Verdict(item, "not_sent") for item in lost])
+    assert journal.counts() == {SERVER: {"created": 1, "unknown": 1}}
+    journal.end()
+    journal.begin(SERVER)
+    assert letters(journal, ["kept", "lost one", "lost two", "late"]) == {
+        "kept": "doubt",
+        "lost one": "nothing",
+        "lost two": "nothing",
+        "late": "created",
+    }
+    journal.end()
+
+
+def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class OneTag(KeyIndex):
+        def add(self, key: bytes, place: int) -> None:
+            super().add(bytes(16), place)
+
+        def places(self, key: bytes) -> Any:
+            return super().places(bytes(16))
+
+    monkeypatch.setattr(journal_module, "KeyIndex", OneTag)
+    journal = begun(path)
+    contents = texts(range(100))
+    for start in range(0, 100, 20):
+        batch = items(*contents[start : start + 20])
+        journal.sending(batch)
+        for item in batch:
+            settle(journal, [item], memory_id=item.fact.content)
+    journal.end()
+    journal.begin(SERVER)
+    for content in contents:
+        recalled = journal.recall(journal.key(content))
+        assert not isinstance(recalled, str | None)
+        assert recalled.memory_id == content
+    assert journal.recall(journal.key("a stranger")) is None
+    journal.end()
+
+
+def test_a_journal_that_is_full_says_so(path: Path) -> None:
+    journal = begun(path)
+    journal._rows._last = PLACES // journal_module.ROW  # as if so many rows were there
+    with pytest.raises(JournalError, match="at most 268,435,455 facts"):
+        journal.sending(items("one too many"))
+    journal.end()
+
+
+def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
+    journal = begun(path)
+    batch = items("a fact")
+    journal.sending(batch)
+    settle(journal, batch, "not_sent", error=OmiError("cannot read \udcff.csv"))
+    journal.end()
+    with Journal(path) as journal:
+        assert [entry.error for entry in journal.unfinished()] == ["cannot read ?.csv"]
+
+
+def test_tags_and_categories_are_kept_for_whoever_asks(path: Path) -> None:
+    fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
+    journal = begun(path)
+    journal.sending([Item(0, fact)])
+    journal.end()
+    with Journal(path) as journal:
+        (entry,) = journal.unfinished()
+    assert entry.fact == {"content": "Ünïcode ☃", "visibility": "public", "tags": ["a", "b"]}
+    assert Fact(**entry.fact) == fact
+
+
+def test_an_item_that_was_never_about_to_be_sent_needs_no_line(path: Path) -> None:
+    journal = begun(path)
+    settle(journal, items("never sent"), "not_sent")
+    assert journal.counts() == {}
+    journal.end()
+
+
+def test_only_one_import_at_a_time_may_begin(path: Path) -> None:
+    journal = begun(path)
+    with pytest.raises(JournalError, match="in use by another import of this process"):
+        journal.begin(SERVER)
+    assert journal.is_open
+    journal.end()
+    journal.end()  # twice is fine
+    assert not journal.is_open
+    journal.begin(SERVER)
+    journal.end()
+
+
+def test_a_journal_that_was_open_stays_open(path: Path) -> None:
+    with Journal(path) as journal:
+        journal.begin(SERVER)
+        journal.end()
+        assert journal.is_open
+        journal.open()  # twice is fine
+    assert not journal.is_open
+    journal.close()  # twice is fine
+
+
+def test_an_import_that_could_not_open_its_journal_does_not_block_the_next(path: Path) -> None:
+    path.write_text("foreign")
+    journal = Journal(path)
+    for _ in range(2):
+        with pytest.raises(JournalError, match="no journal of omi_async"):
+            journal.begin(SERVER)
+    path.unlink()
+    journal.begin(SERVER)
+    journal.end()
+
+
+def test_a_closed_journal_says_that_it_is_closed(path: Path) -> None:
+    journal = begun(path)
+    batch = items("a fact")
+    journal.sending(batch)
+    journal.close()
+    for use in (
+        lambda: journal.sending(items("another")),
+        lambda: settle(journal, batch),
+        lambda: journal.recall(journal.key("a fact")),
+        journal.counts,
+        lambda: list(journal.unfinished()),
+    ):
+        with pytest.raises(JournalError, match="is not open"):
+            use()
+    journal.end()
+    with pytest.raises(JournalError, match="is not open"):
+        journal.forget("unknown")
+
+
+def test_a_row_that_vanishes_is_told(path: Path) -> None:
+    journal = begun(path)
+    journal.sending(items("a fact"))
+    journal._rows.forget_cached()
+    journal._db.execute("DELETE FROM batches")
+    with pytest.raises(JournalError, match="row 1 is missing"):
+        journal.recall(journal.key("a fact"))
+    journal.end()
+
+
+@pytest.mark.parametrize("durability", ["normal", "full"])
+def test_durability_is_what_sqlite_is_told(path: Path, durability: Any) -> None:
+    for _ in range(2):  # made, and opened again
+        with Journal(path, durability=durability) as journal:
+            assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert journal._db.execute("PRAGMA synchronous").fetchone() == (
+                {"normal": 1, "full": 2}[durability],
+            )
+
+
+def test_another_durability_is_refused(path: Path) -> None:
+    wrong: Any = "extra"
+    with pytest.raises(ValueError, match="'normal' or 'full', not 'extra'"):
+        Journal(path, durability=wrong)
+
+
+def test_its_repr_names_the_file(path: Path) -> None:
+    assert repr(Journal(path)) == f"<omi_async.Journal {str(path)!r}>"
+
+
+def test_sqlite_keeps_no_transaction_open_after_an_error(path: Path) -> None:
+    journal = begun(path)
+    with pytest.raises(KeyError), journal._transaction():
+        raise KeyError
+    assert not journal._db.in_transaction
+    with pytest.raises(JournalError, match="closed"), journal._transaction():
+        journal._db.close()
+    assert isinstance(journal._db, sqlite3.Connection)
+    journal.end()
