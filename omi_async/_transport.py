@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -83,7 +82,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _verify_message(error: Exception) -> str:
-    return error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else type(error).__name__
+    # Only OpenSSL's own errors have the attribute; those made in Python do not.
+    return getattr(error, "verify_message", None) or type(error).__name__
 
 
 def _harmless_cause(error: Exception) -> BaseException | None:
@@ -109,8 +109,8 @@ async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes
 class _Once:
     """A client middleware that lets no call pass after one whose answer was lost.
 
-    aiohttp makes an idempotent call a second time by itself when a kept-alive connection turns out to be
-    dead. For a DELETE that would be an attempt that nobody counted, and its 404 a lie.
+    aiohttp makes a GET or DELETE a second time by itself when the connection turns out to be dead. That would
+    be an attempt that nobody counted, and the 404 of a DELETE would be a lie.
     """
 
     def __init__(self) -> None:
@@ -128,10 +128,8 @@ class _Once:
             raise
 
 
-def only_once(client: aiohttp.ClientSession, method: str) -> Sequence[aiohttp.ClientMiddlewareType] | None:
-    """Return the middlewares for a call: None (the client's own), or with a guard against silent replays."""
-    if method != "DELETE":
-        return None
+def only_once(client: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
+    """Return the middlewares for a call: the client's own, and a guard against silent replays."""
     return (*getattr(client, "_middlewares", ()), _Once())
 
 

@@ -242,7 +242,7 @@ class Session:
                     timeout=self._timeout_for(request),
                     allow_redirects=False,
                     raise_for_status=False,
-                    middlewares=only_once(client, request.method),
+                    middlewares=only_once(client),
                 ) as answer:
                     body, cut = await read_bounded(answer, MAX_RESPONSE)
                     response = Response(answer.status, answer.headers, body, cut, time.time())

@@ -7,12 +7,20 @@ import logging
 import random
 from collections import defaultdict
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
 from omi_async._requests import Request, Sender
 from omi_async._retry import wait_before, worth_retrying
 from omi_async.config import Retry
-from omi_async.errors import OmiError, RateLimitError, ResponseLostError, ServerError, TransportError
+from omi_async.errors import (
+    InvalidRequestError,
+    OmiError,
+    RateLimitError,
+    ResponseLostError,
+    ServerError,
+    TransportError,
+)
 from omi_async.importing.gate import Breaker, Gate
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import ImportReport
@@ -23,6 +31,9 @@ __all__ = ["Calls"]
 T = TypeVar("T")
 
 log: Final = logging.getLogger("omi_async")
+
+HEAD_START: Final = 1.0
+"""Seconds that the first call of an import has to come back alone."""
 
 Kind = Literal["batch", "create", "list"]
 """Each has a quota window of its own (backend)."""
@@ -35,16 +46,29 @@ class Calls:
         sender: the session.
         concurrency: calls on the wire at the same time, at most.
         retry: tries of a call that was surely not applied; a 429 uses up none.
-        signal: stops the waiting.
-        report: where calls are counted.
+        max_wait: seconds that may be spent waiting for quota windows, in all; None for any.
+        signal: stops the waiting; is set when `max_wait` would be passed.
+        report: where calls are counted, and where the time to come again is noted.
     """
 
     def __init__(
-        self, sender: Sender, concurrency: int, retry: Retry, signal: StopSignal, report: ImportReport
+        self,
+        sender: Sender,
+        *,
+        concurrency: int,
+        retry: Retry,
+        max_wait: float | None,
+        signal: StopSignal,
+        report: ImportReport,
     ) -> None:
         self._sender = sender
-        self._slots = asyncio.Semaphore(concurrency)
+        # One call goes first: a wrong key, a dead server, paused writes cost that one call.
+        self._slots = asyncio.Semaphore(1)
+        self._slots_closed = concurrency - 1
         self._retry = retry
+        self._max_wait = max_wait
+        self._parked = 0.0
+        self._parked_until = 0.0
         self._signal = signal
         self._report = report
         self._gates: defaultdict[Kind, Gate] = defaultdict(lambda: Gate(retry, random.random))
@@ -71,6 +95,7 @@ class Calls:
             except RateLimitError as error:
                 gate = self._gates[kind]
                 gate.shut(error)
+                self._park(gate.wait)
                 log.warning("%s; the next %s call in %.1f s", error, kind, gate.wait)
             except OmiError as error:
                 failures += 1
@@ -82,8 +107,19 @@ class Calls:
                 await self._signal.wait_for(asyncio.sleep(wait))
             self._report.retries += 1
 
+    def _park(self, wait: float) -> None:
+        """Count the time until a gate opens, once for all who wait; stop where that is too long."""
+        now = asyncio.get_running_loop().time()
+        self._parked += max(0.0, now + wait - max(now, self._parked_until))
+        self._parked_until = max(self._parked_until, now + wait)
+        if self._max_wait is not None and self._parked > self._max_wait:
+            self._report.resume_at = datetime.now(UTC) + timedelta(seconds=wait)
+            self._signal.stop()
+
     async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item]) -> T:
         probe = await self._signal.wait_for(self._passage(kind))
+        if self._slots_closed:
+            asyncio.get_running_loop().call_later(HEAD_START, self._open_all_slots)
         before = [item.doubt for item in items]
         _doubt(items, _ON_THE_WIRE)
         self._report.requests += 1
@@ -99,13 +135,21 @@ class Calls:
                 self._breaker.failed(error, probe=probe)
             else:
                 self._breaker.succeeded()
+            if isinstance(error, RateLimitError | InvalidRequestError):
+                self._open_all_slots()  # the key was good enough to come so far
             raise
         finally:
             self._slots.release()
             self._breaker.done(probe=probe)
         self._breaker.succeeded()
         self._gates[kind].passed()
+        self._open_all_slots()
         return result
+
+    def _open_all_slots(self) -> None:
+        for _ in range(self._slots_closed):
+            self._slots.release()
+        self._slots_closed = 0
 
     async def _passage(self, kind: Kind) -> bool:
         """Wait for the gate, the breaker and a slot; return whether the call is the breaker's probe."""

@@ -16,6 +16,7 @@ from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
 from omi_async.importing.items import Item, Verdict
+from omi_async.importing.outcomes import State
 from omi_async.importing.stopping import Halt
 
 __all__ = ["Delivery", "OnUnknown"]
@@ -167,7 +168,7 @@ class Delivery:
             if refused is None:
                 others.append(item)
             else:
-                await self._account.settle(item, "invalid", error=refused)
+                await self._refuse(item, "invalid", refused)
         return others
 
     async def _reject_named(self, items: list[Item], error: InvalidRequestError) -> list[Item]:
@@ -176,13 +177,17 @@ class Delivery:
         others = []
         for index, item in enumerate(items):
             if index in named:
-                await self._account.settle(item, "rejected", error=_words(error, named[index]))
+                await self._refuse(item, "rejected", _words(error, named[index]))
             else:
                 others.append(item)
         return others
 
     async def _reject(self, item: Item, error: InvalidRequestError) -> None:
-        await self._account.settle(item, "rejected", error=_words(error, str(error)))
+        await self._refuse(item, "rejected", _words(error, str(error)))
+
+    async def _refuse(self, item: Item, state: State, error: OmiError) -> None:
+        """Settle a refused item. One that is sent again unlooked-for may be stored by an earlier call."""
+        await self._account.settle(item, state if item.doubt is None else "unknown", error=error)
 
     async def _isolate(self, items: list[Item], error: InvalidRequestError) -> None:
         """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.

@@ -55,6 +55,7 @@ class Importer:
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
+        max_wait: float | None = None,
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -69,6 +70,7 @@ class Importer:
         self._journal = journal if isinstance(journal, Journal | None) else Journal(journal)
         self._skip_existing = skip_existing
         self._concurrency = concurrency
+        self._max_wait = max_wait
         self._drain_timeout = drain_timeout
         self._signal = StopSignal()
         self._account = Account(
@@ -168,11 +170,13 @@ class Importer:
             raise
 
     async def _join(self) -> None:
-        """Wait for the end; when cancelled, stop first, and when cancelled again, at once."""
+        """Wait for the end; when cancelled, stop first, and when stopped or cancelled before, at once."""
         assert self._main is not None  # noqa: S101  # both callers started it
         try:
             await asyncio.wait({self._main})
         except asyncio.CancelledError:
+            if self._signal.stopped.is_set():
+                self._main.cancel()
             self.stop()
             while not self._main.done():
                 try:
@@ -210,7 +214,14 @@ class Importer:
                     self._journal.end()
 
     def _wire_up(self, start: ImportStart) -> None:
-        calls = Calls(self._sender, self._concurrency, Retry(), self._signal, self.report)
+        calls = Calls(
+            self._sender,
+            concurrency=self._concurrency,
+            retry=Retry(),
+            max_wait=self._max_wait,
+            signal=self._signal,
+            report=self.report,
+        )
         self._delivery = Delivery(
             calls=calls,
             account=self._account,

@@ -28,7 +28,7 @@ from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal_file import Durability, open_file, translated
 from omi_async.importing.journal_rows import SCHEMA, Row, Rows
-from omi_async.importing.keyindex import KeyIndex
+from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.importing.outcomes import State
 
 __all__ = ["Journal"]
@@ -230,6 +230,8 @@ class Journal:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
         row = self._new_row(new)
+        if (row.number + 1) * ROW >= PLACES:
+            raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
         with self._transaction():
             if new:
                 self._rows.insert(row)

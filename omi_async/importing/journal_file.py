@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -14,6 +16,10 @@ __all__ = ["Durability", "open_file", "translated"]
 
 APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
 SCHEMA_VERSION: Final = 1
+
+MAGIC: Final = b"SQLite format 3\0"
+HEADER: Final = struct.Struct(">16s44xI4xI28x")
+"""The first 100 bytes of an SQLite file: the magic, the user version, the application id."""
 
 Durability = Literal["normal", "full"]
 
@@ -42,11 +48,13 @@ def _check_header(path: Path) -> None:
             return
         if not path.is_file():
             raise JournalError(f"{path} is no journal of omi_async: it is no file")
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+            raise JournalError(f"the journal {path} cannot be opened: no permission to read and write it")
         if path.stat().st_size == 0:
             return
+        application, version = _read_header(path)
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be opened: {error.strerror}") from error
-    application, version = _read_header(path)
     if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database of another program; it was not touched")
     if version != SCHEMA_VERSION:
@@ -62,15 +70,22 @@ def _read_header(path: Path) -> tuple[int, int]:
     Through SQLite, and without any lock: where this process has the journal open already, closing a file
     handle of our own would drop SQLite's locks on it (POSIX), and let other processes in.
     """
-    with translated(path, "cannot be opened"):
-        try:
-            with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
-                (application,) = database.execute("PRAGMA application_id").fetchone()
-                (version,) = database.execute("PRAGMA user_version").fetchone()
-        except sqlite3.OperationalError:
-            raise
-        except sqlite3.DatabaseError as error:
-            raise JournalError(f"{path} is no journal of omi_async ({error}); it was not touched") from error
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
+            (application,) = database.execute("PRAGMA application_id").fetchone()
+            (version,) = database.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError:
+        return _read_raw_header(path)
+    return application, version
+
+
+def _read_raw_header(path: Path) -> tuple[int, int]:
+    """Do the same for a file that SQLite cannot read: damaged, foreign, or cut off when it was made."""
+    with path.open("rb") as file:
+        header = file.read(HEADER.size)
+    if len(header) < HEADER.size or not header.startswith(MAGIC):
+        raise JournalError(f"{path} is no journal of omi_async; it was not touched")
+    _, version, application = HEADER.unpack(header)
     return application, version
 
 
@@ -101,7 +116,7 @@ def translated(path: Path, what: str) -> Iterator[None]:
                 f"the journal {path} is in use by another import; wait for its end, or stop it"
             ) from error
         raise JournalError(f"the journal {path} {what}: {error}") from error
-    except (sqlite3.DatabaseError, OverflowError) as error:
+    except sqlite3.DatabaseError as error:
         raise JournalError(
             f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
             f"what it knew is then looked up at the server or sent again"

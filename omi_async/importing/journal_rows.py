@@ -178,6 +178,6 @@ def _check(columns: Sequence[Any]) -> None:
 def _checksum(*columns: Any) -> int:
     checksum = 0
     for column in columns:
-        data = column if isinstance(column, bytes) else b"" if column is None else str(column).encode()
-        checksum = crc32(data, crc32(b"%d " % len(data), checksum))
+        data = column if isinstance(column, bytes) else str(column).encode()
+        checksum = crc32(data, crc32(f"{type(column).__name__} {len(data)} ".encode(), checksum))
     return checksum

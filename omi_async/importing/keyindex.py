@@ -14,7 +14,7 @@ __all__ = ["KeyIndex"]
 
 PLACE_BITS: Final = 28
 PLACES: Final = 1 << PLACE_BITS
-"""Places that can be told apart: some 268 million facts."""
+"""Places that can be told apart."""
 
 _TAG_BITS: Final = 64 - PLACE_BITS
 _SHARDS: Final = 256
@@ -35,7 +35,7 @@ class KeyIndex:
     def add(self, key: bytes, place: int) -> None:
         """Note that `key` stands at `place` (0 to `PLACES` - 2). Adding a key again adds another place."""
         if not 0 <= place < PLACES - 1:
-            raise OverflowError(f"a journal holds at most {PLACES - 1:,} facts")
+            raise OverflowError(f"the place {place} is not between 0 and {PLACES - 2:,}")
         shard = key[0]
         slots = self._shards[shard]
         if self._used[shard] * 3 >= len(slots) * 2:

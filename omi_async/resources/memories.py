@@ -149,6 +149,7 @@ class Memories:
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
+        max_wait: float | None = None,
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -172,6 +173,8 @@ class Memories:
                 in the list, and send again what is surely absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that
                 know a memory by its text (the newest do).
+            max_wait: seconds that the import may wait for quota windows, in all. Where the next one opens
+                later, it ends at once and returns the report, with `resume_at`; None waits for any.
             drain_timeout: seconds that calls on the wire have to land when the import is stopped.
             on_outcome: called exactly once for each pulled fact, whatever its state; plain or async.
             on_progress: called with the report so far after each settled batch; plain or async.
@@ -188,6 +191,7 @@ class Memories:
             dedupe=dedupe,
             skip_existing=skip_existing,
             on_unknown=on_unknown,
+            max_wait=max_wait,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,
@@ -204,6 +208,7 @@ class Memories:
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
+        max_wait: float | None = None,
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -217,6 +222,7 @@ class Memories:
             dedupe=dedupe,
             skip_existing=skip_existing,
             on_unknown=on_unknown,
+            max_wait=max_wait,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,

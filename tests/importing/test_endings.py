@@ -69,10 +69,10 @@ async def test_what_does_not_land_in_time_is_unknown_and_leaves_nothing_behind()
             facts(1000), concurrency=3, drain_timeout=10, on_outcome=outcomes.append
         )
         tasks = asyncio.all_tasks()
-        asyncio.get_running_loop().call_later(1, importer.stop)
+        asyncio.get_running_loop().call_later(2, importer.stop)
         before = asyncio.get_running_loop().time()
         report = await importer.run()
-        assert elapsed(before) == pytest.approx(11, abs=0.1)
+        assert elapsed(before) == pytest.approx(12, abs=0.1)
         assert counts(report) == {"unknown": 75, "not_sent": report.pulled - 75} or counts(report) == {
             "unknown": 75
         }
@@ -157,7 +157,7 @@ async def test_cancelled_again_it_ends_at_once_and_still_keeps_its_books(times: 
         importer = session.memories.importer(facts(1000), concurrency=2, on_outcome=on_outcome)
         tasks = asyncio.all_tasks()
         task = asyncio.create_task(importer.run())
-        await asyncio.sleep(1)
+        await asyncio.sleep(2)
         for _ in range(times):
             task.cancel()
             await asyncio.sleep(0.1)
@@ -443,4 +443,4 @@ async def test_the_end_of_the_program_leaves_nothing_behind() -> None:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert_complete(importer.report, outcomes)
-        assert importer.report.unknown == 100
+        assert importer.report.unknown == 25 * importer.report.requests > 0

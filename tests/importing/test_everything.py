@@ -273,13 +273,13 @@ async def played(scenario: Scenario) -> None:
 SLOWLY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=SLOWLY)
+@settings(deadline=None, max_examples=120, suppress_health_check=SLOWLY)
 @given(scenarios(endings=st.just("none")))
 def test_an_import_that_runs_to_its_end_tells_the_truth(scenario: Scenario) -> None:
     run(played(scenario))
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=SLOWLY)
+@settings(deadline=None, max_examples=200, suppress_health_check=SLOWLY)
 @given(
     scenarios(
         endings=st.sampled_from(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import FactOutcome, ResponseFormatError, ServerError
+from omi_async import FactOutcome, ResponseFormatError, ServerError, _json
 from omi_async.importing import reconcile
 from omi_async.local import FOREVER, Fault, LocalServer
 from tests.clock import elapsed, run
@@ -131,10 +132,6 @@ class Hidden(Fault):
         self.bend = bend
 
     async def happen(self, work: Any, sleep: Any) -> Any:
-        import attrs  # noqa: PLC0415
-
-        from omi_async import _json  # noqa: PLC0415
-
         reply = work()
         body = reply.body if self.bend is None else _json.dumps(self.bend(_json.loads(reply.body)))
         return attrs.evolve(reply, body=body, headers=(*reply.headers, *self.headers.items()))
@@ -159,8 +156,9 @@ def shifting(memories: list[Any]) -> list[Any]:
 
 class CutShort(Hidden):
     async def happen(self, work: Any, sleep: Any) -> Any:
+        """Say so on the first page only."""
         reply = await super().happen(work, sleep)
-        return work() if reply.body == b"[]" else reply
+        return reply if reply.body.count(b'"content"') > 1 else attrs.evolve(reply, headers=())
 
 
 HIDDEN: dict[str, tuple[Fault, str]] = {
@@ -196,6 +194,7 @@ async def test_what_the_list_hides_stays_unknown_and_is_not_sent_again(name: str
         before = asyncio.get_running_loop().time()
         report = await session.memories.import_facts(given, concurrency=1, on_outcome=outcomes.append)
         assert elapsed(before) < 400
+        assert report.pulled == 75
         assert_complete(report, outcomes)
         # However little the list shows, no fact is believed absent: nothing is sent again.
         assert calls(server, "batch") == 3
@@ -207,6 +206,15 @@ async def test_what_the_list_hides_stays_unknown_and_is_not_sent_again(name: str
         assert report.unknown >= 18
         assert all(isinstance(o.error, ServerError) for o in report.failures)
         assert {o.state for o in report.failures} == {"unknown"}
+
+
+@pytest.mark.virtual_clock
+async def test_what_a_bad_page_does_show_is_found() -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.faults.add(HIDDEN["unreadable"][0], on="list", times=FOREVER)
+        server.faults.add(Fault.after_all(), on="batch")
+        report = await session.memories.import_facts(facts(25))
+        assert counts(report) == {"created": 24, "unknown": 1}
 
 
 @pytest.mark.parametrize("prefix", ["short", "long " + "x" * 100])
@@ -384,7 +392,7 @@ async def test_what_is_in_doubt_at_the_stop_is_unknown() -> None:
     async with serving(text_identity=False) as (server, session):
         server.faults.add(Fault.slow(10), Fault.after_all(), on="batch")
         importer = session.memories.importer(facts(50), concurrency=2)
-        asyncio.get_running_loop().call_later(0.5, importer.stop)
+        asyncio.get_running_loop().call_later(1.5, importer.stop)
         report = await importer.run()
         assert counts(report) == {"created": 25, "unknown": 25}
         assert calls(server, "list") == 0
@@ -430,3 +438,16 @@ async def test_a_real_clock_does_as_well(server: LocalServer) -> None:
     async with Session(server.api_key, base_url=server.url) as session:
         report = await session.memories.import_facts(facts(30))
     assert counts(report) == {"created": 30}
+
+
+@pytest.mark.parametrize("loc", [True, False])
+@pytest.mark.virtual_clock
+async def test_a_resent_fact_that_is_refused_may_be_stored_all_the_same(loc: bool) -> None:
+    async with serving() as (server, session):
+        detail = [{"loc": ["body", "memories", 0, "content"], "type": "odd", "msg": "no"}] if loc else "no"
+        server.faults.add(Fault.after_all(), Fault.answer(422, detail), on="batch")
+        server.faults.add(Fault.answer(422, "no"), on="create")
+        report = await session.memories.import_facts(["a"], on_unknown="resend")
+        assert counts(report) == {"unknown": 1}
+        assert "no" in str(report.failures[0].error)
+        assert len(server.memories()) == 1

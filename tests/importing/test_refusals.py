@@ -208,17 +208,15 @@ async def test_an_unknown_category_is_learned(server: LocalServer, session: Sess
     server.assert_each_stored_once([fact for fact in given if fact.category == "system"])
 
 
-async def test_what_was_packed_before_the_lesson_is_not_sent_again(
-    server: LocalServer, session: Session
-) -> None:
-    given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(25)]
-    server.faults.add(Fault.rate_limited(), on="batch")
-    server.faults.add(Fault.slow(0.05), on="batch", times=2)
-    report = await session.memories.import_facts(
-        [*given, *[Fact(f"z {n}", category="zebra") for n in range(25)]]
-    )
-    assert report.created == 20
-    assert report.invalid + report.rejected == 30
+@pytest.mark.virtual_clock
+async def test_what_is_sent_again_after_the_lesson_is_spared() -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.faults.add(Fault.answer(500, "x"), on="batch")
+        given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(50)]
+        report = await session.memories.import_facts(given, concurrency=1)
+        assert counts(report) == {"created": 40, "rejected": 5, "invalid": 5}
+        assert sizes(server) == [25, 25, 20, 20]
+        assert {o.index < 25 for o in report.failures if o.state == "invalid"} == {True}
 
 
 # What ends an import

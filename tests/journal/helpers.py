@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -85,9 +84,9 @@ def items(*contents: str) -> list[Item]:
     return [Item(index, Fact(content, category="system")) for index, content in enumerate(contents)]
 
 
-def begun(path: Path, server: str = SERVER, **options: Any) -> Journal:
+def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
     journal = Journal(path, **options)
-    journal.begin(server)
+    journal.begin(address)
     return journal
 
 
@@ -165,18 +164,22 @@ class Crashing(Journal):
         self._point()
 
 
-def python(code: str, *arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """Run code in a process of its own."""
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Run code in a process of its own. To be closed with `with`."""
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    return subprocess.Popen(command, text=True, **pipes, **options)
+    return subprocess.Popen(
+        command, text=True, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
 
 
-async def printed(code: str, *arguments: object) -> str:
-    """What code prints in a process of its own; the server in this loop can answer it meanwhile."""
-    process = python(code, *arguments)
-    output, _ = await asyncio.to_thread(process.communicate)
-    return output.strip()
+def ran(code: str, *arguments: object) -> tuple[int, str]:
+    """Give the exit status of code in a process of its own, and what it printed."""
+    with python(code, *arguments) as process:
+        output, _ = process.communicate(timeout=60)
+    return process.returncode, output.strip()
 
 
 OPEN = """

@@ -62,6 +62,6 @@ def test_a_full_shard_of_one_tag_ends() -> None:
 @pytest.mark.parametrize("place", [-1, PLACES - 1, PLACES])
 def test_a_place_that_does_not_fit_is_refused(place: int) -> None:
     index = KeyIndex()
-    with pytest.raises(OverflowError, match="at most 268,435,455 facts"):
+    with pytest.raises(OverflowError, match="is not between 0 and 268,435,454"):
         index.add(bytes(16), place)
     assert list(index.places(bytes(16))) == []
