@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, Generic
 
-from omi_async._requests import Listed, Page, Request
+from omi_async._wire import Listed, Page, Request
 from omi_async.config import PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
 

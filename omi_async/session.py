@@ -7,6 +7,7 @@ The I/O edge is `Session._attempt`. Everything before it is built in `_requests`
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -31,7 +32,14 @@ from omi_async._requests import Request, Response, interpret
 from omi_async._retry import waits, worth_retrying
 from omi_async._transport import abandon, only_once, read_bounded, translate
 from omi_async.config import BASE_URL, MAX_RESPONSE, Retry
-from omi_async.errors import APIError, ConfigurationError, OmiError, ServerError, TransportError
+from omi_async.errors import (
+    APIError,
+    ConfigurationError,
+    OmiError,
+    ResponseFormatError,
+    ServerError,
+    TransportError,
+)
 from omi_async.resources.memories import Memories
 
 __all__ = ["Session"]
@@ -41,6 +49,9 @@ T = TypeVar("T")
 log: Final = logging.getLogger("omi_async")
 
 CONNECT_TIMEOUT: Final = 10.0
+
+_own_pools: Final = set[aiohttp.ClientSession]()
+"""Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first."""
 
 
 class Secret(str):
@@ -93,13 +104,13 @@ class Session:
         allow_http: bool | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
+        api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         self._closed = True  # until everything below has been found usable
         self._client: aiohttp.ClientSession | None = None
         if client is not None and trace_configs:
             raise ConfigurationError("trace_configs belong to the aiohttp session that is given as client")
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
-        api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         key = _usable_key(api_key)
         self._base = _usable_base(base_url, _flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
@@ -149,6 +160,7 @@ class Session:
         self._closed = True
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
+            _own_pools.discard(client)
             if self._loop is asyncio.get_running_loop():
                 await client.close()
             else:
@@ -170,6 +182,7 @@ class Session:
                 stacklevel=2,
             )
         finally:  # warnings may be errors
+            _own_pools.discard(client)
             abandon(client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -185,11 +198,13 @@ class Session:
         return self._client
 
     def _make_client(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
+        client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             cookie_jar=aiohttp.DummyCookieJar(),
             trace_configs=self._trace_configs,
         )
+        _own_pools.add(client)
+        return client
 
     # Calls
 
@@ -207,7 +222,7 @@ class Session:
         async def attempt() -> T:
             nonlocal lost
             try:
-                return interpret(request, await self._attempt(request), repeated=lost)
+                return self._interpret(request, await self._attempt(request), repeated=lost)
             except (TransportError, ServerError) as error:
                 lost = lost or error.maybe_applied
                 raise
@@ -263,7 +278,7 @@ class Session:
             time.monotonic() - started,
             len(body),
         )
-        return response if response.status < 300 else self._without_key(response)  # noqa: PLR2004
+        return response
 
     def _headers_for(self, request: Request[Any]) -> dict[str, str]:
         if request.body is None:
@@ -273,8 +288,16 @@ class Session:
     def _timeout_for(self, request: Request[Any]) -> aiohttp.ClientTimeout:
         return self._batch_timeout if request.slow else self._timeout
 
+    def _interpret(self, request: Request[T], response: Response, *, repeated: bool) -> T:
+        """Interpret an answer so that neither its error nor the frames of that hold the key."""
+        if response.status < 300:  # noqa: PLR2004  # the 2xx class
+            with contextlib.suppress(ResponseFormatError):
+                return interpret(request, response, repeated=repeated)
+        response = self._without_key(response)
+        return interpret(request, response, repeated=repeated)
+
     def _without_key(self, response: Response) -> Response:
-        """Take the key out of a refusal, should a proxy be so kind as to echo the request.
+        """Take the key out of an answer, should somebody on the way be so kind as to echo the request.
 
         What is left can be kept, copied and pickled with the error.
         """

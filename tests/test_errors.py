@@ -145,9 +145,10 @@ def test_a_group_of_failures_is_caught_by_kind_and_split_into_its_own_kind():
     failures = group()
     assert failures.maybe_applied is False
     matched, rest = failures.split(InvalidFactError)
-    assert type(matched) is type(rest) is ImportFailedError
+    assert isinstance(matched, ImportFailedError)
+    assert isinstance(rest, ImportFailedError)
     assert [str(error) for error in matched.exceptions] == ["worse"]
-    caught = []
+    caught: list[type] = []
     try:
         raise failures
     except* InvalidRequestError as part:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ class Server:
     bad: frozenset[str] = frozenset()
     clamp: int = 1000
     changes: Sequence[Change] = ()  # one before each call
-    ignores_offset: bool = False
+    ignores_offset_after: float = math.inf  # calls
     truncated_from: int | None = None
     calls: int = 0
 
@@ -40,7 +41,7 @@ class Server:
             self.changes[self.calls](self.ids)
         self.calls += 1
         assert self.calls < 5000, "it does not end"
-        start = 0 if self.ignores_offset else offset
+        start = 0 if self.calls > self.ignores_offset_after else offset
         rows = self.ids[start : start + limit]
         truncated = self.truncated_from is not None and offset + limit > self.truncated_from
         if truncated:
@@ -68,6 +69,11 @@ def read(server: Server, page_size: int) -> Reading:
         there &= set(server.ids)
         found += [memory.id for memory in listing.take(page)]
     return Reading(listing, found, there - server.bad)
+
+
+def drain(listing: Listing[Memory], server: Server, found: list[str]) -> None:
+    while (request := listing.next_request()) is not None:
+        found += [memory.id for memory in listing.take(server.answer(request))]
 
 
 def ids(count: int, prefix: str = "m") -> list[str]:
@@ -214,35 +220,32 @@ def test_a_removal_on_each_side_of_the_reader_is_noticed_in_every_reading():
 
 
 def test_a_server_that_ignores_the_offset_is_given_up():
-    server = Server(ids(3), ignores_offset=True)
+    server = Server(ids(3), ignores_offset_after=0)
     listing = Listing[Memory](list_memories, 10)
-    found = []
+    found: list[str] = []
     with pytest.raises(
         ResponseFormatError, match="does not end: 10 pages in a row held nothing new after 3 mem"
     ):
-        while (request := listing.next_request()) is not None:
-            found += [memory.id for memory in listing.take(server.answer(request))]
+        drain(listing, server, found)
     assert found == ids(3)
     assert server.calls == 1 + MOST_STALE_PAGES
 
 
 def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up():
-    server = Server(ids(6), changes=[unchanged, delete(0.0, 3)])
+    server = Server(ids(6), changes=[unchanged, delete(0.0, 3)], ignores_offset_after=3)
     listing = Listing[Memory](list_memories, 3)
+    found: list[str] = []
     with pytest.raises(ResponseFormatError, match="does not end"):
-        while (request := listing.next_request()) is not None:
-            listing.take(server.answer(request))
-            server.ignores_offset = server.calls >= 3
+        drain(listing, server, found)
 
 
 @pytest.mark.parametrize("readable", [0, 1, 10, 15])
 def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int):
     server = Server(ids(40), truncated_from=readable)
     listing = Listing[Memory](list_memories, 10)
-    found = []
+    found: list[str] = []
     with pytest.raises(ResponseFormatError, match=f"after {readable} memories .X-Omi-List-Truncated"):
-        while (request := listing.next_request()) is not None:
-            found += [memory.id for memory in listing.take(server.answer(request))]
+        drain(listing, server, found)
     assert found == ids(40)[:readable]
 
 

@@ -145,11 +145,14 @@ def test_what_a_failure_means_for_every_call(name: str, _file: str, case: dict[s
 def test_any_answer_at_all_is_a_result_or_an_error_of_ours(
     name: str, status: int, headers: dict[str, str], body: bytes, cut: bool
 ):
+    error: errors.OmiError | None = None
     try:
         interpret(REQUESTS[name](), Response(status, headers, body, cut, NOON))
-    except errors.OmiError as error:
-        assert isinstance(error, errors.APIError) is not (200 <= status < 300)
+    except errors.OmiError as raised:
+        error = raised
+    if error is not None:
         refused_items(error)
+    assert isinstance(error, errors.APIError) is not (200 <= status < 300)
 
 
 def test_headers_are_found_whatever_their_case():
@@ -170,8 +173,9 @@ def test_a_page_full_of_half_titles_is_given_up_early():
 
 def test_a_delete_that_finds_nothing_after_one_that_was_lost_has_done_its_work():
     gone = Response(404, {}, b'{"detail":"Memory not found"}')
-    assert interpret(delete_memory("x"), gone, repeated=True) is None  # type: ignore[func-returns-value]
-    for request in (delete_memory("x"), update_memory("x", {"content": "a"})):
+    interpret(delete_memory("x"), gone, repeated=True)
+    requests: list[Request[Any]] = [delete_memory("x"), update_memory("x", {"content": "a"})]
+    for request in requests:
         with pytest.raises(errors.NotFoundError):
             interpret(request, gone, repeated=request.method != "DELETE")
     with pytest.raises(errors.PaymentRequiredError):
@@ -243,10 +247,10 @@ def test_the_query_of_a_list(categories: Any, sent: str | None):
 )
 def test_a_list_that_the_server_would_silently_clamp_is_refused(limit: int, offset: int):
     for build in (list_memories, list_identities):
-        with pytest.raises(ValueError, match="limit must be|offset must"):
+        with pytest.raises(ValueError, match=r"limit must be|offset must"):
             build(limit=limit, offset=offset)
-    assert list_memories(limit=1000, offset=0)
-    assert list_memories(limit=1, offset=0)
+    for most in (1, 1000):
+        list_memories(limit=most, offset=0)
 
 
 @given(st.text())
@@ -285,7 +289,7 @@ def test_an_update_changes_something():
 
 def test_a_batch_holds_at_most_25():
     for build in (create_batch, import_batch):
-        assert build([FACT] * 25)
+        build([FACT] * 25)
         with pytest.raises(ValueError, match="at most 25 facts, not 26"):
             build([FACT] * 26)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from email.utils import format_datetime
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import Any
 
 import backoff
@@ -168,7 +168,7 @@ async def test_backoff_sends_each_error_in_and_waits_what_comes_out(slept: list[
 
 async def test_backoff_gives_up_with_the_last_error_after_the_attempts(slept: list[float]):
     failures: list[Exception] = [ResponseLostError(str(number)) for number in range(9)]
-    with pytest.raises(ResponseLostError, match="^3$"):
+    with pytest.raises(ResponseLostError, match=r"^3$"):
         await driven(Retry(), lambda: 1.0, failures, 4)
     assert slept == [0.5, 1.0, 2.0]
 

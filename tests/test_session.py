@@ -189,6 +189,17 @@ async def test_the_key_and_the_headers_are_sent():
     assert "cookie" not in headers
 
 
+async def test_an_own_pool_keeps_no_cookies():
+    async def handle(call: Call) -> None:
+        await call.answer(body=[], headers={"Set-Cookie": "session=1; Path=/"})
+
+    async with raw_server(handle, host="localhost") as server:
+        async with Session(KEY, base_url=server.url) as session:
+            await session.memories.list()
+            await session.memories.list()
+        assert [call.headers.get("cookie") for call in server.calls] == [None, None]
+
+
 # Other arguments
 
 
@@ -258,7 +269,7 @@ async def test_a_block_opens_and_closes(server: LocalServer):
     session = Session(server.api_key, base_url=server.url)
     async with session as same:
         assert same is session
-        assert not session.closed
+        assert repr(session).endswith(" open>")
         client = session._client
         assert client is not None
     assert session.closed
@@ -351,7 +362,7 @@ async def test_a_borrowed_client_belongs_to_its_loop_too():
 def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder):
     with LocalServer.in_thread() as server:
         session = Session(server.api_key, base_url=server.url)
-        asyncio.run(session.memories.list())  # type: ignore[arg-type]
+        asyncio.run(session.memories.list())
         asyncio.run(session.close())
         assert session.closed
         del session

@@ -200,9 +200,12 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 async def test_no_failure_of_a_call_shows_the_key(
     handle: Callable[[Call], Awaitable[None]], call: Callable[[Session], Awaitable[Any]], attempts: int
 ):
-    async with raw_server(handle) as server:
-        async with Session(KEY, base_url=server.url, retry=Retry(attempts=attempts)) as session:
-            error = await failing(call(session))
+    once_or_twice = Retry(attempts=attempts)
+    async with (
+        raw_server(handle) as server,
+        Session(KEY, base_url=server.url, retry=once_or_twice) as session,
+    ):
+        error = await failing(call(session))
     assert isinstance(error, OmiError)
     assert places_of_the_key(error) == []
     text = "".join(traceback.TracebackException.from_exception(error, capture_locals=True).format())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
+import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -100,7 +102,7 @@ def a(faults: dict[str, Fault]) -> pytest.MarkDecorator:
 @of(ALL)
 @a(BEFORE_THE_WORK)
 async def test_what_was_surely_not_applied_is_tried_again(
-    server: LocalServer, session: Session, memory_id: str, name: str, call: Operation, fault: Fault
+    server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
 ):
     server.faults.add(fault, fault, fault, on=name)
     await call(session, memory_id)
@@ -110,7 +112,7 @@ async def test_what_was_surely_not_applied_is_tried_again(
 @of(IDEMPOTENT)
 @a(PERHAPS_AFTER_THE_WORK)
 async def test_what_is_idempotent_is_tried_again_whatever_became_of_it(
-    server: LocalServer, session: Session, memory_id: str, name: str, call: Operation, fault: Fault
+    server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
 ):
     server.faults.add(fault, fault, on=name)
     await call(session, memory_id)
@@ -122,7 +124,7 @@ async def test_what_is_idempotent_is_tried_again_whatever_became_of_it(
 @of(WRITES)
 @a(PERHAPS_AFTER_THE_WORK)
 async def test_a_post_or_patch_that_may_have_been_applied_is_never_made_again(
-    server: LocalServer, session: Session, memory_id: str, name: str, call: Operation, fault: Fault
+    server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
 ):
     server.faults.add(fault, on=name)
     with pytest.raises((ServerError, ResponseLostError)) as caught:
@@ -135,7 +137,7 @@ async def test_a_post_or_patch_that_may_have_been_applied_is_never_made_again(
 @of(ALL)
 @a(REFUSALS)
 async def test_what_will_be_refused_again_is_not_tried_again(
-    server: LocalServer, session: Session, memory_id: str, name: str, call: Operation, fault: Fault
+    server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
 ):
     server.faults.add(fault, on=name)
     with pytest.raises(OmiError) as caught:
@@ -216,9 +218,7 @@ async def test_waits_double_with_jitter(
         ("Sun, 22 Nov 2026 11:00:00 GMT", 0.05),
     ],
 )
-async def test_a_retry_after_is_kept_in_full_and_never_early(
-    server: LocalServer, session: Session, status: int, said: str, least: float
-):
+async def test_a_retry_after_is_kept_in_full_and_never_early(status: int, said: str, least: float):
     async def handle(call: Call) -> None:
         arrived.append(now())
         if call.number < 3:
@@ -395,9 +395,6 @@ async def test_a_refusal_after_a_failure_is_raised(server: LocalServer, session:
 
 
 async def test_a_failure_leaves_no_cycle_that_keeps_it_alive(server: LocalServer):
-    import gc
-    import weakref
-
     session = Session(server.api_key, base_url=server.url, retry=Retry(attempts=1))
     server.faults.add(Fault.reset())
     gc.disable()

@@ -7,6 +7,7 @@ import errno
 import inspect
 import socket
 import ssl
+from types import SimpleNamespace
 from typing import Any
 
 import aiohttp
@@ -17,7 +18,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from omi_async._requests import list_memories
-from omi_async._transport import translate
+from omi_async._transport import abandon, translate
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 
 KEY = "omi_dev_0123456789abcdef"
@@ -30,47 +31,44 @@ CONNECTION: Any = ConnectionKey("api.example", 443, True, True, None, None, None
 REFUSED = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
 CERTIFICATE = ssl.SSLCertVerificationError(1, "certificate verify failed")
 
-MADE: dict[type[BaseException], tuple[BaseException, type[OmiError]]] = {
-    type(error): (error, kind)
-    for kind, errors in {
-        ConnectError: [
-            theirs.ClientConnectorError(CONNECTION, REFUSED),
-            theirs.ClientConnectorDNSError(CONNECTION, socket.gaierror(-2, "Name or service not known")),
-            theirs.ClientProxyConnectionError(CONNECTION, REFUSED),
-            theirs.UnixClientConnectorError("/x", CONNECTION, REFUSED),
-            theirs.ClientSSLError(CONNECTION, ssl.SSLError(1, "wrong version number")),
-            theirs.ClientConnectorSSLError(CONNECTION, ssl.SSLError(1, "wrong version number")),
-            theirs.ClientConnectorCertificateError(CONNECTION, CERTIFICATE),
-            theirs.ClientHttpProxyError(INFO, (), status=407, message=KEY, headers=HEADERS),
-            theirs.ConnectionTimeoutError("Connection timeout to host"),
-            theirs.ServerFingerprintMismatch(b"a" * 32, b"b" * 32, "api.example", 443),
-        ],
-        ResponseLostError: [
-            theirs.ClientError(KEY),
-            theirs.ClientResponseError(INFO, (), status=400, message=KEY, headers=HEADERS),
-            theirs.ContentTypeError(INFO, (), message=KEY, headers=HEADERS),
-            theirs.WSServerHandshakeError(INFO, (), message=KEY, headers=HEADERS),
-            theirs.TooManyRedirects(INFO, (), message=KEY, headers=HEADERS),
-            theirs.RedirectClientError(KEY),
-            theirs.ClientConnectionError("Connection closed"),
-            theirs.ClientConnectionResetError("Cannot write to closing transport"),
-            theirs.ClientOSError(errno.EPIPE, "Broken pipe"),
-            theirs.ServerConnectionError(KEY),
-            theirs.ServerDisconnectedError(KEY),
-            theirs.ServerTimeoutError(KEY),
-            theirs.SocketTimeoutError("Timeout on reading data from socket"),
-            theirs.ClientPayloadError("Response payload is not completed"),
-        ],
-        ConfigurationError: [
-            theirs.InvalidURL(BASE),
-            theirs.InvalidUrlClientError(BASE),
-            theirs.InvalidUrlRedirectClientError(BASE),
-            theirs.NonHttpUrlClientError(BASE),
-            theirs.NonHttpUrlRedirectClientError(BASE),
-        ],
-    }.items()
-    for error in errors
+ERRORS_OF: dict[type[OmiError], list[BaseException]] = {
+    ConnectError: [
+        theirs.ClientConnectorError(CONNECTION, REFUSED),
+        theirs.ClientConnectorDNSError(CONNECTION, socket.gaierror(-2, "Name or service not known")),
+        theirs.ClientProxyConnectionError(CONNECTION, REFUSED),
+        theirs.UnixClientConnectorError("/x", CONNECTION, REFUSED),
+        theirs.ClientSSLError(CONNECTION, ssl.SSLError(1, "wrong version number")),
+        theirs.ClientConnectorSSLError(CONNECTION, ssl.SSLError(1, "wrong version number")),
+        theirs.ClientConnectorCertificateError(CONNECTION, CERTIFICATE),
+        theirs.ClientHttpProxyError(INFO, (), status=407, message=KEY, headers=HEADERS),
+        theirs.ConnectionTimeoutError("Connection timeout to host"),
+        theirs.ServerFingerprintMismatch(b"a" * 32, b"b" * 32, "api.example", 443),
+    ],
+    ResponseLostError: [
+        theirs.ClientError(KEY),
+        theirs.ClientResponseError(INFO, (), status=400, message=KEY, headers=HEADERS),
+        theirs.ContentTypeError(INFO, (), message=KEY, headers=HEADERS),
+        theirs.WSServerHandshakeError(INFO, (), message=KEY, headers=HEADERS),
+        theirs.TooManyRedirects(INFO, (), message=KEY, headers=HEADERS),
+        theirs.RedirectClientError(KEY),
+        theirs.ClientConnectionError("Connection closed"),
+        theirs.ClientConnectionResetError("Cannot write to closing transport"),
+        theirs.ClientOSError(errno.EPIPE, "Broken pipe"),
+        theirs.ServerConnectionError(KEY),
+        theirs.ServerDisconnectedError(KEY),
+        theirs.ServerTimeoutError(KEY),
+        theirs.SocketTimeoutError("Timeout on reading data from socket"),
+        theirs.ClientPayloadError("Response payload is not completed"),
+    ],
+    ConfigurationError: [
+        theirs.InvalidURL(BASE),
+        theirs.InvalidUrlClientError(BASE),
+        theirs.InvalidUrlRedirectClientError(BASE),
+        theirs.NonHttpUrlClientError(BASE),
+        theirs.NonHttpUrlRedirectClientError(BASE),
+    ],
 }
+MADE = {type(error): (error, kind) for kind, errors in ERRORS_OF.items() for error in errors}
 if hasattr(theirs, "UploadAbortedError"):  # newer than the oldest aiohttp that will do
     MADE[theirs.UploadAbortedError] = (theirs.UploadAbortedError(), ResponseLostError)
 
@@ -175,3 +173,33 @@ def test_what_is_no_doing_of_the_network_s_is_raised_as_it_is(error: Exception):
     with pytest.raises(type(error)) as caught:
         translate(error, REQUEST, BASE)
     assert caught.value is error
+
+
+class Transport:
+    """One that stands over another, as TLS does: it can only be aborted, and only by its loop."""
+
+    def __init__(self) -> None:
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_a_pool_is_let_go_of_whatever_is_in_it(closed: bool):
+    loop = asyncio.new_event_loop()
+    transport = Transport()
+    pool = {"key": [(SimpleNamespace(transport=held), 0.0) for held in (None, transport)]}
+    detached: list[bool] = []
+    client: Any = SimpleNamespace(
+        connector=SimpleNamespace(_conns=pool), detach=lambda: detached.append(True)
+    )
+    if closed:
+        loop.close()
+    abandon(client, loop)
+    assert detached == [True]
+    assert pool == {}
+    if not closed:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
+    assert transport.aborted is not closed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +13,9 @@ from omi_async import __version__
 from omi_async.cli import exits
 from omi_async.cli.exporting import export_command
 from omi_async.cli.importing import import_command
+from omi_async.cli.journal import journal_command
 from omi_async.cli.listing import list_command
+from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, say
 from omi_async.cli.serving import serve_command
 from omi_async.cli.writing import create_command, delete_command, update_command
@@ -28,13 +31,14 @@ Environment:
 \b
 Exit codes:
   0    done
-  1    usage: a wrong option, an unusable file, a text that the server refuses
+  1    usage: a wrong option, an unusable file (also a journal that is in use, damaged or none), a text that
+       the server refuses
   2    authentication: no key, a wrong key (401), a missing permission (403), the plan (402)
   3    server or network
   4    out of quota: go on later
   5    no such memory
   6    some facts failed: the report and the failures file say which
-  130  interrupted
+  130  interrupted: the same command goes on
 
 Every command explains itself: omi-async import --help"""
 
@@ -64,6 +68,7 @@ for _command in (
     create_command,
     update_command,
     delete_command,
+    journal_command,
     serve_command,
 ):
     cli.add_command(_command)
@@ -71,7 +76,7 @@ for _command in (
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code, whatever happens, and print no traceback."""
-    with prepared_streams():
+    with prepared_streams(), logs_to_stderr(logging.WARNING):
         try:
             code = cli.main(
                 None if arguments is None else list(arguments), prog_name="omi-async", standalone_mode=False

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import aclosing
+from contextlib import aclosing, closing, nullcontext
 from math import ceil
 from typing import Any, Final
 
 import attrs
 
+from omi_async.cli import exits
 from omi_async.cli.failures import FailuresFile
 from omi_async.cli.inputs import Inputs
+from omi_async.cli.options import Common
+from omi_async.cli.output import put, put_json, say
+from omi_async.cli.wishes import Wishes
 from omi_async.cli.words import duration, plural
 from omi_async.config import BATCH_SIZE
 from omi_async.importing.chunks import content_key
 from omi_async.importing.outcomes import FactOutcome
 
-__all__ = ["Bill", "make_bill"]
+__all__ = ["Bill", "dry_run"]
 
 SHOWN: Final = 10
 """Invalid records that are named one by one."""
@@ -111,7 +115,7 @@ _SLOW: Final = (
 )
 
 
-async def make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Bill:
+async def _make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Bill:
     """Read the whole input; only a hash of each text stays in memory."""
     bill = Bill()
     seen: set[bytes] = set()
@@ -135,3 +139,22 @@ def _refuse(bill: Bill, outcome: FactOutcome, failures: FailuresFile | None) -> 
         bill.shown.append(outcome)
     if failures is not None:
         failures.add(outcome)
+
+
+async def dry_run(common: Common, wishes: Wishes) -> int:
+    """Print the bill, and return the exit code."""
+    inputs = wishes.inputs()
+    failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
+    with closing(failures) if failures else nullcontext():
+        bill = await _make_bill(inputs, failures, dedupe=wishes.dedupe)
+    if common.as_json:
+        put_json({"event": "bill", **bill.as_json()})
+        say(str(bill))
+    else:
+        put(str(bill))
+    if failures is not None and failures.path is not None:
+        say(f"The invalid records are in {failures.path}.")
+    if inputs.broken:
+        inputs.complain()
+        return exits.USAGE
+    return exits.SOME_FAILED if bill.invalid else exits.OK

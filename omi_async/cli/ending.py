@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import shlex
+from pathlib import Path
+from typing import Any, Final
 
 from omi_async.cli import exits
 from omi_async.cli.failures import FailuresFile, failure_record
 from omi_async.cli.inputs import Inputs
 from omi_async.cli.output import emit, put, say
 from omi_async.cli.progress import counts_of
-from omi_async.cli.words import plural
+from omi_async.cli.words import facts_are, plural
 from omi_async.errors import ImportStoppedError
+from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome, ImportReport
 
 __all__ = ["Ending"]
@@ -24,11 +28,21 @@ class Ending:
         error: why it could not go on.
     """
 
-    def __init__(self, inputs: Inputs, failures: FailuresFile, *, as_json: bool) -> None:
+    def __init__(
+        self,
+        inputs: Inputs,
+        failures: FailuresFile,
+        journal: Journal | None = None,
+        on_unknown: OnUnknown = "reconcile",
+        *,
+        as_json: bool,
+    ) -> None:
         self.interrupted = False
         self.error: ImportStoppedError | None = None
         self._inputs = inputs
         self._failures = failures
+        self._journal = journal
+        self._on_unknown = on_unknown
         self._as_json = as_json
 
     def note(self, outcome: FactOutcome) -> None:
@@ -53,18 +67,19 @@ class Ending:
         self._say_failures(report)
         self._inputs.complain()
         if self.error is not None:
-            return exits.explain(self.error)
-        if code == exits.INTERRUPTED:
-            say(f"Interrupted: {plural(self._stored(report), 'fact')} stored so far. {_go_on(report)}")
-        if code == exits.QUOTA and report.resume_at is not None:
-            say(f"Out of quota until {report.resume_at.astimezone():%Y-%m-%d %H:%M}. {_go_on(report)}")
+            exits.explain(self.error)
+        elif code == exits.INTERRUPTED:
+            say(f"Interrupted: {plural(report.created + report.existing, 'fact')} stored so far.")
+        elif code == exits.QUOTA and report.resume_at is not None:
+            say(f"Out of quota until {report.resume_at.astimezone():%Y-%m-%d %H:%M}.")
+        self._say_how_to_go_on(report)
         return code
 
     def code(self, report: ImportReport) -> int:
         """Choose the exit code."""
         if self.error is not None:
             return exits.code_of(self.error)
-        if self.interrupted and (report.not_sent or report.unknown or not report.complete):
+        if self.interrupted and _is_unfinished(report):
             return exits.INTERRUPTED
         if self._inputs.broken:
             return exits.USAGE
@@ -73,7 +88,6 @@ class Ending:
         return exits.OK if report.ok else exits.SOME_FAILED
 
     def _document(self, report: ImportReport) -> dict[str, Any]:
-        path = self._failures.path
         return {
             **counts_of(report),
             "elapsed": round(report.elapsed, 3),
@@ -81,22 +95,57 @@ class Ending:
             "complete": report.complete,
             "interrupted": self.interrupted,
             "resume_at": report.resume_at.isoformat() if report.resume_at else None,
-            "failures_file": str(path) if path else None,
+            "failures_file": _text(self._failures.path),
+            "journal": _text(self._journal.path if self._journal else None),
         }
 
     def _say_failures(self, report: ImportReport) -> None:
         if (path := self._failures.path) is None:
             return
-        what = "Mend them there, then" if report.invalid or report.rejected else "To try them again"
-        say(f"{_facts_are(report.failed)} not safely stored: see {path}. {what}: omi-async import {path}")
+        command = f"omi-async import {shlex.quote(str(path))}"
+        if report.invalid or report.rejected:
+            what = f" Mend what is invalid or rejected there, then: {command}"
+        elif self._journal is None:
+            what = f" To try them again: {command}"
+        else:
+            what = ""  # the same command does it
+        say(f"{facts_are(report.failed)} not safely stored: see {path}.{what}")
 
-    def _stored(self, report: ImportReport) -> int:
-        return report.created + report.existing
+    def _say_how_to_go_on(self, report: ImportReport) -> None:
+        if _is_unfinished(report):
+            say(self._how_to_go_on(report))
+        elif self._journal is not None and not report.requests:
+            self._say_that_nothing_was_sent(report, self._journal.path)
+
+    def _say_that_nothing_was_sent(self, report: ImportReport, journal: Path) -> None:
+        if report.created or report.existing or report.rejected:
+            say(f"Nothing was sent: an earlier run has settled all of it (journal: {journal}).")
+        if report.rejected:
+            command = f"omi-async journal forget {shlex.quote(str(journal))} --state rejected"
+            say(f"What was rejected is sent again when it is mended, or after: {command}")
+
+    def _how_to_go_on(self, report: ImportReport) -> str:
+        if self._journal is None:
+            return (
+                "The same command begins anew, for no journal was kept; servers of today know a memory by "
+                "its text, and store none twice."
+            )
+        words = f"The same command goes on: the journal {self._journal.path} has what is settled"
+        if not report.unknown:
+            return f"{words}."
+        return f"{words}. {plural(report.unknown, 'fact')} in doubt {_IN_DOUBT[self._on_unknown]}."
 
 
-def _facts_are(number: int) -> str:
-    return f"{number:,} fact is" if number == 1 else f"{number:,} facts are"
+_IN_DOUBT: Final[dict[OnUnknown, str]] = {
+    "reconcile": "will be looked for",
+    "resend": "will be sent again",
+    "report": "will stay so; --on-unknown reconcile looks for them",
+}
 
 
-def _go_on(_report: ImportReport) -> str:
-    return "The same command goes on: the server knows a memory by its text and stores none twice."
+def _is_unfinished(report: ImportReport) -> bool:
+    return bool(report.not_sent or report.unknown or not report.complete)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -19,7 +19,7 @@ from omi_async.errors import OmiError
 if TYPE_CHECKING:
     from omi_async.models import Memory
 
-__all__ = ["export_command"]
+__all__ = ["export_command", "opened_whole"]
 
 PAGE = 1000
 
@@ -63,7 +63,7 @@ async def _export(common: Common, wanted: str, output: Path | None, categories: 
     number = 0
     async with connected(common) as memories:
         try:
-            with _opened(output) as stream:
+            with opened_whole(output) as stream:
                 stream.write(header)
                 async for memory in memories.iterate(page_size=PAGE, categories=categories):
                     stream.write(line_of(memory))
@@ -90,7 +90,7 @@ def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
 
 
 @contextmanager
-def _opened(output: Path | None) -> Iterator[BinaryIO]:
+def opened_whole(output: Path | None) -> Iterator[BinaryIO]:
     """Open stdout, or a file beside the wanted one that takes its place at the end."""
     if output is None:
         yield stdout_bytes()

@@ -17,10 +17,11 @@ from omi_async.cli.exits import described
 from omi_async.cli.inputs import Inputs
 from omi_async.cli.output import json_line, say
 from omi_async.errors import InvalidFactError
+from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome
 from omi_async.models import Fact
 
-__all__ = ["FailuresFile", "failure_record"]
+__all__ = ["FailuresFile", "failure_record", "journal_reference"]
 
 _FORMATS: Final = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|tab|md|markdown|txt|text)$", re.IGNORECASE)
 _PACKED: Final = re.compile(r"\.gz(ip)?$", re.IGNORECASE)
@@ -33,14 +34,17 @@ class FailuresFile:
     Args:
         inputs: what is imported; none of its files is ever written to.
         path: where to; None for a new file beside the first input, or in the current directory for stdin.
+        journal: the import's. Each line names it, so that importing the file uses it: what is in doubt is
+            looked for then, and what was sent meanwhile is not sent once more.
 
     Attributes:
         path: the file, once something was written.
     """
 
-    def __init__(self, inputs: Inputs, path: Path | None = None) -> None:
+    def __init__(self, inputs: Inputs, path: Path | None = None, journal: Journal | None = None) -> None:
         self.path: Path | None = None
         self._inputs = inputs
+        self._journal = journal
         self._wanted = path
         self._file: FileIO | None = None
         self._unwritable = False
@@ -52,7 +56,7 @@ class FailuresFile:
         try:
             if self._file is None:
                 self._file = self._open()
-            self._file.write(json_line(failure_record(outcome, self._inputs)))
+            self._file.write(json_line(failure_record(outcome, self._inputs) | self._reference))
         except OSError as error:
             self._unwritable = True
             say(f"warning: no failures file can be written ({described(error)}); the import goes on without")
@@ -61,6 +65,12 @@ class FailuresFile:
         """Close the file, if there is one."""
         if self._file is not None:
             self._file.close()
+
+    @property
+    def _reference(self) -> dict[str, str]:
+        if self._journal is None or self.path is None:
+            return {}
+        return {"journal": journal_reference(self._journal.path, self.path.parent)}
 
     def _open(self) -> FileIO:
         if self._wanted is not None and not _is_read(self._wanted, self._inputs.paths):
@@ -81,6 +91,12 @@ class FailuresFile:
         yield base.with_name(f"{stem}.failures.jsonl")
         for number in count(2):
             yield base.with_name(f"{stem}.failures.{number}.jsonl")
+
+
+def journal_reference(journal: Path, folder: Path) -> str:
+    """Name a journal for a file of that folder: without the folder where it is the same, so both may move."""
+    there = journal.absolute()
+    return there.name if there.parent == folder.absolute() else str(there)
 
 
 def _is_read(path: Path, inputs: Sequence[str]) -> bool:

@@ -1,43 +1,17 @@
-"""``omi-async import``."""
+"""``omi-async import``: its options."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any
 
 import click
 
-from omi_async.cli import exits
 from omi_async.cli.options import Command, Common, common, fields_of
-from omi_async.cli.output import put, put_json, say
-from omi_async.cli.running import connected, ended_gently, run_async
-from omi_async.errors import ImportStoppedError
-
-if TYPE_CHECKING:
-    from omi_async.cli.ending import Ending
-    from omi_async.cli.inputs import Inputs
-    from omi_async.importing.importer import Importer
+from omi_async.cli.running import run_async
+from omi_async.cli.wishes import Wishes
 
 __all__ = ["import_command"]
-
-CONNECTIONS: Final = 8
-
-LET_GO: Final = 0.1
-"""Seconds between the two cancels that an importer takes as: do not even wait for the calls on the wire."""
-
-
-class Wishes(NamedTuple):
-    """What is to be imported, and how."""
-
-    paths: tuple[str, ...]
-    wanted: str
-    mapping: dict[str, str]
-    defaults: dict[str, Any]
-    concurrency: int
-    failures: Path | None
-    dedupe: bool
 
 
 @click.command("import", cls=Command, short_help="Import facts of files, or of standard input.")
@@ -98,31 +72,63 @@ class Wishes(NamedTuple):
     "NAME.failures.jsonl beside the first PATH]",
 )
 @click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="PATH",
+    help="Keep the journal in this file: what was sent, and what became of it, so that the same command goes "
+    "on after whatever happened. [default: PATH.journal beside the first file; none for standard input]",
+)
+@click.option("--no-journal", is_flag=True, help="Keep no journal.")
+@click.option(
+    "--skip-existing",
+    is_flag=True,
+    help="Read the account's whole list first, and send nothing that it holds already.",
+)
+@click.option(
+    "--on-unknown",
+    type=click.Choice(["reconcile", "report", "resend"]),
+    default="reconcile",
+    show_default=True,
+    help="What to do about facts whose call had no usable answer. reconcile: look for them in the list, and "
+    "send again what is surely absent. report: leave them in doubt. resend: send them again without looking, "
+    "which stores nothing twice only on servers that know a memory by its text.",
+)
+@click.option(
     "--no-dedupe",
     is_flag=True,
-    help="Send the same text as often as it comes; takes no memory for known texts.",
+    help="Send the same text as often as it comes; takes no memory for known texts, and keeps no journal.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Read and check everything, say what an import would take, send nothing. Needs no key.",
+    help="Read and check everything, say what an import would take, send nothing. Needs no key, and does not "
+    "look into the journal.",
 )
 @common
 def import_command(common: Common, *, dry_run: bool, **given: Any) -> int:
     """Import the facts of files, or of standard input (-), in parallel batches of 25.
 
     Reads JSON lines, JSON, CSV, TSV, plain text and Markdown lists. A record that cannot be read is one
-    invalid fact, named FILE:LINE; the rest goes on. Whatever fails stands in the failures file, one JSON
-    line for each fact, ready to be mended and imported again.
+    invalid fact, named FILE:LINE; the rest goes on.
 
-    Ctrl-C lets the calls on the wire land and prints the report; a second one ends at once. The same
-    command goes on then: servers of today know a memory by its text, and store none twice.
+    Ctrl-C lets the calls on the wire land and prints the report; a second one ends at once. With its journal
+    the same command goes on then, as after a crash: what is settled is not sent again, what was on the wire
+    is looked for. Without one it begins anew; servers of today know a memory by its text, and store none
+    twice. A journal knows its server: what was tried with --local is sent to the service all the same.
+
+    Whatever fails stands in the failures file, one JSON line for each fact, ready to be mended and imported
+    again. It names the journal, and importing it uses that: facts in doubt are looked for, never sent
+    blindly. To send what was not sent, the same command is as good.
 
     With --json, prints one event a line: "progress", "failure" for each failed fact, and "report" at the
     end ("bill" with --dry-run); the report for people goes to stderr.
     """
+    from omi_async.cli.bill import dry_run as work_out  # noqa: PLC0415  # the library takes its time
+    from omi_async.cli.delivering import import_all  # noqa: PLC0415
+
     wishes = _wishes(**given)
-    return run_async(common, (_dry_run if dry_run else _import)(common, wishes))
+    wishes.check()
+    return run_async(common, (work_out if dry_run else import_all)(common, wishes))
 
 
 def _wishes(
@@ -136,88 +142,3 @@ def _wishes(
 ) -> Wishes:
     defaults = {"category": category, "visibility": visibility, "tags": list(tags) or None}
     return Wishes(mapping=fields_of(pairs), defaults=defaults, dedupe=not no_dedupe, **given)
-
-
-def _inputs(wishes: Wishes) -> Inputs:
-    from omi_async.cli.inputs import Inputs  # noqa: PLC0415  # the readers of all formats
-
-    if wishes.paths.count("-") > 1:
-        raise click.UsageError("standard input (-) can be read once only")
-    try:
-        return Inputs(wishes.paths, wishes.wanted, wishes.mapping, wishes.defaults)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
-
-
-# The dry run
-
-
-async def _dry_run(common: Common, wishes: Wishes) -> int:
-    from omi_async.cli.bill import make_bill  # noqa: PLC0415
-    from omi_async.cli.failures import FailuresFile  # noqa: PLC0415
-
-    inputs = _inputs(wishes)
-    failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
-    with contextlib.closing(failures) if failures else contextlib.nullcontext():
-        bill = await make_bill(inputs, failures, dedupe=wishes.dedupe)
-    if common.as_json:
-        put_json({"event": "bill", **bill.as_json()})
-        say(str(bill))
-    else:
-        put(str(bill))
-    if failures is not None and failures.path is not None:
-        say(f"The invalid records are in {failures.path}.")
-    if inputs.broken:
-        inputs.complain()
-        return exits.USAGE
-    return exits.SOME_FAILED if bill.invalid else exits.OK
-
-
-# The import
-
-
-async def _import(common: Common, wishes: Wishes) -> int:
-    from omi_async.cli.ending import Ending  # noqa: PLC0415
-    from omi_async.cli.failures import FailuresFile  # noqa: PLC0415
-    from omi_async.cli.progress import watched  # noqa: PLC0415
-
-    inputs = _inputs(wishes)
-    with contextlib.closing(FailuresFile(inputs, wishes.failures)) as failures:
-        ending = Ending(inputs, failures, as_json=common.as_json)
-        async with (
-            connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
-            contextlib.aclosing(inputs.facts()) as facts,
-        ):
-            with watched(inputs, as_json=common.as_json) as show:
-                importer = memories.importer(
-                    facts,
-                    concurrency=wishes.concurrency,
-                    dedupe=wishes.dedupe,
-                    on_outcome=ending.note,
-                    on_progress=show,
-                )
-                await _run(importer, ending)
-    return ending.tell(importer.report)
-
-
-async def _run(importer: Importer, ending: Ending) -> None:
-    """Run an import to whatever end it takes, and tell `ending` of it."""
-    running = asyncio.create_task(importer.run())
-
-    def stop() -> None:
-        ending.interrupted = True
-        say("Stopping: the calls on the wire may land; once more ends at once.")
-        importer.stop()
-
-    def let_go() -> None:
-        running.cancel()
-        asyncio.get_running_loop().call_later(LET_GO, running.cancel)
-
-    try:
-        with ended_gently(stop, let_go):
-            await asyncio.wait({running})
-        running.result()
-    except asyncio.CancelledError:
-        ending.interrupted = True
-    except ImportStoppedError as error:
-        ending.error = error

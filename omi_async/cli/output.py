@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import os
 import sys
 import threading
@@ -18,7 +17,6 @@ __all__ = [
     "emit",
     "flush_stdout",
     "json_line",
-    "logs_to_stderr",
     "prepared_streams",
     "put",
     "put_json",
@@ -37,9 +35,10 @@ def without_key(text: str) -> str:
 
 
 def say(message: str) -> None:
-    """Print a line for people, to stderr."""
+    """Print a line for people, to stderr, above a progress bar where one stands there."""
     with contextlib.suppress(OSError):  # nobody listens; that is no reason to stop
-        click.echo(without_key(message), err=True)
+        # Named, since click would find the stream below the bar's.
+        click.echo(without_key(message), file=sys.stderr)
 
 
 def put(line: str) -> None:
@@ -92,6 +91,7 @@ def abandon_stdout() -> None:
 @contextlib.contextmanager
 def prepared_streams() -> Iterator[None]:
     """Let no encoding, no thread and no finalizer end in a traceback."""
+    _replace_missing()
     for stream in (sys.stdout, sys.stderr):
         if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
             reconfigure(errors="backslashreplace")
@@ -99,42 +99,20 @@ def prepared_streams() -> Iterator[None]:
     threading.excepthook = _one_line
     sys.unraisablehook = _one_line
     try:
-        with logs_to_stderr(logging.WARNING):
-            yield
+        yield
     finally:
         threading.excepthook, sys.unraisablehook = before
 
 
+def _replace_missing() -> None:
+    """Put nothing in the place of a stream that the process was started without (`omi-async ... >&-`).
+
+    Otherwise the next file to be opened would get its number, and the database be printed to.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):  # by their numbers
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode, closefd=False))
+
+
 def _one_line(failure: Any) -> None:
     say(f"warning: {failure.exc_type.__name__}: {failure.exc_value}")
-
-
-class _OneLine(logging.Formatter):
-    """Formats a record without the traceback that may come with it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        where = "" if record.name.startswith("omi_async") else f"{record.name}: "
-        return f"{where}{record.getMessage()}"
-
-
-class _Saying(logging.Handler):
-    """Hands log records to `say`, so that they stand above a progress bar and hold no key."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
-
-
-@contextlib.contextmanager
-def logs_to_stderr(level: int) -> Iterator[None]:
-    """Show the library's log from this level on, and the worst of everybody else's, without tracebacks."""
-    root, library = logging.getLogger(), logging.getLogger("omi_async")
-    before, handlers = library.level, root.handlers
-    handler = _Saying()
-    handler.setFormatter(_OneLine())
-    root.handlers = [handler]
-    library.setLevel(level)
-    try:
-        yield
-    finally:
-        root.handlers = handlers
-        library.setLevel(before)

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from omi_async.cli import exits
+from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.options import Common
-from omi_async.cli.output import abandon_stdout, logs_to_stderr
+from omi_async.cli.output import abandon_stdout
 from omi_async.errors import ConnectError
 
 if TYPE_CHECKING:
@@ -34,12 +35,10 @@ def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on uvloop where that is installed. SIGTERM ends it as Ctrl-C does."""
     level = logging.DEBUG if common.verbose else logging.WARNING
     try:
-        with (
-            logs_to_stderr(level),
-            _sigterm_as_sigint(),
-            asyncio.Runner(loop_factory=_loop_factory()) as runner,
-        ):
-            return runner.run(main)
+        with logs_to_stderr(level), asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_ended_by_sigterm(main))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except BrokenPipeError:  # whoever read has enough, as in `omi-async export | head`
         abandon_stdout()
         return exits.OK
@@ -53,14 +52,24 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-@contextlib.contextmanager
-def _sigterm_as_sigint() -> Iterator[None]:
+async def _ended_by_sigterm(main: Coroutine[Any, Any, int]) -> int:
+    """Cancel a command at the first SIGTERM, break it off at the second.
+
+    Not by way of SIGINT: that is ignored in what a shell's script runs in the background (POSIX).
+    """
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+        return await main
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    steps = [task.cancel] if task is not None else []
+
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if not steps:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(steps.pop())
+
+    before = signal.signal(signal.SIGTERM, handle)
     try:
-        yield
+        return await main
     finally:
         signal.signal(signal.SIGTERM, before)
 

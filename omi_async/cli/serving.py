@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from omi_async.cli import exits
+from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.options import LOCAL_DB, Command, Common
-from omi_async.cli.output import logs_to_stderr, put, put_json, say
+from omi_async.cli.output import put, put_json, say
 from omi_async.cli.running import run_async
 
 if TYPE_CHECKING:

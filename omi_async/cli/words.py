@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["counts_in_words", "duration", "plural", "printable"]
+__all__ = ["counts_in_words", "duration", "facts_are", "plural", "printable"]
 
 STATES: Final = ("created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent")
 """In the order of a report."""
@@ -31,6 +31,11 @@ def duration(seconds: float) -> str:
 def plural(number: int, noun: str) -> str:
     """Say ``1 call``, ``2,000 calls``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def facts_are(number: int) -> str:
+    """Say ``1 fact is``, ``2,000 facts are``."""
+    return f"{number:,} fact is" if number == 1 else f"{number:,} facts are"
 
 
 def counts_in_words(report: object, *, always: Iterable[str] = ("created",)) -> str:

@@ -93,7 +93,8 @@ def _prepare(database: sqlite3.Connection, schema: str, durability: Durability) 
     # Exclusive from the first access on: SQLite itself refuses a second process, also one that comes later.
     database.execute("PRAGMA locking_mode = EXCLUSIVE")
     database.execute("BEGIN EXCLUSIVE")
-    if not database.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+    # A journal without its tables is a damaged one: the number comes with them, in one transaction.
+    if database.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
         database.execute(schema)
         database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
         database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
@@ -116,7 +117,7 @@ def translated(path: Path, what: str) -> Iterator[None]:
                 f"the journal {path} is in use by another import; wait for its end, or stop it"
             ) from error
         raise JournalError(f"the journal {path} {what}: {error}") from error
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
         raise JournalError(
             f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
             f"what it knew is then looked up at the server or sent again"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import os
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from os import PathLike
 from typing import Any
 
 from omi_async import _requests
@@ -145,7 +145,7 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
-        journal: str | os.PathLike[str] | Journal | None = None,
+        journal: str | PathLike[str] | Journal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
@@ -204,7 +204,7 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
-        journal: str | os.PathLike[str] | Journal | None = None,
+        journal: str | PathLike[str] | Journal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +15,33 @@ import pytest
 
 from omi_async.cli import main
 from omi_async.local import LocalServer, ThreadedServer
-from tests.cli.driving import SCRIPT, Ended, Omi, Start
+from tests.cli.driving import SCRIPT, Ended, Naps, Omi, Start
+
+LONGEST = 90.0
+"""Seconds for one test, more than any of its own patiences; so that nothing can hang."""
+
+
+@pytest.fixture(autouse=True)
+def _in_time() -> Iterator[None]:
+    """End a test that hangs: first as an error where it stands, then as Ctrl-C, which every loop obeys."""
+    rings = [KeyboardInterrupt, TimeoutError]
+
+    def ring(*_: object) -> None:
+        raise (rings.pop() if len(rings) > 1 else rings[0])("the test takes too long")
+
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, LONGEST, 5.0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_at_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no command in this process ask on the terminal of whoever runs the tests (`pytest -s`)."""
+    with open(os.devnull) as nothing:  # noqa: PTH123  # no path
+        monkeypatch.setattr(sys, "stdin", nothing)
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +50,27 @@ def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("OMI_ASYNC_DEBUG", raising=False)
 
 
+@contextlib.contextmanager
+def serving(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[ThreadedServer]:
+    naps = Naps()
+    with LocalServer.in_thread(sleep=naps, **options) as server:
+        monkeypatch.setenv("OMI_API_KEY", server.api_key)
+        monkeypatch.setenv("OMI_API_BASE", server.url)
+        yield server
+        naps.end()
+
+
 @pytest.fixture
 def served(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedServer]:
     """A server that the environment names."""
-    with LocalServer.in_thread() as server:
-        monkeypatch.setenv("OMI_API_KEY", server.api_key)
-        monkeypatch.setenv("OMI_API_BASE", server.url)
+    with serving(monkeypatch) as server:
+        yield server
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadedServer]:
+    """A server that the environment names, and that stores a text as often as it is sent."""
+    with serving(monkeypatch, text_identity=False) as server:
         yield server
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import subprocess
 import sys
@@ -40,8 +42,36 @@ Omi = Callable[..., Ended]
 Start = Callable[..., subprocess.Popen[str]]
 
 
-def ended(process: subprocess.Popen[str]) -> Ended:
-    out, err = process.communicate(timeout=PATIENCE)
+class Naps:
+    """What a server in a thread sleeps with (`Fault.slow`).
+
+    Such a sleep ends with the test. Otherwise the server would close its loop over calls of clients that are
+    gone, and asyncio complain of tasks that were destroyed.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._over = asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self._loop = asyncio.get_running_loop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._over.wait()
+
+    def end(self) -> None:
+        if (loop := self._loop) is not None:
+            loop.call_soon_threadsafe(self._over.set)
+            until(lambda: not _calls_at_work(loop))
+
+
+def _calls_at_work(loop: asyncio.AbstractEventLoop) -> bool:
+    coroutines = [task.get_coro() for task in asyncio.all_tasks(loop)]
+    return any(getattr(coroutine, "__name__", "") == "_handle_request" for coroutine in coroutines)
+
+
+def ended(process: subprocess.Popen[str], *, patience: float = PATIENCE) -> Ended:
+    out, err = process.communicate(timeout=patience)
     assert "Traceback" not in (out or "") + (err or "")
     return Ended(process.returncode, out or "", err or "")
 
@@ -55,9 +85,13 @@ def until(condition: Callable[[], object], process: subprocess.Popen[str] | None
         time.sleep(0.01)
 
 
+def texts(number: int) -> list[str]:
+    return [f"User likes number {index}" for index in range(number)]
+
+
 def write_facts(path: Path, number: int, **fields: Any) -> Path:
     record = {"category": "interesting", **fields}
-    lines = [json.dumps({"content": f"User likes number {index}", **record}) for index in range(number)]
+    lines = [json.dumps({"content": text, **record}) for text in texts(number)]
     path.write_text("\n".join(lines) + "\n")
     return path
 

@@ -11,9 +11,12 @@ import click
 import pytest
 
 import omi_async
+from omi_async import Journal
 from omi_async import cli as package
 from omi_async.cli import app, listing
-from tests.cli.driving import Ended, Omi, Start, ended
+from omi_async.cli.journal import journal_command as journal
+from omi_async.local import LocalServer
+from tests.cli.driving import PATIENCE, SCRIPT, Ended, Omi, Start, ended, texts, write_facts
 
 
 def test_the_console_script_prints_its_version(start: Start):
@@ -26,9 +29,34 @@ def test_python_m_is_the_same_program():
     assert done.stdout == f"omi-async {omi_async.__version__}\n"
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str):
+    facts = write_facts(tmp_path / "facts.jsonl", 10)
+    for words, code in (("import facts.jsonl --local", 0), ("list --local", 0), ("delete x --local", 1)):
+        line = ["sh", "-c", f"exec {SCRIPT} {words} {closed}"]
+        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        assert done.returncode == code, done
+    with LocalServer.in_thread("omi-local.db") as server:
+        server.assert_each_stored_once(texts(10))
+    assert b"created" not in facts.read_bytes()
+    with Journal("facts.jsonl.journal") as journal:
+        assert [*journal.counts().values()] == [{"created": 10}]
+
+
 def test_help_names_every_command_the_environment_and_the_exit_codes(omi: Omi):
     help_text = omi("--help").out
-    for word in ("import", "list", "export", "create", "update", "delete", "serve", "OMI_API_KEY", "130"):
+    for word in (
+        "import",
+        "list",
+        "export",
+        "create",
+        "update",
+        "delete",
+        "journal",
+        "serve",
+        "OMI_API_KEY",
+        "130",
+    ):
         assert word in help_text
 
 
@@ -40,24 +68,28 @@ def test_help_is_printed_without_rich_or_the_server():
     assert not loaded & {"rich", "omi_async.local", "omi_async.sources", "uvloop"}
 
 
-@pytest.mark.parametrize("name", app.cli.commands)
+@pytest.mark.parametrize("name", [*app.cli.commands, *(f"journal {name}" for name in journal.commands)])
 def test_every_command_and_option_has_help(name: str, omi: Omi):
-    command = app.cli.commands[name]
+    first, *more = name.split()
+    command = journal.commands[more[0]] if more else app.cli.commands[first]
     assert command.help
     for option in command.params:
         assert isinstance(option, click.Argument) or getattr(option, "help", None), option.name
-    done = omi(name, "--help")
+    done = omi(*name.split(), "--help")
     assert done.code == 0
     assert "Usage: omi-async" in done.out
 
 
-@pytest.mark.parametrize("name", set(app.cli.commands) - {"serve"})
+@pytest.mark.parametrize("name", set(app.cli.commands) - {"serve", "journal"})
 def test_common_options_stand_behind_every_command(name: str):
     flags = {flag for option in app.cli.commands[name].params for flag in option.opts}
     assert flags >= {"--base-url", "--local", "--json", "--allow-http", "--timeout", "--verbose"}
 
 
-@pytest.mark.parametrize("words", [[], ["fly"], ["list", "--no-such"], ["list", "extra"], ["create"]])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["fly"], ["journal"], ["journal", "show"], ["list", "--no-such"], ["list", "extra"], ["create"]],
+)
 def test_usage_errors_exit_1(omi: Omi, words: list[str]):
     done = omi(*words)
     assert done.code == 1

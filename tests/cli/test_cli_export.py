@@ -12,7 +12,7 @@ import pytest
 
 from omi_async.cli import exporting
 from omi_async.local import Fault, LocalServer, ThreadedServer
-from tests.cli.driving import Omi, Start, ended
+from tests.cli.driving import PATIENCE, Omi, Start, ended
 
 TEXTS = ("plain", "Größe 漢字 🦉", 'with "quotes", commas; and\ttabs', "two\nlines")
 
@@ -93,10 +93,10 @@ def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: 
     served.add("one")
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
-    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()))
+    reader = threading.Thread(target=lambda: read.append((tmp_path / "pipe").read_text()), daemon=True)
     reader.start()
     assert omi("export", "--output", "pipe").code == 0
-    reader.join()
+    reader.join(PATIENCE)
     assert json.loads(read[0])["content"] == "one"
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 

@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
-from omi_async.cli import exits, failures, output, progress
+from omi_async.cli import exits, failures, logs, output, progress
 from omi_async.cli.bill import Bill
 from omi_async.cli.ending import Ending
 from omi_async.cli.failures import FailuresFile, failure_record
 from omi_async.cli.inputs import Inputs
 from omi_async.cli.words import duration, plural, printable
+from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, write_facts
 
 
@@ -188,8 +189,44 @@ def test_commands_run_in_a_thread_and_without_uvloop(
     assert done.code == 0
 
 
+def warned(folding: logs.Folding, words: str, *arguments: object, level: int = logging.WARNING) -> bool:
+    record = logging.LogRecord("omi_async", level, "file", 1, words, arguments, None)
+    return folding.filter(record)
+
+
+def test_one_wait_is_told_once():
+    now = [0.0]
+    folding = logs.Folding(clock=lambda: now[0])
+    refusal = "cannot create memories: 429 (try again in %ds); the next %s call in %.1f s"
+    assert warned(folding, refusal, 41, "batch", 41.0)
+    now[0] = 0.4
+    assert not warned(folding, refusal, 41, "batch", 40.8)  # another worker, the same round
+    assert warned(folding, refusal, 41, "list", 41.0)  # another quota
+    assert warned(folding, "something else")
+    assert not warned(folding, "something else")
+    assert warned(folding, refusal, 90, "batch", 90.0)  # it takes longer than was said
+    now[0] = 90.5
+    assert warned(folding, refusal, 41, "batch", 41.0)  # the next round
+    for _ in range(2):
+        assert warned(folding, "POST /v1/dev/user/memories: 200", level=logging.INFO)
+        assert warned(folding, "trouble", level=logging.ERROR)
+
+
+def test_a_round_of_refusals_is_one_line_and_holds_no_key(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    served.quotas.replace(*REAL_QUOTAS)
+    served.quotas.change("memories_batch", limit=2, window=1.5)
+    write_facts(tmp_path / "facts.jsonl", 100)
+    served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
+    done = omi("import", "facts.jsonl", "--concurrency", 8, "--json")
+    refused = done.event["requests"] - 4
+    told = [line for line in done.err.splitlines() if "the next batch call in" in line]
+    assert done.code == 0
+    assert refused >= 2
+    assert 1 <= len(told) < refused
+
+
 def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
-    with output.logs_to_stderr(logging.WARNING):
+    with logs.logs_to_stderr(logging.WARNING):
         try:
             raise ValueError("inner")
         except ValueError:

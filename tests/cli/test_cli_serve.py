@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import signal
 import socket
+import sqlite3
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from tests.cli.driving import Omi, Start, ended
+from omi_async.local import LocalServer
+from tests.cli.driving import Omi, Start, ended, texts, until, write_facts
 
 
 def ready(process: subprocess.Popen[str]) -> dict[str, str]:
@@ -88,29 +91,50 @@ def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
     assert ended(server).code == 0
 
 
-def test_serve_with_chaos_loses_no_fact(
-    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize("seed", [3, 7])
+def test_with_chaos_and_a_kill_every_fact_is_stored_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
 ):
-    server = start("serve", "--port", 0, "--chaos", 7, "--quotas", "documented", "-q")
+    server = start("serve", "--port", 0, "--chaos", seed, "--no-text-identity", "--local", "kept.db", "-q")
     use(ready(server), monkeypatch)
-    (tmp_path / "facts.txt").write_text("".join(f"fact {index}\n" for index in range(200)))
-    done = omi("import", "facts.txt", "--category", "system", "--json")
-    assert done.event["pulled"] == 200
-    assert done.code in {0, 6}
+    write_facts(tmp_path / "facts.jsonl", 1000)
+    killed = start("import", "facts.jsonl")
+    until(lambda: _stored(tmp_path / "kept.db") >= 100, killed)
+    killed.kill()
+    killed.communicate()
+    for _ in range(4):
+        done = ended(start("import", "facts.jsonl", "--json"), patience=60)
+        states = ("created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent")
+        assert sum(done.event[state] for state in states) == done.event["pulled"]
+        assert done.code in {0, 3, 6}
+        if done.code == 0:
+            break
+    assert done.event["created"] + done.event["existing"] == 1000
+    server.send_signal(signal.SIGTERM)
+    assert ended(server).code == 0
+    with LocalServer.in_thread(tmp_path / "kept.db", text_identity=False) as kept:
+        kept.assert_each_stored_once(texts(1000))
+        assert len(kept.memories()) == 1000
 
 
-def test_a_port_in_use_is_told(omi: Omi):
+def _stored(database: Path) -> int:
+    with contextlib.closing(sqlite3.connect(database)) as connection:
+        (number,) = connection.execute("SELECT count(*) FROM memories").fetchone()
+    return int(number)
+
+
+def test_a_port_in_use_is_told(start: Start):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        done = omi("serve", "--port", port)
+        done = ended(start("serve", "--port", port))
     assert done.code == 1
     assert f"port {port} is in use" in done.err
 
 
-def test_an_address_that_is_not_here_is_told(omi: Omi):
-    done = omi("serve", "--port", 0, "--host", "192.0.2.1")
+def test_an_address_that_is_not_here_is_told(start: Start):
+    done = ended(start("serve", "--port", 0, "--host", "192.0.2.1"))
     assert done.code == 1
     assert "cannot listen on 192.0.2.1" in done.err
 

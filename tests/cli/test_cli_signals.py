@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import signal
+import struct
+import termios
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 from omi_async.local import FOREVER, Fault, ThreadedServer
-from tests.cli.driving import Start, ended, lines_of, until, write_facts
+from tests.cli.driving import Start, ended, lines_of, texts, until, write_facts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_lets_the_calls_land(
-    start: Start, served: ThreadedServer, tmp_path: Path, number: signal.Signals
+    start: Start, forgetful: ThreadedServer, tmp_path: Path, number: signal.Signals
 ):
+    served = forgetful
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
     process = start("import", "facts.jsonl", "--json")
@@ -31,12 +37,13 @@ def test_the_first_signal_lets_the_calls_land(
     assert report["created"] + report["not_sent"] == report["pulled"]
     failures = lines_of(tmp_path / "facts.failures.jsonl") if report["failures_file"] else []
     assert len(failures) == report["not_sent"]
-    assert "The same command goes on" in done.err
+    assert "The same command goes on: the journal facts.jsonl.journal has what is settled." in done.err
     served.faults.clear()
+    calls = len(served.requests)
     again = ended(start("import", "facts.jsonl", "--json"))
-    assert again.code == 0
-    assert again.event["created"] + again.event["existing"] == 10_000
-    assert len(served.memories()) == 10_000
+    assert (again.code, again.event["created"]) == (0, 10_000)
+    assert len(served.requests) - calls == (10_000 - report["created"]) / 25
+    served.assert_each_stored_once(texts(10_000))
 
 
 def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tmp_path: Path):
@@ -54,6 +61,55 @@ def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tm
     assert done.event["unknown"] == 100
     states = {record["state"] for record in lines_of(tmp_path / "facts.failures.jsonl")}
     assert "unknown" in states
+    assert "100 facts in doubt will be looked for." in done.err
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_killed_import_goes_on_and_doubles_nothing(
+    start: Start, forgetful: ThreadedServer, tmp_path: Path, stored: bool
+):
+    write_facts(tmp_path / "facts.jsonl", 1000)
+    forgetful.faults.add(*[Fault.slow(0)] * 10, Fault.slow(600, stored=stored), on="batch", times=1)
+    forgetful.faults.add(Fault.slow(600, stored=stored), on="batch", times=3)
+    process = start("import", "facts.jsonl", "--concurrency", "4")
+    until(lambda: len(forgetful.requests) == 10, process)
+    until(lambda: len(forgetful.memories()) == (350 if stored else 250), process)
+    process.kill()
+    process.wait()
+    calls = len(forgetful.requests)
+    again = ended(start("import", "facts.jsonl", "--json"))
+    assert (again.code, again.event["pulled"]) == (0, 1000)
+    assert again.event["created"] + again.event["existing"] == 1000
+    sent = [call for call in list(forgetful.requests)[calls:] if call.operation == "batch"]
+    assert len(sent) == (26 if stored else 30)
+    forgetful.assert_each_stored_once(texts(1000))
+
+
+def test_a_killed_job_in_the_background_ends_too(
+    start: Start, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    served.faults.add(Fault.slow(600), on="list")
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's script does with `command &`
+    try:
+        process = start("list")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    until(lambda: served.max_in_flight == 1, process)
+    process.send_signal(signal.SIGTERM)
+    assert (ended(process).code, served.max_in_flight) == (130, 1)
+
+
+def test_the_second_sigterm_breaks_off_what_is_stuck(start: Start, served: ThreadedServer):
+    served.add(*[f"number {index}" for index in range(5000)])
+    process = start("export")
+    until(lambda: _is_full(process.stdout), process)
+
+    def gives_in() -> bool:
+        process.send_signal(signal.SIGTERM)
+        return process.poll() is not None
+
+    until(gives_in)
+    assert ended(process).code in {130, -signal.SIGTERM}  # so many of them may meet it when it ends already
 
 
 def test_a_pipe_that_never_closes_does_not_hold_up_the_end(start: Start, served: ThreadedServer):
@@ -105,6 +161,13 @@ def test_a_killed_import_has_written_down_its_failures(start: Start, served: Thr
     process.kill()
     process.wait()
     assert len(lines_of(tmp_path / "facts.failures.jsonl")) == 3
+
+
+def _is_full(pipe: IO[str] | None) -> bool:
+    """Whether nobody can write to it: less than a page is free in it."""
+    assert pipe is not None
+    waiting = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
+    return bool(waiting > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - os.sysconf("SC_PAGE_SIZE"))
 
 
 def _is_waiting(pid: int) -> bool:

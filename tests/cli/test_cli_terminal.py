@@ -2,53 +2,59 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
-import select
 import signal
 import subprocess
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from omi_async.local import FOREVER, Fault, ThreadedServer
+from omi_async import Journal
+from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import PATIENCE, Start, until, write_facts
 
 
 def on_terminal(
     start: Start,
     *arguments: object,
-    typed: bytes = b"",
+    answer: bytes | None = None,
     meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
 ) -> tuple[int, str]:
-    """Run a command on a terminal of 100 columns; give its exit code and all that it printed."""
+    """Run a command on a terminal of 100 columns; give its exit code and all that it printed.
+
+    What it prints is read all the while: a terminal that nobody reads holds up whoever writes to it. An
+    answer is typed when the question stands there.
+    """
     master, slave = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
     process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
-    os.write(master, typed)
+    printed = bytearray()
+    reader = threading.Thread(target=_read_all, args=(master, printed), daemon=True)
+    reader.start()
+    if answer is not None:
+        until(lambda: b"[y/N]" in printed, process)
+        os.write(master, answer)
     if meanwhile is not None:
         meanwhile(process)
-    printed = _all_of(master)
+    code = process.wait(PATIENCE)
+    reader.join(PATIENCE)
+    assert not reader.is_alive()
     os.close(master)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", printed.decode())
     assert "Traceback" not in text
-    return process.wait(timeout=30), text
+    return code, text
 
 
-def _all_of(master: int) -> bytes:
-    printed = b""
-    while select.select([master], [], [], PATIENCE)[0]:
-        try:
-            chunk = os.read(master, 65536)
-        except OSError:  # how a terminal ends on Linux
-            chunk = b""
-        if not chunk:
-            return printed
-        printed += chunk
-    raise AssertionError(f"nothing more came after {printed!r}")
+def _read_all(master: int, printed: bytearray) -> None:
+    with contextlib.suppress(OSError):  # how a terminal ends on Linux
+        while chunk := os.read(master, 65536):
+            printed += chunk
 
 
 def test_an_import_shows_a_bar(start: Start, served: ThreadedServer, tmp_path: Path):
@@ -79,6 +85,21 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order(
     assert "The same command goes on" in text
 
 
+def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_path: Path):
+    served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
+    served.quotas.replace(*REAL_QUOTAS)
+    served.quotas.change("memories_batch", limit=10, window=3)
+    write_facts(tmp_path / "facts.jsonl", 500)
+    code, text = on_terminal(start, "import", "facts.jsonl", "--concurrency", "8")
+    assert code == 0
+    lines = re.split(r"[\r\n]+", text)
+    told = [line for line in lines if line.startswith("cannot create a batch of 25: 429")]
+    assert len(told) == text.count("cannot create")  # on lines of their own
+    assert 1 <= len(told) <= 4  # 20 calls at 10 in 3 seconds; eight workers are refused each time
+    assert "call in" in " ".join(lines)
+    assert os.environ["OMI_API_KEY"] not in text
+
+
 def test_an_empty_import_has_a_bar_too(start: Start, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "empty.jsonl").write_text("")
     code, text = on_terminal(start, "import", "empty.jsonl")
@@ -96,10 +117,23 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
     assert "1 memory" in text
 
 
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x04", 130)])
+def test_journal_forget_asks(start: Start, served: ThreadedServer, tmp_path: Path, answer: bytes, code: int):
+    write_facts(tmp_path / "facts.jsonl", 1)
+    assert start("import", "facts.jsonl").wait(PATIENCE) == 0
+    words = ("journal", "forget", "facts.jsonl.journal", "--state", "created")
+    done = on_terminal(start, *words, answer=answer)
+    assert done[0] == code
+    assert f"{served.url}: 1 created" in done[1]
+    assert "by its text will store them twice" in " ".join(done[1].split())
+    with Journal(tmp_path / "facts.jsonl.journal") as journal:
+        assert journal.counts() == {served.url: {"created" if code else "not_sent": 1}}
+
+
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (b"\x04", 130, 1)])
 def test_delete_asks(start: Start, served: ThreadedServer, answer: bytes, code: int, left: int):
     [memory] = served.add("one")
-    done = on_terminal(start, "delete", memory["id"], typed=answer)
+    done = on_terminal(start, "delete", memory["id"], answer=answer)
     assert done[0] == code
     assert "permanently?" in done[1]
     assert len(served.memories()) == left

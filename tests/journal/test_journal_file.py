@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -144,15 +145,17 @@ except JournalError as error:
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o444, 0o222])
-def test_a_file_without_permission_is_refused(path: Path, mode: int) -> None:
-    small_journal(path)
-    before = path.read_bytes()
-    for folder in (*path.parents[:3],):  # pytest's own keep others out
-        folder.chmod(0o755)
-    path.chmod(mode)
-    _, output = ran(UNPRIVILEGED, path)
+def test_a_file_without_permission_is_refused(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own keep others out
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "facts.journal"
+        small_journal(path)
+        before = path.read_bytes()
+        path.chmod(mode)
+        _, output = ran(UNPRIVILEGED, path)
+        path.chmod(0o600)
+        assert path.read_bytes() == before
     assert "cannot be opened: no permission to read and write it" in output
-    assert path.read_bytes() == before
 
 
 def test_names_that_mean_something_to_sqlite_are_files_like_others(
@@ -195,6 +198,14 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(sound, tmp_path: Path, half
     flip()
 
 
+def test_a_journal_whose_tables_have_vanished_is_not_taken_for_a_new_one(sound, path: Path) -> None:
+    content = bytearray(sound[0].read_bytes())
+    assert content[103:105] == b"\0\1"  # the number of tables
+    content[104] = 0
+    path.write_bytes(content)
+    assert refusal(path)
+
+
 def test_no_flipped_bit_in_the_header_or_in_the_states_goes_unnoticed(sound, tmp_path: Path) -> None:
     source, contents, states, told = sound
     content = source.read_bytes()
@@ -219,6 +230,14 @@ def check_damaged(path: Path, content: bytes, contents, states, told) -> bool:
         return True
     assert known(path, contents) == states
     return False
+
+
+def test_a_damaged_schema_is_an_error_of_ours_although_sqlite_cannot_name_it(sound, tmp_path: Path) -> None:
+    source, contents, states, told = sound
+    content = bytearray(source.read_bytes())
+    place = content.index(b"batches")
+    content[place] ^= 1 << 7
+    assert check_damaged(tmp_path / "damaged.journal", bytes(content), contents, states, told)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.01, 0.1, 0.5, 0.9, 0.999])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +111,9 @@ class Aftermath:
                     )
                 self.output, _ = victim.communicate(timeout=60)
             assert victim.returncode == -9, self.output
-            self.stored = {memory["content"] for memory in server.memories()}
+        # Only now: calls of the dead may still have been on their way into the server.
+        with closing(sqlite3.connect(self.database)) as database:
+            self.stored = {content for (content,) in database.execute("SELECT content FROM memories")}
 
     def rerun(self, facts: list[str], **options: Any) -> tuple[Run, int, dict[str, str]]:
         """Import in this process, on a clock that jumps; return the run, the facts sent, what is stored."""

@@ -67,6 +67,7 @@ def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
             if found is None:
                 journal.sending(items(content))
             assert journal.recall(journal.key(content)) == "seen", number  # and once it is written down
+            assert not journal._entering  # what is written down is not kept in memory
         journal.end()
         journal.begin(SERVER)
     journal.end()
@@ -231,24 +232,24 @@ def test_a_batch_may_mix_new_facts_with_those_of_many_rows_beyond_what_is_cached
 
 def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     journal = begun(path)
-    kept = items("kept")
-    journal.sending(kept)
+    kept, neighbour = batch = items("kept", "neighbour")
+    journal.sending(batch)
     lost = items("lost one", "lost two")
     for content in ("kept", "lost one", "lost two", "late"):
         journal.recall(journal.key(content))
     journal._db.execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
-        journal.sending([*lost, *kept])
+        journal.sending([*lost, kept])
     with pytest.raises(JournalError, match="cannot be written"):
-        settle(journal, kept)
+        settle(journal, [kept])
     assert [item.place for item in lost] == [None, None]
     journal._db.execute("PRAGMA query_only = 0")
 
     late = items("late")
     journal.sending(late)  # must not be taken for what was lost
-    settle(journal, late)
+    settle(journal, [*late, neighbour])
     journal.settled([Verdict(item, "not_sent") for item in lost])
-    assert journal.counts() == {SERVER: {"created": 1, "unknown": 1}}
+    assert journal.counts() == {SERVER: {"created": 2, "unknown": 1}}
     journal.end()
     journal.begin(SERVER)
     assert letters(journal, ["kept", "lost one", "lost two", "late"]) == {
@@ -332,7 +333,8 @@ def test_only_one_import_at_a_time_may_begin(path: Path) -> None:
     journal.end()
     journal.end()  # twice is fine
     assert not journal.is_open
-    Journal(path).open()
+    with Journal(path):  # it was let go of
+        pass
     journal.begin(SERVER)
     journal.end()
 

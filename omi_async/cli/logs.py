@@ -1,0 +1,77 @@
+"""What the library logs, for people: one line each on stderr, and one for each wait."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from omi_async.cli.output import say
+
+__all__ = ["logs_to_stderr"]
+
+SAME: Final = 1.0
+"""Seconds by which the ends of two waits may differ that are told once."""
+
+_WAIT: Final = re.compile(r"\bin ([0-9]+(?:\.[0-9]+)?) s$")
+_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+class Folding(logging.Filter):
+    """Passes one of the library's warnings for each wait.
+
+    When a quota is used up, each worker has its call refused and says so; for a person that is one event.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._until: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether the record tells anything new: other words, or a wait that ends later."""
+        if record.levelno != logging.WARNING or not record.name.startswith("omi_async"):
+            return True
+        message = record.getMessage()
+        wait = _WAIT.search(message)
+        until = self._clock() + (float(wait[1]) if wait else 0.0)
+        words = _NUMBER.sub("#", message)
+        if until <= self._until.get(words, float("-inf")) + SAME:
+            return False
+        self._until[words] = until
+        return True
+
+
+class _OneLine(logging.Formatter):
+    """Formats a record without the traceback that may come with it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        where = "" if record.name.startswith("omi_async") else f"{record.name}: "
+        return f"{where}{record.getMessage()}"
+
+
+class _Saying(logging.Handler):
+    """Hands log records to `say`, so that they stand above a progress bar and hold no key."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(self.format(record))
+
+
+@contextlib.contextmanager
+def logs_to_stderr(level: int) -> Iterator[None]:
+    """Show the library's log from this level on, and the worst of everybody else's, without tracebacks."""
+    root, library = logging.getLogger(), logging.getLogger("omi_async")
+    before, handlers = library.level, root.handlers
+    handler = _Saying()
+    handler.setFormatter(_OneLine())
+    handler.addFilter(Folding())
+    root.handlers = [handler]
+    library.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        library.setLevel(before)

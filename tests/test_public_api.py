@@ -1,0 +1,188 @@
+"""The facade: complete, sorted, and honest about types."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import traceback
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from importlib import metadata
+from typing import Any
+
+import attrs
+import cattrs
+import pytest
+
+import omi_async
+from omi_async import Fact, ImportReport, Memories, Memory, ResponseFormatError, Retry, Session, errors
+from omi_async.local import Fault, LocalServer
+
+CLASSES = [getattr(omi_async, name) for name in omi_async.__all__ if name[0].isupper()]
+
+
+def test_the_list_is_sorted_and_every_name_is_there():
+    assert omi_async.__all__ == sorted(omi_async.__all__)
+    assert len(omi_async.__all__) == len(set(omi_async.__all__))
+    for name in omi_async.__all__:
+        assert hasattr(omi_async, name)
+
+
+def test_the_list_is_complete():
+    public = {
+        name
+        for name, thing in vars(omi_async).items()
+        if not name.startswith("_") and not isinstance(thing, types.ModuleType) and name != "annotations"
+    }
+    assert public | {"__version__"} == set(omi_async.__all__)
+    assert set(errors.__all__) <= set(omi_async.__all__)
+
+
+def test_the_fixed_names_are_there():
+    fixed = {"Session", "Fact", "Memory", "Retry", "ImportReport", "FactOutcome", *errors.__all__}
+    assert fixed <= set(omi_async.__all__)
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_a_name_is_reported_as_users_import_it(kind: type):
+    assert kind.__module__ == "omi_async"
+    assert repr(kind) == f"<class 'omi_async.{kind.__name__}'>"
+    assert kind.__doc__
+
+
+def test_the_version_is_the_one_that_is_installed():
+    assert omi_async.__version__ == metadata.version("omi-async")
+
+
+def callables(kind: type) -> dict[str, Callable[..., Any]]:
+    """The public callables of a class, with what properties call."""
+    found: dict[str, Callable[..., Any]] = {"__init__": kind.__init__}  # type: ignore[misc]
+    for name, member in vars(kind).items():
+        function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
+        if inspect.isfunction(function) and (name in {"__init__", "__aenter__"} or not name.startswith("_")):
+            found[name] = function
+    return found
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_annotation_can_be_resolved(kind: type):
+    typing.get_type_hints(kind)
+    for name, function in callables(kind).items():
+        hints = typing.get_type_hints(function)
+        if inspect.isfunction(function) and name != "__init__":
+            assert "return" in hints, f"{kind.__name__}.{name}"
+            parameters = [it for it in inspect.signature(function).parameters if it not in {"self", "cls"}]
+            assert set(parameters) <= hints.keys(), f"{kind.__name__}.{name}"
+
+
+@pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
+def test_every_public_member_is_documented(kind: type):
+    for name, member in vars(kind).items():
+        if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
+            assert inspect.getdoc(member), f"{kind.__name__}.{name}"
+
+
+def test_the_models_are_what_their_annotations_say():
+    assert typing.get_type_hints(Memory)["created_at"] == datetime | None
+    assert typing.get_type_hints(ResponseFormatError.__init__)["memories"] == Sequence[Memory]
+    assert typing.get_type_hints(errors.ImportStoppedError.__init__)["report"] is ImportReport
+
+
+def test_the_models_serve_a_converter_of_the_users():
+    memory = cattrs.Converter().structure({"id": "1", "content": "a", "tags": ["t"]}, Memory)
+    assert memory == Memory(id="1", content="a", tags=("t",))
+    attrs.resolve_types(Memory)
+    assert attrs.fields(Memory).tags.type == tuple[str, ...]
+
+
+def is_a(value: Any, hint: Any) -> bool:  # noqa: PLR0911  # a case a line
+    """Whether a value is of an annotated type: as much of typing as the public surface uses."""
+    if hint is Any:
+        return True
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in {typing.Union, types.UnionType}:
+        return any(is_a(value, argument) for argument in arguments)
+    if origin is typing.Literal:
+        return value in arguments
+    if origin is tuple:
+        return type(value) is tuple and all(is_a(item, arguments[0]) for item in value)
+    if origin is list:
+        return type(value) is list and all(is_a(item, arguments[0]) for item in value)
+    if origin is not None and issubclass(origin, Mapping):
+        return isinstance(value, Mapping)
+    if origin is not None:
+        return isinstance(value, origin) and all(is_a(item, arguments[0]) for item in value)
+    return value is None if hint is type(None) else type(value) is hint
+
+
+def assert_fields(thing: Any) -> None:
+    for name, hint in typing.get_type_hints(type(thing)).items():
+        assert is_a(getattr(thing, name), hint), f"{type(thing).__name__}.{name} is {getattr(thing, name)!r}"
+
+
+def test_run_time_types_equal_the_annotations_of_models():
+    class Text(str):
+        __slots__ = ()
+
+    fact = Fact(Text("a"), category=Text("b"), visibility=Text("public"), tags=[Text("c")])
+    for thing in (fact, Fact("a"), Memory(id="1"), Retry()):
+        assert_fields(thing)
+
+
+async def test_run_time_types_equal_the_annotations_of_calls(server: LocalServer, session: Session):
+    hints = {
+        name: typing.get_type_hints(method)["return"]
+        for name, method in callables(Memories).items()
+        if name[0] != "_"
+    }
+    created = await session.memories.create("a", tags=["x"])
+    results = {
+        "create": created,
+        "create_batch": await session.memories.create_batch(["b"]),
+        "list": await session.memories.list(),
+        "update": await session.memories.update(created.id, content="c"),
+        "delete": await session.memories.delete(created.id),  # type: ignore[func-returns-value]
+        "import_facts": await session.memories.import_facts(["d"]),
+    }
+    for name, result in results.items():
+        assert is_a(result, hints[name]), f"{name} returned {result!r}"
+    for memory in [created, *results["create_batch"], *results["list"], results["update"]]:  # type: ignore[misc]
+        assert_fields(memory)
+    iterating = session.memories.iterate()
+    assert isinstance(iterating, typing.get_origin(hints["iterate"]))
+    async for memory in iterating:
+        assert_fields(memory)
+    server.faults.add(Fault.rate_limited(retry_after=1))
+    async with Session(server.api_key, base_url=server.url, retry=Retry(attempts=1)) as hasty:
+        with pytest.raises(omi_async.RateLimitError) as caught:
+            await hasty.memories.list()
+    assert type(caught.value.retry_after) is float
+    assert type(caught.value.status) is int
+
+
+def test_signatures_are_those_of_the_design():
+    def names(function: Callable[..., Any], *kinds: Any) -> list[str]:
+        return [it.name for it in inspect.signature(function).parameters.values() if it.kind in kinds]
+
+    keyword, only = inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_ONLY
+    session = names(Session, keyword)
+    assert session[:6] == ["base_url", "timeout", "batch_timeout", "connections", "retry", "client"]
+    assert names(Fact, keyword) == ["category", "visibility", "tags", "origin"]
+    assert names(Memories.create, keyword) == ["category", "visibility", "tags"]
+    assert names(Memories.create, only)[-1] == "fact"
+    assert names(Memories.update, keyword) == ["content", "visibility", "category", "tags"]
+    assert names(Memories.list, keyword) == ["limit", "offset", "categories"]
+    assert names(Memories.iterate, keyword) == ["page_size", "categories"]
+    assert attrs.asdict(Retry()) == {"attempts": 4, "base": 0.5, "cap": 8.0}
+
+
+def test_a_traceback_names_the_error_as_users_catch_it():
+    line = traceback.format_exception_only(errors.NotFoundError("m", status=404))[-1]
+    assert line.startswith("omi_async.NotFoundError: ")
+
+
+def test_the_hints_need_nothing_imported_beside():
+    assert isinstance(typing.get_type_hints(Fact.__init__)["tags"], type(Iterable[str]))
+    assert "omi_async.models" in sys.modules
