@@ -6,7 +6,6 @@ Pure: chance is an argument, and the waiting is left to `backoff` at the session
 from __future__ import annotations
 
 import itertools
-import math
 import re
 from collections.abc import Callable, Generator
 from datetime import UTC, datetime
@@ -17,6 +16,9 @@ from omi_async.config import SHORTEST_WAIT, Retry
 from omi_async.errors import ConnectError, RateLimitError, ResponseLostError, ServerError
 
 __all__ = ["parse_http_date", "parse_retry_after", "wait_before", "waits", "worth_retrying"]
+
+LONGEST_RETRY_AFTER: Final = 366 * 86_400.0
+"""Seconds; a longer Retry-After counts as unreadable."""
 
 _SECONDS: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 
@@ -71,14 +73,18 @@ def parse_retry_after(
         return None
     text = value.strip()
     if _SECONDS.fullmatch(text):
-        seconds = float(text)
-        return seconds if math.isfinite(seconds) else None
+        return _believable(float(text))
     until = parse_http_date(text)
     if until is None:
         return None
     sent = parse_http_date(date) if date else None
     reference = sent.timestamp() if sent else now
-    return None if reference is None else max(0.0, until.timestamp() - reference)
+    return None if reference is None else _believable(max(0.0, until.timestamp() - reference))
+
+
+def _believable(seconds: float) -> float | None:
+    """Take a wait of more than a year for what it is: milliseconds, a clock gone wrong, a joke."""
+    return seconds if seconds <= LONGEST_RETRY_AFTER else None
 
 
 def parse_http_date(value: str) -> datetime | None:

@@ -28,12 +28,12 @@ from yarl import URL
 
 import omi_async
 from omi_async import _json
+from omi_async._failures import in_short
 from omi_async._requests import Request, Response, interpret
 from omi_async._retry import waits, worth_retrying
 from omi_async._transport import abandon, only_once, read_bounded, translate
 from omi_async.config import BASE_URL, MAX_RESPONSE, Retry
 from omi_async.errors import (
-    APIError,
     ConfigurationError,
     OmiError,
     ResponseFormatError,
@@ -105,6 +105,7 @@ class Session:
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
     ) -> None:
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
+        self._base = "?"
         self._closed = True  # until everything below has been found usable
         self._client: aiohttp.ClientSession | None = None
         if client is not None and trace_configs:
@@ -317,14 +318,9 @@ def _log_retry(request: Request[Any], attempts: int, details: Any) -> None:
         request.path,
         details["tries"],
         attempts,
-        _in_short(details["exception"]),
+        in_short(details["exception"]),
         details["wait"],
     )
-
-
-def _in_short(error: OmiError) -> str:
-    """Name an error without the server's words: those may be somebody's."""
-    return f"{error.status} {type(error).__name__}" if isinstance(error, APIError) else str(error)
 
 
 def _flag(name: str) -> bool:

@@ -92,8 +92,8 @@ async def raw_server(
                 call = Call(len(server.calls) + 1, on_connection, *request, writer)
                 server.calls.append(call)
                 await handle(call)
-        except (OSError, asyncio.IncompleteReadError):
-            pass
+        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass  # the client is gone, or the server closes
         finally:
             server.open -= 1
             writer.close()

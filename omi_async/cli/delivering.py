@@ -43,6 +43,7 @@ async def import_all(common: Common, wishes: Wishes) -> int:
                         dedupe=wishes.dedupe,
                         skip_existing=wishes.skip_existing,
                         on_unknown=wishes.on_unknown,
+                        max_wait=wishes.max_wait,
                         on_outcome=ending.note,
                         on_progress=show,
                     )

@@ -94,6 +94,13 @@ __all__ = ["import_command"]
     "which stores nothing twice only on servers that know a memory by its text.",
 )
 @click.option(
+    "--max-wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Wait so long for the server's quota windows, in all; where the next one opens later, end with exit "
+    "code 4. [default: wait for any]",
+)
+@click.option(
     "--no-dedupe",
     is_flag=True,
     help="Send the same text as often as it comes; takes no memory for known texts, and keeps no journal.",

@@ -33,6 +33,7 @@ class Wishes(NamedTuple):
     dedupe: bool
     skip_existing: bool
     on_unknown: OnUnknown
+    max_wait: float | None
 
     def check(self) -> None:
         """Raise `click.UsageError` for what cannot be meant."""

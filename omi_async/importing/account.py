@@ -85,7 +85,8 @@ class Account:
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
-        aside = min(self.set_aside, MOST_ASIDE)
+        # As many as were settled: where every answer is lost, the bound is the room alone.
+        aside = min(self.set_aside, MOST_ASIDE, self.report.settled)
         return len(self.open) - aside + len(self._stream) >= self._room
 
     async def wait_for_room(self) -> None:

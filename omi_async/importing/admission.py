@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
+from omi_async._codec import fact_payload
 from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
@@ -122,6 +123,8 @@ class Admission:
         if recalled == "seen":
             return Verdict(item, "duplicate")
         item.place, item.first_sent = recalled.place, recalled.sent_at
+        if recalled.state == "rejected" and recalled.fact != _as_kept(item.fact):
+            return None  # mended, or nobody can tell: worth another call
         if recalled.state is not None:
             error = OmiError(recalled.words or "refused by the server in an earlier run")
             return Verdict(
@@ -131,3 +134,7 @@ class Admission:
             item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
             item.tries = 1
         return None
+
+
+def _as_kept(fact: Fact) -> dict[str, Any]:
+    return {**fact_payload(fact), "tags": list(fact.tags)}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal, TypeVar
 
+from omi_async._failures import in_short
 from omi_async._requests import Request, Sender
 from omi_async._retry import wait_before, worth_retrying
 from omi_async.config import Retry
@@ -17,6 +18,7 @@ from omi_async.errors import (
     InvalidRequestError,
     OmiError,
     RateLimitError,
+    ResponseFormatError,
     ResponseLostError,
     ServerError,
     TransportError,
@@ -89,23 +91,24 @@ class Calls:
             Halt: the import is stopped before a try; the items are in no doubt.
         """
         failures = 0
+        repeated = False
         while True:
             try:
-                return await self._attempt(kind, request, items)
+                return await self._attempt(kind, request, items, repeated=repeated)
             except RateLimitError as error:
                 gate = self._gates[kind]
                 gate.shut(error)
                 self._park(gate.wait)
-                log.warning("%s; the next %s call in %.1f s", error, kind, gate.wait)
+                log.warning("%s; the next %s call in %.1f s", in_short(error), kind, gate.wait)
             except OmiError as error:
                 failures += 1
                 final = failures >= self._retry.attempts or self.server_is_down
                 if final or not worth_retrying(error, idempotent=request.idempotent):
                     raise
                 wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
-                log.warning("%s; again in %.2f s", error, wait)
+                log.warning("%s; again in %.2f s", in_short(error), wait)
                 await self._signal.wait_for(asyncio.sleep(wait))
-            self._report.retries += 1
+            repeated = True
 
     def _park(self, wait: float) -> None:
         """Count the time until a gate opens, once for all who wait; stop where that is too long."""
@@ -116,13 +119,14 @@ class Calls:
             self._report.resume_at = datetime.now(UTC) + timedelta(seconds=wait)
             self._signal.stop()
 
-    async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item]) -> T:
+    async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item], *, repeated: bool) -> T:
         probe = await self._signal.wait_for(self._passage(kind))
         if self._slots_closed:
             asyncio.get_running_loop().call_later(HEAD_START, self._open_all_slots)
         before = [item.doubt for item in items]
         _doubt(items, _ON_THE_WIRE)
         self._report.requests += 1
+        self._report.retries += repeated
         try:
             result = await self._sender.send(request)
         except OmiError as error:
@@ -131,7 +135,7 @@ class Calls:
             else:
                 for item, doubt in zip(items, before, strict=True):
                     item.doubt = doubt
-            if isinstance(error, ServerError | TransportError):
+            if isinstance(error, ServerError | TransportError | ResponseFormatError):
                 self._breaker.failed(error, probe=probe)
             else:
                 self._breaker.succeeded()

@@ -60,8 +60,11 @@ class Importer:
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
     ) -> None:
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency}")
+        if concurrency < 1 or concurrency != int(concurrency):
+            raise ValueError(f"concurrency must be a whole number from 1 on, not {concurrency!r}")
+        for name, seconds in (("drain_timeout", drain_timeout), ("max_wait", max_wait)):
+            if seconds is not None and not seconds >= 0:
+                raise ValueError(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
         if on_unknown not in get_args(OnUnknown):
             raise ValueError(f"on_unknown must be one of {get_args(OnUnknown)}, not {on_unknown!r}")
         if journal is not None and not dedupe:

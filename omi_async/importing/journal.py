@@ -61,6 +61,7 @@ class Recalled:
         in_doubt: a call carried it and nobody knows whether it was stored.
         memory_id: the id of its memory, where one is known.
         words: why it was rejected.
+        fact: what was sent of it, where that is kept: of one that is not safely stored, unless `texts=False`.
         sent_at: when it was about to be sent for the first time, in epoch seconds.
     """
 
@@ -69,6 +70,7 @@ class Recalled:
     in_doubt: bool
     memory_id: str | None
     words: str | None
+    fact: dict[str, Any] | None
     sent_at: float
 
 
@@ -151,6 +153,7 @@ class Journal:
         """Close the file; closing twice is fine."""
         database, self._database = self._database, None
         if database is not None:
+            self._rows.forget_cached()
             database.close()
 
     def __enter__(self) -> Self:
@@ -220,11 +223,15 @@ class Journal:
 
     def _find(self, key: bytes) -> tuple[int, Row] | None:
         for place in self._index.places(key):
-            with self._reading() as rows:
-                row = rows.get(place // ROW)
+            number = place // ROW
+            row = self._rows.cached(number) or self._read_row(number)
             if row.key(place % ROW) == key:
                 return place, row
         return None
+
+    def _read_row(self, number: int) -> Row:
+        with self._reading() as rows:
+            return rows.get(number)
 
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
@@ -289,6 +296,8 @@ class Journal:
             row.states[at] = letter
             row.ids[at] = memory_id
             row.errors.pop(str(at), None)
+            if letter == SENDING and self._texts:
+                row.facts[str(at)] = fact_payload(item.fact)  # it may have been mended
             if letter in STORED:
                 row.facts.pop(str(at), None)
             elif error is not None and self._texts:
@@ -367,7 +376,15 @@ def _recalled(place: int, row: Row) -> Recalled:
     at = place % ROW
     letter = row.states[at]
     state = STATES[letter] if letter in SETTLED else None
-    return Recalled(place, state, letter in IN_DOUBT, row.ids[at], row.errors.get(str(at)), row.sent_at)
+    return Recalled(
+        place=place,
+        state=state,
+        in_doubt=letter in IN_DOUBT,
+        memory_id=row.ids[at],
+        words=row.errors.get(str(at)),
+        fact=row.facts.get(str(at)),
+        sent_at=row.sent_at,
+    )
 
 
 def _writable(words: str) -> str:

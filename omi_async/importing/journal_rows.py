@@ -88,7 +88,7 @@ class Rows:
             last = some[-1][0]
 
     def all_keys(self) -> Iterator[tuple[int, bytes]]:
-        """Give the number and the keys of every row, and see that every row is sound."""
+        """Give the number and the keys of every row, once, and see that every row is sound."""
         for columns in self._database.execute(_SELECT):
             _check(columns)
             yield columns[0], columns[3]
@@ -97,17 +97,22 @@ class Rows:
         """Give the server and the letters of every row."""
         yield from self._database.execute("SELECT server, states FROM batches")
 
+    def cached(self, number: int) -> Row | None:
+        """Give a row that is at hand."""
+        row = self._cached.get(number)
+        if row is not None:
+            self._cached.move_to_end(number)
+        return row
+
     def get(self, number: int) -> Row:
         """Give a row, the same object as long as it is cached."""
-        row = self._cached.get(number)
+        row = self.cached(number)
         if row is None:
             columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
             if columns is None:
                 raise sqlite3.DatabaseError(f"row {number} is missing")
             row = _read(columns)
             self._cache(row)
-        else:
-            self._cached.move_to_end(number)
         return row
 
     def next_number(self) -> int:
@@ -156,7 +161,6 @@ def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
 
 
 def _read(columns: Sequence[Any]) -> Row:
-    _check(columns)
     number, server, sent_at, keys, states, ids, facts, errors, _ = columns
     return Row(
         number,

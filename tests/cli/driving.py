@@ -14,6 +14,8 @@ from typing import Any
 
 import attrs
 
+from omi_async.local import ThreadedServer
+
 SCRIPT = Path(sys.executable).with_name("omi-async")
 
 PATIENCE = 30.0
@@ -65,9 +67,15 @@ class Naps:
             until(lambda: not _calls_at_work(loop))
 
 
-def _calls_at_work(loop: asyncio.AbstractEventLoop) -> bool:
+def calls_at_work(server: ThreadedServer) -> int:
+    """Count the calls that a server is handling, also those whose client is gone."""
+    assert server._loop is not None
+    return _calls_at_work(server._loop)
+
+
+def _calls_at_work(loop: asyncio.AbstractEventLoop) -> int:
     coroutines = [task.get_coro() for task in asyncio.all_tasks(loop)]
-    return any(getattr(coroutine, "__name__", "") == "_handle_request" for coroutine in coroutines)
+    return sum(getattr(coroutine, "__name__", "") == "_handle_request" for coroutine in coroutines)
 
 
 def ended(process: subprocess.Popen[str], *, patience: float = PATIENCE) -> Ended:

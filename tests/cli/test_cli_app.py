@@ -25,7 +25,7 @@ def test_the_console_script_prints_its_version(start: Start):
 
 def test_python_m_is_the_same_program():
     words = [sys.executable, "-m", "omi_async", "--version"]
-    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     assert done.stdout == f"omi-async {omi_async.__version__}\n"
 
 
@@ -34,7 +34,9 @@ def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str
     facts = write_facts(tmp_path / "facts.jsonl", 10)
     for words, code in (("import facts.jsonl --local", 0), ("list --local", 0), ("delete x --local", 1)):
         line = ["sh", "-c", f"exec {SCRIPT} {words} {closed}"]
-        done = subprocess.run(line, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        done = subprocess.run(
+            line, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=PATIENCE, check=False
+        )
         assert done.returncode == code, done
     with LocalServer.in_thread("omi-local.db") as server:
         server.assert_each_stored_once(texts(10))
@@ -62,7 +64,9 @@ def test_help_names_every_command_the_environment_and_the_exit_codes(omi: Omi):
 
 def test_help_is_printed_without_rich_or_the_server():
     program = "import sys; from omi_async.cli import main; main(['--help']); print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.splitlines()[-1].split())
     assert "click" in loaded
     assert not loaded & {"rich", "omi_async.local", "omi_async.sources", "uvloop"}

@@ -138,7 +138,9 @@ def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: Th
 
 def test_export_goes_through_a_pipe(doubtful: Path, forgetful: ThreadedServer):
     line = f"{SCRIPT} journal export {JOURNAL} | {SCRIPT} import - --journal other --json"
-    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(
+        ["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
+    )
     assert done.returncode == 0, done.stderr
     forgetful.assert_each_stored_once(texts(10))
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from omi_async import Journal
 from omi_async.importing.outcomes import State
-from omi_async.local import FOREVER, Fault, LocalServer, ThreadedServer
+from omi_async.local import FOREVER, REAL_QUOTAS, Fault, LocalServer, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_facts
 
 JOURNAL = "facts.jsonl.journal"
@@ -105,6 +106,7 @@ def test_without_a_journal_everything_is_sent_again(
         (["--journal", "facts.jsonl"], "cannot be its input too"),
         (["--local=:memory:", "--journal", "x"], "server in memory forgets"),
         (["--on-unknown", "guess"], "--on-unknown"),
+        (["--max-wait", "-1"], "--max-wait"),
         (["--journal", "."], "is a directory"),
     ],
 )
@@ -362,6 +364,23 @@ def test_a_path_with_spaces_is_quoted_in_the_commands_that_are_shown(
     (tmp_path / "my facts.txt").write_text("one\ntwo\n")
     assert "omi-async import 'my facts.failures.jsonl'" in omi("import", "my facts.txt").err
     assert "forget 'my facts.txt.journal'" in omi("import", "my facts.txt").err
+
+
+def test_a_window_that_opens_too_late_ends_the_import_and_the_same_command_goes_on(
+    omi: Omi, forgetful: ThreadedServer, tmp_path: Path
+):
+    forgetful.quotas.replace(*REAL_QUOTAS)
+    forgetful.quotas.change("memories_batch", limit=2, window=3600)
+    write_facts(tmp_path / "facts.jsonl", 100)
+    done = omi("import", "facts.jsonl", "--max-wait", "0.1", "--json")
+    assert done.code == done.event["exit_code"] == 4
+    assert (done.event["created"], done.event["unknown"]) == (50, 0)
+    assert datetime.fromisoformat(done.event["resume_at"]) > datetime.now(UTC)
+    assert "Out of quota until 2" in done.err
+    assert f"The same command goes on: the journal {JOURNAL} has what is settled." in done.err
+    forgetful.quotas.replace()
+    assert omi("import", "facts.jsonl", "--max-wait", "0").code == 0
+    forgetful.assert_each_stored_once(texts(100))
 
 
 def test_the_dry_run_leaves_the_journal_alone(omi: Omi, served: ThreadedServer, tmp_path: Path):

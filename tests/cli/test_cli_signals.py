@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from omi_async.local import FOREVER, Fault, ThreadedServer
-from tests.cli.driving import Start, ended, lines_of, texts, until, write_facts
+from tests.cli.driving import Start, calls_at_work, ended, lines_of, texts, until, write_facts
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -72,8 +72,8 @@ def test_a_killed_import_goes_on_and_doubles_nothing(
     forgetful.faults.add(*[Fault.slow(0)] * 10, Fault.slow(600, stored=stored), on="batch", times=1)
     forgetful.faults.add(Fault.slow(600, stored=stored), on="batch", times=3)
     process = start("import", "facts.jsonl", "--concurrency", "4")
-    until(lambda: len(forgetful.requests) == 10, process)
-    until(lambda: len(forgetful.memories()) == (350 if stored else 250), process)
+    until(lambda: len(forgetful.requests) == 10 and calls_at_work(forgetful) == 4, process)
+    assert len(forgetful.memories()) == (350 if stored else 250)
     process.kill()
     process.wait()
     calls = len(forgetful.requests)

@@ -192,7 +192,7 @@ async def test_what_the_list_hides_stays_unknown_and_is_not_sent_again(name: str
         server.faults.add(Fault.after_all(), Fault.slow(0), Fault.after_prefix(7), on="batch")
         outcomes: list[FactOutcome] = []
         before = asyncio.get_running_loop().time()
-        report = await session.memories.import_facts(given, concurrency=1, on_outcome=outcomes.append)
+        report = await session.memories.import_facts(given, concurrency=2, on_outcome=outcomes.append)
         assert elapsed(before) < 400
         assert report.pulled == 75
         assert_complete(report, outcomes)

@@ -213,7 +213,7 @@ async def test_what_is_sent_again_after_the_lesson_is_spared() -> None:
     async with serving(text_identity=False) as (server, session):
         server.faults.add(Fault.answer(500, "x"), on="batch")
         given = [Fact(f"fact {n}", category="zebra" if n % 5 == 0 else "system") for n in range(50)]
-        report = await session.memories.import_facts(given, concurrency=1)
+        report = await session.memories.import_facts(given, concurrency=2)
         assert counts(report) == {"created": 40, "rejected": 5, "invalid": 5}
         assert sizes(server) == [25, 25, 20, 20]
         assert {o.index < 25 for o in report.failures if o.state == "invalid"} == {True}

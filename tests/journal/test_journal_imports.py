@@ -115,13 +115,26 @@ async def test_what_is_settled_costs_no_call(server: LocalServer, path: Path) ->
     assert str(again.error) == str(rejected.error)
 
 
-async def test_without_texts_a_rejection_is_recalled_without_words(server: LocalServer, path: Path) -> None:
+async def test_without_texts_a_rejected_fact_is_tried_again(server: LocalServer, path: Path) -> None:
     server.faults.add(Fault.poison("number 7"))
     for _ in range(2):
         result = await run_import(server, texts(range(10)), Journal(path, texts=False))
-    assert [str(failure.error) for failure in result.report.failures] == [
-        "refused by the server in an earlier run"
-    ]
+        assert result.report.rejected == 1
+        assert "this memory cannot be stored" in str(result.report.failures[0].error)
+    assert [call.items for call in server.requests if call.operation == "batch"] == [10, 9, 1]
+
+
+async def test_a_rejected_fact_that_was_mended_is_sent_again(server: LocalServer, path: Path) -> None:
+    wrong = Fact("User sings", category="zebra")
+    first = await run_import(server, [wrong, "User hums"], path)
+    assert (first.report.created, first.report.rejected) == (1, 1)
+    again = await run_import(server, [wrong], path)
+    assert (again.report.requests, again.report.rejected) == (0, 1)
+    mended = await run_import(server, [Fact("User sings", category="hobbies")], path)
+    assert (mended.report.requests, mended.report.created) == (1, 1)
+    server.assert_each_stored_once(["User sings", "User hums"])
+    with Journal(path) as journal:
+        assert list(journal.unfinished()) == []
 
 
 async def test_the_input_may_be_reordered_grow_and_shrink(server: LocalServer, path: Path) -> None:

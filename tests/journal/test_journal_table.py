@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -418,3 +419,35 @@ def test_sqlite_keeps_no_transaction_open_after_an_error(path: Path) -> None:
         journal._db.close()
     assert isinstance(journal._db, sqlite3.Connection)
     journal.end()
+
+
+def test_of_what_is_safely_stored_neither_text_nor_trouble_is_kept(path: Path) -> None:
+    journal = begun(path)
+    batch = items("one", "two")
+    journal.sending(batch)
+    settle(journal, batch, "unknown", error=OmiError("the answer was lost"))
+    settle(journal, batch[:1])
+    assert [(entry.fact or {})["content"] for entry in journal.unfinished()] == ["two"]
+    settle(journal, batch[1:], "existing", memory_id="memory")
+    assert journal._db.execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
+    journal.end()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "server = CAST(server AS BLOB)",
+        "sent_at = CAST(sent_at AS TEXT)",
+        "facts = NULL",
+        "errors = x''",
+        "states = states || 'c'",
+        "id = 2",
+        "checksum = 0",
+    ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_refused(path: Path, damage: str) -> None:
+    one_of_each(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute(f"UPDATE batches SET {damage}")
+    with pytest.raises(JournalError, match=r"row \d is damaged. It was not overwritten"):
+        Journal(path).open()
