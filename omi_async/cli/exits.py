@@ -69,7 +69,10 @@ ADVICE: Final[Sequence[tuple[type[BaseException], str]]] = (
     (AuthenticationError, f"Keys are made at {_PORTAL}."),
     (PermissionDeniedError, f"Keys are made at {_PORTAL}."),
     (PaymentRequiredError, "The plan of the account does not cover this."),
-    (NotFoundError, "`omi-async list` shows the memories and their ids."),
+    (
+        NotFoundError,
+        "`omi-async list` shows the ids; where it finds nothing either, the base URL is wrong (its path?).",
+    ),
     (
         ConnectError,
         "Nothing was sent. Is the server's address right (--base-url, OMI_API_BASE), and does it run?",

@@ -13,6 +13,8 @@ from os.path import samestat
 from pathlib import Path
 from typing import Any, Final
 
+import click
+
 from omi_async.cli.exits import described
 from omi_async.cli.inputs import Inputs
 from omi_async.cli.output import json_line, say
@@ -20,6 +22,7 @@ from omi_async.errors import InvalidFactError
 from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FactOutcome
 from omi_async.models import Fact
+from omi_async.sources._fields import value_at
 
 __all__ = ["FailuresFile", "failure_record", "journal_reference"]
 
@@ -42,6 +45,8 @@ class FailuresFile:
     """
 
     def __init__(self, inputs: Inputs, path: Path | None = None, journal: Journal | None = None) -> None:
+        if path is not None and not path.parent.is_dir():
+            raise click.UsageError(f"--failures: there is no folder {path.parent}")
         self.path: Path | None = None
         self._inputs = inputs
         self._journal = journal
@@ -74,8 +79,9 @@ class FailuresFile:
 
     def _open(self) -> FileIO:
         if self._wanted is not None and not _is_read(self._wanted, self._inputs.paths):
+            file = FileIO(self._wanted, "w")
             self.path = self._wanted
-            return FileIO(self._wanted, "w")
+            return file
         for path in self._new_names():
             # A file that is there may be an earlier run's, mended by hand meanwhile: never write over it.
             with contextlib.suppress(FileExistsError):
@@ -138,8 +144,9 @@ def _raw(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
         return {"unreadable": given if isinstance(given, str) else json.dumps(given, default=str)}
     record = {str(key): value for key, value in given.items()}
     for field, key in inputs.mapping.items():
-        if key in record and field not in record:
-            record[field] = record.pop(key)
+        if field not in record and (value := value_at(record, key)) is not None:
+            record[field] = value
+            record.pop(key, None)
     defaults = {field: value for field, value in inputs.defaults.items() if value}
     return record | {field: value for field, value in defaults.items() if not record.get(field)}
 

@@ -139,14 +139,18 @@ class ImportReport:
         ]
         end = "" if self.complete else "; the input was not read to its end"
         lines = [
-            f"{self.pulled:,} facts: {', '.join(counts)}{end}",
-            f"{self.requests:,} calls ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
+            f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
+            f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
         ]
         shown = self.failures[:_SHOWN]
         lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
         if self.failed > len(shown) > 0:
             lines.append(f"  ... and {self.failed - len(shown):,} more")
         return "\n".join(lines)
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 _SHOWN = 10

@@ -103,7 +103,9 @@ class LocalServer:
         """The base URL, without a slash at its end. Raises RuntimeError unless the server is open."""
         if self._runner is None:
             raise RuntimeError("the server has no address: it is not open")
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        # A server that listens everywhere is reached on this machine by its loopback address.
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(self._host, self._host)  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def start(self) -> Self:

@@ -70,6 +70,7 @@ class ThreadedServer:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
+            loop.run_until_complete(_end_all_tasks())
             loop.run_until_complete(loop.shutdown_asyncgens())
         finally:
             asyncio.set_event_loop(None)
@@ -152,3 +153,11 @@ class ThreadedServer:
     def assert_each_stored_once(self, facts: Iterable[Any]) -> None:
         """See `LocalServer.assert_each_stored_once`."""
         self._call(self._server.assert_each_stored_once, list(facts))
+
+
+async def _end_all_tasks() -> None:
+    """End what still works for a client that has gone, as `asyncio.run` would."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -81,7 +82,7 @@ class Fields:
     def has_text(self, record: Record) -> bool:
         """Whether the record says a text, good or bad."""
         if "content" in self.mapping:
-            return _at(record, self.mapping["content"]) is not None
+            return value_at(record, self.mapping["content"]) is not None
         return _first(record, TEXT_KEYS) is not None
 
     def columns(self, header: Sequence[str]) -> Columns | None:
@@ -101,7 +102,7 @@ class Fields:
     def _getter(self, record: Record) -> Callable[[str], Any]:
         if not self.mapping:
             return record.get
-        return lambda field: _at(record, self.mapping.get(field, field))
+        return lambda field: value_at(record, self.mapping.get(field, field))
 
     def _no_content(self, record: Record) -> InvalidFactError:
         if "unreadable" in record:  # a failures file of ours, with a line that nobody has mended
@@ -137,8 +138,15 @@ class Columns:
         try:
             return self.fields.of_parts(content, category.strip(), visibility, _tags(tags), origin)
         except InvalidFactError as error:
-            error.record = dict(zip(_COLUMNS, self._cells(row), strict=True))
+            error.record = self._record(row)
             raise
+
+    def _record(self, row: Sequence[str]) -> dict[str, Any]:
+        """Return what the row says, as JSON would say it: a failures file is JSON."""
+        record: dict[str, Any] = dict(zip(_COLUMNS, self._cells(row), strict=True))
+        with contextlib.suppress(InvalidFactError):
+            record["tags"] = _tags(record["tags"])
+        return record
 
     def _cells(self, row: Sequence[str]) -> list[str]:
         width = len(row)
@@ -176,7 +184,7 @@ def _first(record: Record, keys: Sequence[str]) -> Any:
     return None
 
 
-def _at(record: Record, path: str) -> Any:
+def value_at(record: Record, path: str) -> Any:
     """Follow a dotted path; a key that has the dot in its name goes first."""
     value: Any = record.get(path)
     if value is not None or "." not in path:
