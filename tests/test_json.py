@@ -96,6 +96,8 @@ def test_what_is_written_reads_as_it_was(value: Any):
 @example('{"a": 1e999, "a": 1}')
 @example('{"a": 123456789012345678901234567890, "a": 1}')
 @example('{"a": [1], "a": 1, "b": {}}')
+@example('{"a": %s, "a": 1}' % ("9" * 400))
+@example('{"a": %s, "a": 1}' % ("9" * 5000))
 @example("1e999")
 @example("-0")
 @example("1e-999")
@@ -141,6 +143,7 @@ def test_both_read_the_same_of_what_anybody_writes(value: Any):
         ("secret", "line 1, column 1"),
         ('{"secret": \n secret}', "line 2, column"),
         ('{"secret": 123456789012345678901}', "64 bits"),
+        ("9" * 5000, r"64 bits|line 1, column 1"),
         ('"secret \\ud800"', "not JSON|surrogate"),
         ('["secret", NaN]', "not JSON|NaN"),
         ("[" * 1000 + '"secret"' + "]" * 1000, "200 levels"),

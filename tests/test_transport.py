@@ -156,7 +156,10 @@ def test_the_words_say_what_happened(error: Exception, kind: type[OmiError], wor
 
 def test_the_cause_is_the_operating_system_s_and_has_no_frames_of_aiohttp():
     try:
-        raise theirs.ClientConnectorError(CONNECTION, REFUSED) from REFUSED
+        try:
+            raise REFUSED
+        except OSError as refused:
+            raise theirs.ClientConnectorError(CONNECTION, refused) from refused
     except theirs.ClientConnectorError as error:
         ours = translate(error, REQUEST, BASE)
     assert ours.__cause__ is REFUSED

@@ -225,7 +225,7 @@ def test_a_failures_file_that_cannot_be_written_does_not_end_the_import(
     (tmp_path / "facts.jsonl").write_text(
         '{"content": ""}\n{"content": ""}\n{"content": "one", "category": "system"}\n'
     )
-    done = omi("import", "facts.jsonl", "--failures", "no/such/place.jsonl")
+    done = omi("import", "facts.jsonl", "--failures", "/dev/full")
     assert done.code == 6
     assert done.err.count("no failures file can be written") == 1
     assert len(served.memories()) == 1
