@@ -21,6 +21,8 @@ from omi_async.models import Fact
 
 __all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
 
+CONFIRMED_KEPT: Final = 25
+
 MOST_ASIDE: Final = 1000
 """Facts in doubt that may wait to be looked for, before nothing more is pulled."""
 
@@ -41,6 +43,7 @@ class Account:
         report: the counts.
         streaming: whether outcomes are read one by one through `next_outcome`.
         open: items without a state, by index.
+        confirmed: ids that the server named to this import, the last few: what the list must show.
         set_aside: how many of them are in doubt and wait to be looked for.
         journal: where verdicts are written before anybody hears of them.
         trouble: the first error of a callback or of the journal, which must end the import.
@@ -58,6 +61,7 @@ class Account:
         self.streaming = False
         self.open: dict[int, Item] = {}
         self.set_aside = 0
+        self.confirmed: deque[str] = deque(maxlen=CONFIRMED_KEPT)
         self.journal: Journal | None = None
         self.trouble: Exception | None = None
         self._room = room
@@ -116,6 +120,8 @@ class Account:
             except JournalError as error:
                 self._stop_for(error)
         for verdict in verdicts:
+            if verdict.memory_id is not None:
+                self.confirmed.append(verdict.memory_id)
             self._note(verdict)
         await self._hand_out()
 

@@ -133,6 +133,7 @@ class Admission:
         if recalled.in_doubt:
             item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
             item.tries = 1
+            item.altered = recalled.altered
         return None
 
 

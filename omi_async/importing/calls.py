@@ -51,6 +51,9 @@ class Calls:
         max_wait: seconds that may be spent waiting for quota windows, in all; None for any.
         signal: stops the waiting; is set when `max_wait` would be passed.
         report: where calls are counted, and where the time to come again is noted.
+
+    Attributes:
+        writes: calls that the server carried out and answered.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class Calls:
         self._report = report
         self._gates: defaultdict[Kind, Gate] = defaultdict(lambda: Gate(retry, random.random))
         self._breaker = Breaker()
+        self.writes = 0
 
     @property
     def server_is_down(self) -> bool:
@@ -137,7 +141,7 @@ class Calls:
                     item.doubt = doubt
             if isinstance(error, ServerError | TransportError | ResponseFormatError):
                 self._breaker.failed(error, probe=probe)
-            else:
+            elif kind != "list":
                 self._breaker.succeeded()
             if isinstance(error, RateLimitError | InvalidRequestError):
                 self._open_all_slots()  # the key was good enough to come so far
@@ -145,7 +149,9 @@ class Calls:
         finally:
             self._slots.release()
             self._breaker.done(probe=probe)
-        self._breaker.succeeded()
+        if kind != "list":  # a server whose list works may refuse to write all the same
+            self._breaker.succeeded()
+            self.writes += 1
         self._gates[kind].passed()
         self._open_all_slots()
         return result

@@ -144,6 +144,8 @@ class Delivery:
     async def _doubtful(self, items: list[Item], error: OmiError) -> None:
         for item in items:
             item.tries += 1
+            if item.tries == 1:
+                item.writes_before = self._calls.writes
         if self._on_unknown == "reconcile":
             self._set_aside(items)
             return

@@ -270,8 +270,13 @@ class Importer:
                 if task.cancelled():
                     if not self._signal.stopped.is_set():
                         self._fail(OmiError("the source raised CancelledError"))
-                elif isinstance(error := task.exception(), Exception) and not isinstance(error, Halt):
-                    self._fail(error)
+                    continue
+                error = task.exception()
+                if isinstance(error, Exception):
+                    if not isinstance(error, Halt):
+                        self._fail(error)
+                elif error is not None:
+                    self._fail(OmiError(f"the source raised {type(error).__name__}"))
 
     async def _end_tasks(self) -> None:
         """Cancel what did not land in time; a cancelled call gives its connection back."""

@@ -17,6 +17,7 @@ class Item:
 
     Attributes:
         tries: calls that carried it and may have stored it.
+        writes_before: calls that had been carried out when the first of its own failed.
         doubt: the error of the last of them, while it is open whether it did.
         altered: an answer held a text that nobody sent; this fact may stand there in other words.
         place: where it stands in the journal, once it does.
@@ -26,6 +27,7 @@ class Item:
     index: int
     fact: Fact
     tries: int = 0
+    writes_before: int = 0
     doubt: OmiError | None = None
     altered: bool = False
     place: int | None = None

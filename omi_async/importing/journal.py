@@ -48,7 +48,8 @@ LETTERS: Final[dict[State, str]] = {
 STATES: Final[dict[str, State]] = {letter: state for state, letter in LETTERS.items()}
 STORED: Final = frozenset("ce")
 SETTLED: Final = frozenset("cer")
-IN_DOUBT: Final = frozenset("su")
+ALTERED: Final = "a"  # unknown, and perhaps stored in other words
+IN_DOUBT: Final = frozenset("sua")
 
 
 @attrs.frozen
@@ -59,6 +60,7 @@ class Recalled:
         place: where it stands in the journal.
         state: what became of it; None where it was not sent, or is in doubt.
         in_doubt: a call carried it and nobody knows whether it was stored.
+        altered: it may stand at the server in other words, so that its absence proves nothing.
         memory_id: the id of its memory, where one is known.
         words: why it was rejected.
         fact: what was sent of it, where that is kept: of one that is not safely stored, unless `texts=False`.
@@ -68,6 +70,7 @@ class Recalled:
     place: int
     state: State | None
     in_doubt: bool
+    altered: bool
     memory_id: str | None
     words: str | None
     fact: dict[str, Any] | None
@@ -253,7 +256,7 @@ class Journal:
     def settled(self, verdicts: Sequence[Verdict]) -> None:
         """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
         changes = [
-            (verdict.item, LETTERS[verdict.state], verdict.memory_id, verdict.error)
+            (verdict.item, _letter(verdict), verdict.memory_id, verdict.error)
             for verdict in verdicts
             if verdict.item.place is not None
         ]
@@ -359,7 +362,7 @@ class Journal:
             raise JournalError(f"the journal {self.path} is in use by an import; wait for its end")
         letters = {LETTERS[state] for state in states if state in LETTERS} - {LETTERS["not_sent"]}
         if "unknown" in states:
-            letters.add(SENDING)
+            letters |= IN_DOUBT
         forgotten = 0
         with self._transaction():
             for row in self._rows:
@@ -380,11 +383,16 @@ def _recalled(place: int, row: Row) -> Recalled:
         place=place,
         state=state,
         in_doubt=letter in IN_DOUBT,
+        altered=letter == ALTERED,
         memory_id=row.ids[at],
         words=row.errors.get(str(at)),
         fact=row.facts.get(str(at)),
         sent_at=row.sent_at,
     )
+
+
+def _letter(verdict: Verdict) -> str:
+    return ALTERED if verdict.state == "unknown" and verdict.item.altered else LETTERS[verdict.state]
 
 
 def _writable(words: str) -> str:

@@ -16,7 +16,7 @@ from omi_async import _requests
 from omi_async._listing import Listing
 from omi_async._requests import Identity, Page, Request
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
-from omi_async.errors import OmiError, ResponseLostError
+from omi_async.errors import OmiError, ResponseLostError, ServerError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, may_be_locked
 from omi_async.importing.calls import Calls
@@ -33,6 +33,8 @@ FIRST_LOOK: Final = 1.0
 SECOND_LOOK: Final = 5.0
 """Seconds between two looks, where the server gave an answer of its own: its work is over."""
 
+GATEWAY_ERRORS: Final = frozenset({502, 503, 504})
+
 SECOND_LOOK_AFTER_LOSS: Final = 10.0
 """Seconds between two looks, where the answer was lost: the server may still be at work."""
 
@@ -42,7 +44,7 @@ MOST_LOOKS: Final = 6
 BLIND_LOOKS: Final = 2
 """Looks in a row that could not read the whole list, after which it is no use to look again."""
 
-LIST_CALLS: Final = 200
+LIST_CALLS: Final = 1000
 """Calls of the list in one import, at most."""
 
 BATCH_TRIES: Final = 2
@@ -98,8 +100,14 @@ class Reconciler:
         held: dict[bytes, str] = {}
         listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
         while (request := listing.next_request()) is not None:
-            for identity in listing.take(await self._calls.make("list", request)):
+            page = await self._calls.make("list", request)
+            for identity in listing.take(page):
                 held[content_key(identity.content.strip())] = identity.id
+            if page.unreadable:
+                raise OmiError(
+                    f"{page.unreadable} memories of the list cannot be read, so nobody can tell what the "
+                    f"account holds; import without skip_existing"
+                )
         return held
 
     async def _run(self) -> None:
@@ -118,7 +126,8 @@ class Reconciler:
     async def _look_until_sure(self, items: list[Item]) -> set[Item]:
         """Settle what is found and what cannot be found out; return what is surely stored nowhere.
 
-        Sure is what two whole looks in a row agree on.
+        Sure is what two whole looks in a row agree on. A look at a list that does not show yet what the
+        server has confirmed proves nothing, and does not mean either that looking is of no use.
         """
         missing = set(items)
         before: set[Item] | None = None  # what the last look, if it was a whole one, did not find
@@ -127,35 +136,41 @@ class Reconciler:
         for number in range(MOST_LOOKS):
             if number:
                 await self._signal.wait_for(asyncio.sleep(_distance(missing)))
-            missing, whole = await self._look(missing)
+            missing, whole, late = await self._look(missing)
             if whole and missing == before:
                 absent = {item for item in missing if not item.altered}
                 break
             before = missing if whole else None
-            blind = 0 if whole else blind + 1
+            blind = 0 if whole or late else blind + 1
             if not missing or blind == BLIND_LOOKS:
                 break
         for item in sorted(missing - absent, key=_index):
             await self._account.settle(item, "unknown", error=item.doubt)
         return absent
 
-    async def _look(self, items: set[Item]) -> tuple[set[Item], bool]:
-        """Read the list once, settle what is found, return what is not and whether that proves anything."""
+    async def _look(self, items: set[Item]) -> tuple[set[Item], bool, bool]:
+        """Read the list once and settle what is found.
+
+        Return what is not, whether that proves anything, and whether only because the list lags it does not.
+        """
         wanted: dict[str, list[Item]] = {}
         for item in items:
             wanted.setdefault(item.fact.content, []).append(item)
         listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
         whole = True
+        confirmed = {*self._account.confirmed}
         try:
             while wanted and (request := listing.next_request()) is not None:
                 page = await self._page(request)
                 whole = whole and not page.truncated and not page.unreadable
                 for identity in listing.take(page):
+                    confirmed.discard(identity.id)
                     await self._compare(identity, wanted)
         except OmiError:  # no right to list, a list too deep to read, a failing server, calls used up
             whole = False
         missing = {item for group in wanted.values() for item in group}
-        return missing, whole and listing.steady
+        whole = whole and listing.steady
+        return missing, whole and not confirmed, whole and bool(confirmed)
 
     async def _page(self, request: Request[Page[Identity]]) -> Page[Identity]:
         if self._list_calls <= 0:
@@ -183,7 +198,9 @@ class Reconciler:
             for place, item in enumerate([item for item in group if item in absent]):
                 error, item.doubt = item.doubt, None
                 if item.tries >= MOST_TRIES:
-                    await self._account.settle(item, "rejected", error=error)
+                    # It is to blame only if the server took other facts meanwhile.
+                    to_blame = self._calls.writes > item.writes_before
+                    await self._account.settle(item, "rejected" if to_blame else "not_sent", error=error)
                 elif item.tries > BATCH_TRIES or (item.tries == BATCH_TRIES and place == 0):
                     # Batches are stored in their order: what fails the server is the first that is absent.
                     self._spawn(self._delivery.deliver_single(item))
@@ -198,5 +215,14 @@ def _index(item: Item) -> int:
 
 
 def _distance(items: set[Item]) -> float:
-    lost = any(isinstance(item.doubt, ResponseLostError) for item in items)
-    return SECOND_LOOK_AFTER_LOSS if lost else SECOND_LOOK
+    return max(
+        (SECOND_LOOK_AFTER_LOSS if _maybe_at_work(item) else SECOND_LOOK for item in items), default=0.0
+    )
+
+
+def _maybe_at_work(item: Item) -> bool:
+    """Whether the server may go on working on the call: a lost answer, or a gateway that spoke for it."""
+    error = item.doubt
+    return isinstance(error, ResponseLostError) or (
+        isinstance(error, ServerError) and error.status in GATEWAY_ERRORS
+    )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import FactOutcome, ResponseFormatError, ServerError, _json
+from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, _json
 from omi_async.importing import reconcile
 from omi_async.local import FOREVER, Fault, LocalServer
 from tests.clock import elapsed, run
@@ -418,15 +418,21 @@ def test_chaos_loses_and_doubles_nothing(seed, rate) -> None:
     async def scenario() -> None:
         async with serving(text_identity=False, chaos=Chaos(seed, rate=rate)) as (server, session):
             outcomes: list[FactOutcome] = []
-            report = await session.memories.import_facts(
-                facts(300), concurrency=3, on_outcome=outcomes.append
-            )
-            assert_complete(report, outcomes)
+            allowed = {"created", "unknown"}
+            try:
+                report = await session.memories.import_facts(
+                    facts(300), concurrency=3, on_outcome=outcomes.append
+                )
+                assert_complete(report, outcomes)
+            except ImportStoppedError as error:  # so many calls in a row failed that it gave up
+                report = error.report
+                allowed |= {"not_sent"}
+                assert len(outcomes) == report.pulled == report.settled
             texts = [memory["content"] for memory in server.memories()]
             assert len(texts) == len(set(texts))
             stored = {o.fact.content for o in outcomes if o.state == "created" and o.fact is not None}
             assert stored <= set(texts)
-            assert counts(report).keys() <= {"created", "unknown"}
+            assert counts(report).keys() <= allowed
 
     run(scenario())
 
