@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import selectors
+import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -56,6 +57,19 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_done)
         return future
+
+    async def shutdown_default_executor(  # the signature is asyncio's
+        self,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> None:
+        self.threads += 1  # it waits for threads, and up to `timeout` seconds that must not jump by
+        try:
+            if sys.version_info >= (3, 12):
+                await super().shutdown_default_executor(timeout)
+            else:
+                await super().shutdown_default_executor()
+        finally:
+            self.threads -= 1
 
     def _thread_done(self, _future: Any) -> None:
         self.threads -= 1

@@ -432,12 +432,12 @@ async def test_calls_in_flight_land_when_the_disk_is_full(server: LocalServer, p
 async def test_a_journal_that_cannot_grow_stops_the_import(server: LocalServer, path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(500)]
     with Journal(path) as journal:
-        journal._db.execute("PRAGMA max_page_count = 8")
+        journal._db.execute("PRAGMA max_page_count = 32")
         result = await run_import(server, facts, journal, concurrency=4)
         assert isinstance(result.error, ImportStoppedError)
         assert "database or disk is full" in str(result.error.__cause__)
         assert sent(server) == result.report.created > 0
-        journal._db.execute("PRAGMA max_page_count = 4000")
+        journal._db.execute("PRAGMA max_page_count = 16000")
         second = await run_import(server, facts, journal)  # the same journal, still open
     assert (second.report.created, sent(server)) == (500, 500)
     stored(server)
@@ -449,7 +449,7 @@ from omi_async import ImportStoppedError, JournalError, Session
 
 async def main():
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, hard))
     facts = [f"{'x' * 400} {number}" for number in range(1000)]
     async with Session(sys.argv[2], base_url=sys.argv[1]) as session:
         try:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,18 @@ async def test_refuses_in_the_words_of_fastapi(case: Any) -> None:
         assert server.memories() == []
     assert answer.status == case["status"]
     if answer.headers["Content-Type"] == "application/json" and answer.body:
-        assert answer.json == case["answer"]
+        assert _told(answer.json) == _told(case["answer"])
     else:
         assert answer.body.decode() == case["answer"]
+
+
+def _told(answer: Any) -> Any:
+    """Leave the column of a trailing comma out: Python 3.13 points at the comma, 3.11 behind it."""
+    match answer:
+        case {"detail": [{"type": "json_invalid", "loc": [*_], **rest}]} if sys.version_info >= (3, 13):
+            return rest
+        case _:
+            return answer
 
 
 async def test_a_redirect_and_a_405_say_where_to_go() -> None:
