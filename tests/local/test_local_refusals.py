@@ -39,10 +39,10 @@ async def test_refuses_in_the_words_of_fastapi(case: Any) -> None:
 
 
 def _told(answer: Any) -> Any:
-    """Leave the column of a trailing comma out: Python 3.13 points at the comma, 3.11 behind it."""
+    """Leave json's own column and words out where they are not those of 3.11, on which FastAPI was asked."""
     match answer:
-        case {"detail": [{"type": "json_invalid", "loc": [*_], **rest}]} if sys.version_info >= (3, 13):
-            return rest
+        case {"detail": [{"type": "json_invalid", "msg": message}]} if sys.version_info >= (3, 13):
+            return message
         case _:
             return answer
 
