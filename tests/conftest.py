@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 from collections.abc import AsyncIterator, Callable, Mapping
 
 import pytest
+from hypothesis import settings
 
 from omi_async import Session
 from omi_async.local import LocalServer
 from tests.clock import VirtualClockLoop
+
+# On CI the same examples each time, so that a red run can be repeated; elsewhere new ones.
+settings.register_profile("ci", derandomize=True, deadline=None)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 if importlib.util.find_spec("click") is None:
     # The wheel without extras: the command line and the benchmarks need more, and say so when they are run.

@@ -139,10 +139,10 @@ class Calls:
             else:
                 for item, doubt in zip(items, before, strict=True):
                     item.doubt = doubt
-            if isinstance(error, ServerError | TransportError | ResponseFormatError):
-                self._breaker.failed(error, probe=probe)
-            elif kind != "list":
+            if not isinstance(error, ServerError | TransportError | ResponseFormatError):
                 self._breaker.succeeded()
+            elif kind == "batch" or probe:  # one fact that makes the server fail says little of the server
+                self._breaker.failed(error, probe=probe)
             if isinstance(error, RateLimitError | InvalidRequestError):
                 self._open_all_slots()  # the key was good enough to come so far
             raise
