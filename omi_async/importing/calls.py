@@ -141,7 +141,7 @@ class Calls:
                     item.doubt = doubt
             if not isinstance(error, ServerError | TransportError | ResponseFormatError):
                 self._breaker.succeeded()
-            elif kind == "batch" or probe:  # one fact that makes the server fail says little of the server
+            elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
                 self._breaker.failed(error, probe=probe)
             if isinstance(error, RateLimitError | InvalidRequestError):
                 self._open_all_slots()  # the key was good enough to come so far
