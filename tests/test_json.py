@@ -21,8 +21,12 @@ from omi_async import _json
 
 LOADS = [_json._orjson_loads, _json._std_loads]
 DUMPS = [_json._orjson_dumps, _json._std_dumps]
-both_loads = pytest.mark.parametrize("loads", LOADS, ids=["orjson", "standard"])
-both_dumps = pytest.mark.parametrize("dumps", DUMPS, ids=["orjson", "standard"])
+both_loads = pytest.mark.parametrize(
+    "loads", [pytest.param(LOADS[0], marks=pytest.mark.extras), LOADS[1]], ids=["orjson", "standard"]
+)
+both_dumps = pytest.mark.parametrize(
+    "dumps", [pytest.param(DUMPS[0], marks=pytest.mark.extras), DUMPS[1]], ids=["orjson", "standard"]
+)
 
 REFUSED = object()
 
@@ -53,6 +57,7 @@ def result(function: Callable[[Any], Any], given: Any) -> Any:
         return REFUSED
 
 
+@pytest.mark.extras
 @given(values)
 @example("\ud800")
 @example({"\udfff": 1})
@@ -70,6 +75,7 @@ def test_both_write_the_same_and_refuse_the_same(value: Any):
     assert written_by(DUMPS[0]) == written_by(DUMPS[1])
 
 
+@pytest.mark.extras
 @given(values)
 def test_what_is_written_reads_as_it_was(value: Any):
     try:
@@ -80,6 +86,7 @@ def test_what_is_written_reads_as_it_was(value: Any):
         assert loads(written) == json.loads(json.dumps(value))
 
 
+@pytest.mark.extras
 @given(
     st.binary(max_size=40)
     | st.text(st.sampled_from('[]{}:,"\\ud80019.eE+-ntrfaul \n\t\x00\ufeff'), max_size=30)
@@ -126,6 +133,7 @@ def test_both_read_the_same_and_refuse_the_same(text: bytes | str):
     assert result(LOADS[0], text) == result(LOADS[1], text)
 
 
+@pytest.mark.extras
 @given(values)
 def test_both_read_the_same_of_what_anybody_writes(value: Any):
     try:
@@ -230,6 +238,7 @@ def test_without_orjson_the_standard_library_does_it():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.extras
 def test_with_orjson_orjson_does_it():
     assert _json.FAST
     assert _json.loads is LOADS[0]

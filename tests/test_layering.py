@@ -248,6 +248,7 @@ def test_the_facade_starts_without_the_surfaces():
     assert [name for name in loaded if covered(name, set(unwanted))] == []
 
 
+@pytest.mark.extras
 def test_an_import_reads_no_environment_and_sets_up_no_logging():
     run("""
 import collections.abc, logging, os, sys
