@@ -52,7 +52,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # typeshed's has TypeVars
         self.threads += 1
         future = super().run_in_executor(executor, func, *args)
         future.add_done_callback(self._thread_done)
@@ -60,7 +60,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     async def shutdown_default_executor(  # the signature is asyncio's
         self,
-        timeout: float | None = None,  # noqa: ASYNC109
+        timeout: float | None = None,  # noqa: ASYNC109  # asyncio's own
     ) -> None:
         self.threads += 1  # it waits for threads, and up to `timeout` seconds that must not jump by
         try:

@@ -224,7 +224,7 @@ def test_a_memory_is_written_as_the_service_shows_it():
 
 
 def test_a_naive_date_of_somebody_s_own_memory_is_taken_for_utc():
-    memory = Memory(id="1", created_at=datetime(2026, 1, 1, 12))  # noqa: DTZ001
+    memory = Memory(id="1", created_at=datetime(2026, 1, 1, 12))  # noqa: DTZ001  # naive on purpose
     assert memory_payload(memory)["created_at"] == "2026-01-01T12:00:00Z"
 
 

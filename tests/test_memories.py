@@ -89,7 +89,7 @@ async def test_a_batch_of_26_is_no_call(server: LocalServer, session: Session):
 async def test_a_batch_with_one_broken_memory_shows_the_others():
     async def handle(call: Call) -> None:
         memories = [{"id": str(number), "content": "a"} for number in range(25)]
-        memories[3] = {"id": "3", "content": 7}  # type: ignore[dict-item]
+        memories[3] = {"id": "3", "content": 7}  # type: ignore[dict-item]  # wrong on purpose
         await call.answer(body={"memories": memories, "created_count": 25})
 
     async with raw_server(handle) as server, Session("key", base_url=server.url) as session:
@@ -203,7 +203,7 @@ async def test_a_page_size_out_of_range_is_refused(server: LocalServer, session:
 async def test_a_failing_page_ends_the_iteration_with_its_error(server: LocalServer, session: Session):
     server.add(*(f"fact {number}" for number in range(30)))
     seen: list[Memory] = []
-    with pytest.raises(AuthenticationError):  # noqa: PT012
+    with pytest.raises(AuthenticationError):  # noqa: PT012  # the loop is what raises
         async for memory in session.memories.iterate(page_size=10):
             if not seen:
                 server.faults.add(Fault.answer(401, "no"), on="list")

@@ -46,7 +46,7 @@ class Uncomparable:
     def __eq__(self, other: object) -> bool:
         raise RuntimeError
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # unhashable on purpose
 
 
 def field_at_fault(*args: Any, **fields: Any) -> str:
@@ -172,7 +172,7 @@ def test_tags_are_a_list_of_strings(tags: Any):
 
 def test_a_fact_does_not_change():
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        Fact("a").content = "b"  # type: ignore[misc]
+        Fact("a").content = "b"  # type: ignore[misc]  # wrong on purpose
 
 
 def test_equality_ignores_the_origin():
@@ -193,7 +193,7 @@ def test_models_can_be_copied_and_pickled(model: Fact | Memory):
 
 def test_only_the_text_of_a_fact_is_positional():
     with pytest.raises(TypeError):
-        Fact("a", "work")  # type: ignore[call-arg]
+        Fact("a", "work")  # type: ignore[call-arg]  # wrong on purpose
 
 
 # fact_from

@@ -58,7 +58,7 @@ def test_the_version_is_the_one_that_is_installed():
 
 def callables(kind: type) -> dict[str, Callable[..., Any]]:
     """The public callables of a class, with what properties call."""
-    found: dict[str, Callable[..., Any]] = {"__init__": kind.__init__}  # type: ignore[misc]
+    found: dict[str, Callable[..., Any]] = {"__init__": kind.__init__}  # type: ignore[misc]  # the methods are looked at by name
     for name, member in vars(kind).items():
         function = member.fget if isinstance(member, property) else getattr(member, "__func__", member)
         if inspect.isfunction(function) and (name in {"__init__", "__aenter__"} or not name.startswith("_")):
@@ -143,12 +143,12 @@ async def test_run_time_types_equal_the_annotations_of_calls(server: LocalServer
         "create_batch": await session.memories.create_batch(["b"]),
         "list": await session.memories.list(),
         "update": await session.memories.update(created.id, content="c"),
-        "delete": await session.memories.delete(created.id),  # type: ignore[func-returns-value]
+        "delete": await session.memories.delete(created.id),  # type: ignore[func-returns-value]  # that it is None is the test
         "import_facts": await session.memories.import_facts(["d"]),
     }
     for name, result in results.items():
         assert is_a(result, hints[name]), f"{name} returned {result!r}"
-    for memory in [created, *results["create_batch"], *results["list"], results["update"]]:  # type: ignore[misc]
+    for memory in [created, *results["create_batch"], *results["list"], results["update"]]:  # type: ignore[misc]  # the methods are looked at by name
         assert_fields(memory)
     iterating = session.memories.iterate()
     assert isinstance(iterating, typing.get_origin(hints["iterate"]))

@@ -207,7 +207,7 @@ async def test_an_own_pool_keeps_no_cookies():
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
 def test_a_timeout_is_a_positive_number(name: str, seconds: float):
     with pytest.raises(ConfigurationError, match=f"^{name} must be a positive number of seconds"):
-        Session(KEY, **{name: seconds})  # type: ignore[arg-type]
+        Session(KEY, **{name: seconds})  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("connections", [0, -1])
@@ -333,7 +333,7 @@ def in_another_loop(coroutine: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             result.append(asyncio.run(coroutine()))
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # each is looked at below
             result.append(error)
 
     thread = threading.Thread(target=run)

@@ -48,7 +48,7 @@ def frames(trace: TracebackType | None) -> Iterator[tuple[str, dict[str, Any]]]:
 def shown(value: Any) -> str:
     try:
         return f"{value!r} {value!s}" if isinstance(value, BaseException) else repr(value)
-    except Exception:  # noqa: BLE001
+    except Exception:  # noqa: BLE001  # whatever it is, it must not show the key
         return ""
 
 
@@ -79,7 +79,7 @@ def places_of_the_key(error: BaseException) -> list[str]:
 async def failing(call: Awaitable[Any]) -> BaseException:
     try:
         await call
-    except BaseException as error:  # noqa: BLE001
+    except BaseException as error:  # noqa: BLE001  # whatever it is, it must not show the key
         return error
     raise AssertionError("it did not fail")
 
@@ -259,7 +259,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
 
     async def stuck(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.transport.pause_reading()  # type: ignore[attr-defined]  # typeshed's WriteTransport cannot pause
         arrived.set()
 
     writers: list[asyncio.StreamWriter] = []

@@ -114,7 +114,7 @@ async def test_a_leaked_session_gives_its_connections_back(server: LocalServer):
     await session.memories.list()
     client = session._client
     assert client is not None
-    transports = [protocol.transport for line in client.connector._conns.values() for protocol, *_ in line]  # type: ignore[union-attr]
+    transports = [protocol.transport for line in client.connector._conns.values() for protocol, *_ in line]  # type: ignore[union-attr]  # it has one
     assert len(transports) == 1
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

@@ -223,9 +223,9 @@ def test_a_full_disk_ends_the_import_in_order(omi: Omi, served: ThreadedServer, 
     connect = sqlite3.connect
 
     def small(*arguments: object, **options: object) -> sqlite3.Connection:
-        connection = connect(*arguments, **options)  # type: ignore[call-overload]
+        connection = connect(*arguments, **options)  # type: ignore[call-overload]  # passed through
         connection.execute("PRAGMA max_page_count = 12")
-        return connection  # type: ignore[no-any-return]
+        return connection  # type: ignore[no-any-return]  # likewise
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("omi_async.importing.journal_file.sqlite3.connect", small)

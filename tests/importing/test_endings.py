@@ -78,8 +78,8 @@ async def test_what_does_not_land_in_time_is_unknown_and_leaves_nothing_behind()
         }
         assert_complete(report, outcomes)
         assert_no_task_left(tasks)
-        connector = session._client.connector  # type: ignore[union-attr]
-        assert not connector._acquired  # type: ignore[union-attr]
+        connector = session._client.connector  # type: ignore[union-attr]  # it is open
+        assert not connector._acquired  # type: ignore[union-attr]  # it is open
 
 
 @pytest.mark.virtual_clock

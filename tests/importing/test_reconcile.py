@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, _json
+from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, Session, _json
 from omi_async.importing import reconcile
-from omi_async.local import FOREVER, Fault, LocalServer
+from omi_async.local import FOREVER, Chaos, Fault, LocalServer
 from tests.clock import elapsed, run
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
 
@@ -413,8 +413,6 @@ async def test_what_was_proved_absent_is_not_sent_at_the_stop() -> None:
 @settings(deadline=None, max_examples=25)
 @given(st.integers(0, 2**32), st.sampled_from([0.2, 0.5]))
 def test_chaos_loses_and_doubles_nothing(seed, rate) -> None:
-    from omi_async.local import Chaos  # noqa: PLC0415
-
     async def scenario() -> None:
         async with serving(text_identity=False, chaos=Chaos(seed, rate=rate)) as (server, session):
             outcomes: list[FactOutcome] = []
@@ -438,8 +436,6 @@ def test_chaos_loses_and_doubles_nothing(seed, rate) -> None:
 
 
 async def test_a_real_clock_does_as_well(server: LocalServer) -> None:
-    from omi_async import Session  # noqa: PLC0415
-
     server.faults.add(Fault.reset(stored=True), on="batch")
     async with Session(server.api_key, base_url=server.url) as session:
         report = await session.memories.import_facts(facts(30))

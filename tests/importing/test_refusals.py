@@ -166,7 +166,7 @@ async def test_what_is_too_much_at_once_is_not_rejected_for_it(server: LocalServ
     def too_much(_: str) -> bool:
         return False
 
-    class Large(type(Fault.poison("x"))):  # type: ignore[misc]
+    class Large(type(Fault.poison("x"))):  # type: ignore[misc]  # the class has no name to import
         def concerns(self, contents: Any) -> bool:
             return sum(map(len, contents)) > 1300
 

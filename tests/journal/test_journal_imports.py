@@ -52,7 +52,7 @@ class Hook(Fault):
     ) -> None:
         self.function = function
         self.stored = stored
-        self.operations = operations  # type: ignore[misc]
+        self.operations = operations  # type: ignore[misc]  # a class attribute elsewhere, an instance's here
 
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
         if not self.stored:
@@ -616,7 +616,7 @@ async def test_an_import_that_is_cancelled_while_it_opens_lets_go_of_the_journal
 ) -> None:
     journal = Slow(path)
     task = asyncio.create_task(run_import(server, ["a fact"], journal))
-    while not journal.opening.is_set():  # noqa: ASYNC110
+    while not journal.opening.is_set():  # noqa: ASYNC110 - a thread sets it
         await asyncio.sleep(0)
     for _ in range(times):
         task.cancel()
@@ -636,7 +636,7 @@ async def test_an_import_that_is_cancelled_while_it_fails_to_open_is_just_cancel
     foreign(path)
     journal = Slow(path)
     task = asyncio.create_task(run_import(server, ["a fact"], journal))
-    while not journal.opening.is_set():  # noqa: ASYNC110
+    while not journal.opening.is_set():  # noqa: ASYNC110 - a thread sets it
         await asyncio.sleep(0)
     task.cancel()
     await asyncio.sleep(0)

@@ -231,7 +231,7 @@ class Damaged(io.RawIOBase):
     ],
 )
 async def test_a_file_that_breaks_while_it_is_read(then, words):
-    facts = open_facts(Damaged(then), format="jsonl")  # type: ignore[arg-type]
+    facts = open_facts(Damaged(then), format="jsonl")  # type: ignore[arg-type]  # half a file on purpose
     assert [(await anext(facts)).origin] == ["input:1"]
     with pytest.raises(SourceError, match=r"^input:2: ") as caught:
         await anext(facts)
@@ -349,7 +349,7 @@ async def test_a_read_that_nothing_can_interrupt_is_left_behind(monkeypatch):
             return b""
 
     monkeypatch.setattr(_bridge, "PATIENCE", 0.01)
-    facts = open_facts(Stuck())  # type: ignore[arg-type]
+    facts = open_facts(Stuck())  # type: ignore[arg-type]  # half a file on purpose
     waiting = asyncio.create_task(anext(facts))
     await asyncio.sleep(0)
     await facts.aclose()

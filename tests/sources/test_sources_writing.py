@@ -62,4 +62,4 @@ def test_a_memory_keeps_its_id_and_its_dates():
 
 def test_only_known_formats_are_written():
     with pytest.raises(ValueError, match="can write jsonl, csv, markdown, not 'xml'"):
-        writer_for("xml")  # type: ignore[arg-type]
+        writer_for("xml")  # type: ignore[arg-type]  # wrong on purpose
