@@ -69,6 +69,7 @@ def _list(
     if categories:
         query["categories"] = categories if isinstance(categories, str) else ",".join(categories)
     return Request(
+        kind="list",
         operation="list memories",
         method="GET",
         path=f"{MEMORIES}?{urlencode(query)}",
@@ -84,6 +85,7 @@ def create_memory(fact: Fact) -> Request[Memory]:
 
 def _create(fact: Fact, decode: Callable[[Response], T]) -> Request[T]:
     return Request(
+        kind="create",
         operation="create a memory",
         method="POST",
         path=MEMORIES,
@@ -113,6 +115,7 @@ def _batch(facts: Sequence[Fact], decode: Callable[[Response], T]) -> Request[T]
             f"a batch holds at most {BATCH_SIZE} facts, not {len(facts)}; import_facts() takes any number"
         )
     return Request(
+        kind="batch",
         operation=f"create a batch of {len(facts)}",
         method="POST",
         path=f"{MEMORIES}/batch",
@@ -127,6 +130,7 @@ def update_memory(memory_id: str, changes: Mapping[str, Any]) -> Request[Memory]
     if not changes:
         raise ValueError("nothing to update: give content, visibility, category or tags")
     return Request(
+        kind="update",
         operation="update a memory",
         method="PATCH",
         path=f"{MEMORIES}/{_segment(memory_id)}",
@@ -138,6 +142,7 @@ def update_memory(memory_id: str, changes: Mapping[str, Any]) -> Request[Memory]
 def delete_memory(memory_id: str) -> Request[None]:
     """Build DELETE memories/{id}. Raises ValueError for an unusable id."""
     return Request(
+        kind="delete",
         operation="delete a memory",
         method="DELETE",
         path=f"{MEMORIES}/{_segment(memory_id)}",

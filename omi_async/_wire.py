@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
 
-__all__ = ["Identity", "Listed", "Page", "Request", "Response", "Sender"]
+__all__ = ["Identity", "Kind", "Listed", "Page", "Request", "Response", "Sender"]
 
 T = TypeVar("T")
+
+Kind = Literal["list", "create", "batch", "update", "delete"]
+"""The kinds of calls; the service's quotas are kept by them."""
 
 
 @attrs.frozen
@@ -41,6 +44,7 @@ class Request(Generic[T]):
     """One call, ready to be sent.
 
     Attributes:
+        kind: whose quotas it spends.
         operation: what it does, in words for a person ("create a memory").
         path: below the base URL, percent-encoded, with its query.
         decode: makes a T of the answer to a success; raises `ResponseFormatError`.
@@ -49,6 +53,7 @@ class Request(Generic[T]):
         attempts: calls in all, or None for what the Session's `Retry` says.
     """
 
+    kind: Kind
     operation: str
     method: str
     path: str
