@@ -1,27 +1,53 @@
-"""``python -m benchmarks MEASURE``: measure, and print the table."""
+"""``python -m benchmarks MEASURE``: measure, and print the table; ``all``: every target with its verdict."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from benchmarks import latency, memory, sources, startup, throughput
-from benchmarks.running import Measure, positive
+from benchmarks import counts, journal, latency, listing, loop, memory, quotas, sources, startup, throughput
+from benchmarks.running import Goal, Measure, positive, verdicts
 
 MEASURES: dict[str, Measure] = {
     "throughput": throughput,
     "latency": latency,
     "memory": memory,
+    "journal": journal,
     "startup": startup,
+    "listing": listing,
     "sources": sources,
+    "loop": loop,
+    "counts": counts,
+    "quotas": quotas,
 }
 
 
 def main() -> None:
     """Read the command line, measure, print."""
     options = _parser().parse_args()
+    if options.measure == "all":
+        _run_all(options)
+        return
     report = MEASURES[options.measure].run(options)
     print(report.json(options) if options.json else report.markdown())
+
+
+def _run_all(options: argparse.Namespace) -> None:
+    """Run the measures one after the other; print the table of each, and all targets at the end."""
+    goals: list[Goal] = []
+    for name, measure in MEASURES.items():
+        if name in (options.only or MEASURES):
+            report = measure.run(_options_of(name, options))
+            print(f"## {name}", report._replace(goals=()).markdown(), "", sep="\n\n", flush=True)
+            goals.extend(report.goals)
+    print("## targets", verdicts(goals), sep="\n\n")
+
+
+def _options_of(name: str, options: argparse.Namespace) -> argparse.Namespace:
+    quick: Sequence[str] = (*MEASURES[name].QUICK, "--rounds", "1") if options.quick else ()
+    rounds = ("--rounds", str(options.rounds)) if options.rounds else ()
+    return _parser().parse_args([name, *quick, *rounds])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--json", action="store_true", help="print every sample as JSON instead")
         measure.add_options(command)
+    everything = measures.add_parser("all", help="All of them, and every target with its verdict.")
+    everything.add_argument("--rounds", type=positive, help="times that each is measured (its own default)")
+    everything.add_argument("--only", nargs="+", choices=MEASURES, metavar="MEASURE", help="only these")
+    everything.add_argument("--quick", action="store_true", help="see that all run; the figures mean nothing")
     return parser
 
 

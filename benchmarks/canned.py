@@ -3,6 +3,7 @@
 Every POST gets the answer to a batch of 25: about 10 KB, made once, into which only the batch's serial number
 (read from the body by a regular expression) and the time are put. It is as realistic as an answer of the
 service for whoever reads it, matches it by text, or looks at its dates; but nothing is checked or stored.
+Every GET gets a page of a list of `LISTED` such memories, by the limit and the offset of its query.
 """
 
 from __future__ import annotations
@@ -18,14 +19,18 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from benchmarks.facts import make_batch
+from benchmarks.facts import BATCH, make_batch
 
-__all__ = ["ANSWER_SIZE", "serving"]
+__all__ = ["ANSWER_SIZE", "LISTED", "serving"]
+
+LISTED = 100_000
+"""Memories in the list."""
 
 _SERIAL = "@@@@@@"
 _NOW = "@created_at@"
 _SERIAL_IN_BODY = re.compile(rb"\(note (\d{6})-")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
+_PAGE = re.compile(rb"GET \S+\?limit=(\d+)&offset=(\d+) ")
 _HEAD_END = b"\r\n\r\n"
 
 
@@ -46,22 +51,34 @@ def _memory(place: int, fact: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _make_template() -> bytes:
-    memories = [_memory(place, fact) for place, fact in enumerate(make_batch(_SERIAL))]
-    answer = {"memories": memories, "created_count": len(memories)}
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+_MEMORIES = [
+    json.dumps(_memory(place, fact), ensure_ascii=False, separators=(",", ":")).encode()
+    for place, fact in enumerate(make_batch(_SERIAL))
+]
+_TEMPLATE = b'{"memories":[%b],"created_count":%d}' % (b",".join(_MEMORIES), BATCH)
 
 
-_TEMPLATE = _make_template()
-
-
-def answer_to(body: bytes) -> bytes:
-    """Return the answer to a batch call, with its head."""
+def answer_to(body: bytes, head: bytes = b"") -> bytes:
+    """Return the answer to a call, with its head."""
+    page = _PAGE.match(head)
+    if page is not None:
+        return _whole(_page(int(page[1]), int(page[2])))
     found = _SERIAL_IN_BODY.search(body)
     if found is None:
         raise ValueError("a body without the serial number of its batch")
+    return _whole(_TEMPLATE.replace(_SERIAL.encode(), found[1]))
+
+
+def _page(limit: int, offset: int) -> bytes:
+    """Return a page of the list; the memories of a batch have its serial number in common."""
+    places = (divmod(number, BATCH) for number in range(offset, min(offset + limit, LISTED)))
+    memories = (_MEMORIES[place].replace(_SERIAL.encode(), b"%06d" % serial) for serial, place in places)
+    return b"[%b]" % b",".join(memories)
+
+
+def _whole(answer: bytes) -> bytes:
+    """Put the time into an answer, and a head before it."""
     now = datetime.now(UTC)
-    answer = _TEMPLATE.replace(_SERIAL.encode(), found[1])
     answer = answer.replace(_NOW.encode(), f"{now:%Y-%m-%dT%H:%M:%S.%fZ}".encode())
     head = (
         "HTTP/1.1 200 OK\r\n"
@@ -91,15 +108,15 @@ class _Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         due = loop.time() + self._latency
         self._received += data
-        while (body := self._take_body()) is not None:
-            answer = answer_to(body)
+        while (call := self._take_call()) is not None:
+            answer = answer_to(*call)
             if self._latency:
                 loop.call_at(due, self._transport.write, answer)
             else:
                 self._transport.write(answer)
 
-    def _take_body(self) -> bytes | None:
-        """Take the body of a whole request off what was received, or return None."""
+    def _take_call(self) -> tuple[bytes, bytes] | None:
+        """Take body and head of a whole request off what was received, or return None."""
         head_end = self._received.find(_HEAD_END)
         if head_end < 0:
             return None
@@ -108,8 +125,9 @@ class _Connection(asyncio.Protocol):
         end = start + (int(length[1]) if length else 0)
         if len(self._received) < end:
             return None
-        body, self._received = self._received[start:end], self._received[end:]
-        return body
+        head, body = self._received[:start], self._received[start:end]
+        self._received = self._received[end:]
+        return body, head
 
 
 async def _serve(latency: float) -> None:

@@ -58,6 +58,7 @@ class Contestant(NamedTuple):
         needs: modules that must be installed.
         parallel: whether it makes several calls at once.
         orjson: whether it may see orjson.
+        uvloop: whether it runs on uvloop.
     """
 
     title: str
@@ -65,6 +66,7 @@ class Contestant(NamedTuple):
     needs: tuple[str, ...]
     parallel: bool = True
     orjson: bool = True
+    uvloop: bool = False
 
     @property
     def installed(self) -> bool:
@@ -211,9 +213,18 @@ CONTESTANTS = {
     "import_facts_stdlib": Contestant(
         "**omi_async, `import_facts`**, without orjson", _import_facts, ("omi_async",), orjson=False
     ),
+    "import_facts_uvloop": Contestant(
+        "**omi_async, `import_facts`**, on uvloop",
+        _import_facts,
+        ("omi_async", "orjson", "uvloop"),
+        uvloop=True,
+    ),
     "aiohttp_bare": Contestant("aiohttp, ready bytes, answer only read", _aiohttp_bare, ("aiohttp",)),
     "aiohttp": Contestant("aiohttp by hand, dicts", _aiohttp_by_hand, ("aiohttp",)),
     "aiohttp_orjson": Contestant("aiohttp by hand, dicts, orjson", _aiohttp_orjson, ("aiohttp", "orjson")),
+    "aiohttp_uvloop": Contestant(
+        "aiohttp by hand, dicts, on uvloop", _aiohttp_by_hand, ("aiohttp", "uvloop"), uvloop=True
+    ),
     "httpx": Contestant("httpx.AsyncClient by hand", _httpx, ("httpx",)),
     "requests_session": Contestant("requests.Session", _requests_session, ("requests",), parallel=False),
     "requests_post": Contestant(
@@ -228,7 +239,8 @@ def measure(key: str, url: str, facts: int, concurrency: int, *, uvloop: bool = 
     contestant = CONTESTANTS[key]
     if not contestant.orjson:
         sys.modules["orjson"] = None  # type: ignore[assignment]  # what makes an import fail
-    factory = importlib.import_module("uvloop").new_event_loop if uvloop else None
+    faster = uvloop or contestant.uvloop
+    factory = importlib.import_module("uvloop").new_event_loop if faster else None
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_measure(contestant, Target(url, concurrency), facts))
 

@@ -13,8 +13,11 @@ from benchmarks.canned import serving
 from benchmarks.contestants import CONTESTANTS, measure
 from benchmarks.facts import BATCH, whole_batches
 from benchmarks.running import (
+    Goal,
     Report,
     Samples,
+    Spread,
+    at_least,
     fresh,
     interleaved,
     machine,
@@ -24,12 +27,16 @@ from benchmarks.running import (
     spread,
 )
 
-__all__ = ["ROUNDS", "add_options", "run"]
+__all__ = ["QUICK", "ROUNDS", "add_options", "run"]
 
 ROUNDS = 3
+QUICK: tuple[str, ...] = ("--facts", "50", "--concurrency", "2", "--latency", "5")
 KEYS = ("import_facts", "import_facts_stdlib", "aiohttp_bare", "aiohttp", "requests_post")
+OURS = "import_facts"
 LOOP = "requests_post"
 BARE = "aiohttp_bare"
+AIMED_AT = (50.0, 16)
+"""Milliseconds and calls at once, of which the targets speak."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -67,7 +74,25 @@ def run(options: argparse.Namespace) -> Report:
         rows=[_row(key, samples, options) for key in keys],
         notes=[about, *(f"Not installed here: {title}." for title in missing)],
         samples=samples,
+        goals=_goals(samples, options) if (options.latency, options.concurrency) == AIMED_AT else [],
     )
+
+
+def _goals(samples: Samples, options: argparse.Namespace) -> list[Goal]:
+    share = _share_of_ideal(OURS, samples, options)
+    of_bare = ratios(samples, OURS, BARE, "batches_per_second")
+    goals = [
+        Goal(
+            f"batches a second at {options.latency:g} ms and {options.concurrency} at once",
+            "at least 95 % of the ideal, or 98 % of the bare aiohttp loop",
+            f"{share.median:.1%}, {of_bare.median:.1%}",
+            share.median >= 0.95 or of_bare.median >= 0.98,
+        )
+    ]
+    if LOOP in samples:
+        times_loop = ratios(samples, OURS, LOOP, "batches_per_second")
+        goals.append(at_least("the same, times the documentation's loop", times_loop, 15, "{:.1f}"))
+    return goals
 
 
 def _calls_at_once(key: str, options: argparse.Namespace) -> int:
@@ -81,10 +106,15 @@ def _share(key: str, options: argparse.Namespace) -> int:
     return max(share // BATCH, 1) * BATCH
 
 
+def _share_of_ideal(key: str, samples: Samples, options: argparse.Namespace) -> Spread:
+    rate = spread(sample["batches_per_second"] for sample in samples[key])
+    return rate.times(options.latency / 1000 / _calls_at_once(key, options))
+
+
 def _row(key: str, samples: Samples, options: argparse.Namespace) -> list[str]:
     at_once = _calls_at_once(key, options)
     rate = spread(sample["batches_per_second"] for sample in samples[key])
-    share = spread(sample["batches_per_second"] * options.latency / 1000 / at_once for sample in samples[key])
+    share = _share_of_ideal(key, samples, options)
     of_bare = ratios(samples, key, BARE, "batches_per_second")
     times_loop = f"{ratios(samples, key, LOOP, 'batches_per_second').median:.1f}" if LOOP in samples else "-"
     return [

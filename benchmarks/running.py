@@ -13,18 +13,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, Protocol, Self, TypeVar
 
 __all__ = [
+    "Goal",
     "Measure",
     "Meter",
     "Report",
     "Sample",
     "Samples",
     "Spread",
+    "at_least",
+    "at_most",
     "clean_environment",
     "fresh",
     "interleaved",
@@ -33,6 +36,8 @@ __all__ = [
     "positive",
     "ratios",
     "spread",
+    "table",
+    "verdicts",
 ]
 
 P = ParamSpec("P")
@@ -49,6 +54,8 @@ class Measure(Protocol):
     """What a module with a measurement offers; its docstring is the help."""
 
     ROUNDS: int
+    QUICK: tuple[str, ...]
+    """Arguments to see quickly that it runs; its figures then mean nothing."""
 
     def add_options(self, parser: argparse.ArgumentParser, /) -> None:
         """Add the options that only this measurement has."""
@@ -132,6 +139,10 @@ class Spread(NamedTuple):
             return format(self.median, spec)
         return f"{self.median:{spec}} ({self.low:{spec}} to {self.high:{spec}})"
 
+    def times(self, factor: float) -> Spread:
+        """Return it in another unit."""
+        return Spread(self.median * factor, self.low * factor, self.high * factor)
+
 
 def medians_of(rounds: int) -> str:
     """Say how the figures of a table came about."""
@@ -181,32 +192,68 @@ def _version(package: str) -> str | None:
         return None
 
 
+class Goal(NamedTuple):
+    """What is aimed at, and what came out."""
+
+    what: str
+    wanted: str
+    measured: str
+    met: bool
+
+    @property
+    def row(self) -> list[str]:
+        """Return it as a row of a table."""
+        return [self.what, self.wanted, self.measured, "met" if self.met else "MISSED"]
+
+
+def at_most(what: str, measured: Spread, limit: float, form: str = "{:.2f}") -> Goal:
+    """Judge the median of what should be small."""
+    return Goal(what, f"at most {form.format(limit)}", form.format(measured), measured.median <= limit)
+
+
+def at_least(what: str, measured: Spread, limit: float, form: str = "{:.2f}") -> Goal:
+    """Judge the median of what should be large."""
+    return Goal(what, f"at least {form.format(limit)}", form.format(measured), measured.median >= limit)
+
+
 class Report(NamedTuple):
-    """A table with what must be known to read it, and the samples behind it."""
+    """A table with what must be known to read it, the verdicts, and the samples behind it."""
 
     title: str
     columns: list[str]
     rows: list[list[str]]
     notes: list[str]
     samples: Samples
+    goals: Sequence[Goal] = ()
 
     def markdown(self) -> str:
-        """Return it to be quoted: the title, the table, the notes."""
-        table = [self.columns, *self.rows]
-        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-        rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
-        lines = [_line(row, widths) for row in (self.columns, rule, *self.rows)]
-        return "\n".join([self.title, "", *lines, "", *self.notes])
+        """Return it to be quoted: the title, the table, the verdicts, the notes."""
+        goals = [verdicts(self.goals), ""] if self.goals else []
+        return "\n".join([self.title, "", table(self.columns, self.rows), "", *goals, *self.notes])
 
     def json(self, options: argparse.Namespace) -> str:
         """Return it for a machine, with every sample."""
         document: dict[str, Any] = {
             "measure": options.measure,
+            "title": self.title,
             "options": {name: value for name, value in vars(options).items() if name != "measure"},
             "notes": self.notes,
+            "targets": [goal._asdict() for goal in self.goals],
             "samples": self.samples,
         }
         return json.dumps(document, indent=2)
+
+
+def verdicts(goals: Iterable[Goal]) -> str:
+    """Return the table of targets."""
+    return table(["target", "wanted", "measured", "verdict"], [goal.row for goal in goals])
+
+
+def table(columns: list[str], rows: list[list[str]]) -> str:
+    """Return a Markdown table, aligned."""
+    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+    rule = ["-" * widths[0], *(f"{'-' * (width - 1)}:" for width in widths[1:])]
+    return "\n".join(_line(row, widths) for row in (columns, rule, *rows))
 
 
 def _line(cells: list[str], widths: list[int]) -> str:

@@ -14,8 +14,11 @@ from benchmarks.canned import ANSWER_SIZE, serving
 from benchmarks.contestants import CONTESTANTS, measure
 from benchmarks.facts import BATCH, whole_batches
 from benchmarks.running import (
+    Goal,
     Report,
     Samples,
+    at_least,
+    at_most,
     fresh,
     interleaved,
     machine,
@@ -25,9 +28,10 @@ from benchmarks.running import (
     spread,
 )
 
-__all__ = ["ROUNDS", "add_options", "run"]
+__all__ = ["QUICK", "ROUNDS", "add_options", "run"]
 
 ROUNDS = 5
+QUICK: tuple[str, ...] = ("--facts", "50", "--concurrency", "2")
 BASE = "aiohttp"
 PACKAGES = ("omi-async", "aiohttp", "orjson", "httpx", "requests", "omi-cli", "uvloop")
 
@@ -63,7 +67,23 @@ def run(options: argparse.Namespace) -> Report:
         rows=[_row(key, samples, options.concurrency) for key in keys],
         notes=[about, *(f"Not installed here: {title}." for title in missing)],
         samples=samples,
+        goals=[] if options.latency or options.uvloop else _goals(samples),
     )
+
+
+def _goals(samples: Samples) -> list[Goal]:
+    ours, without = "import_facts", "import_facts_stdlib"
+    wanted = (
+        (at_most, "CPU of `import_facts`, times aiohttp by hand", ours, BASE, 1.25),
+        (at_most, "the same without orjson", without, BASE, 1.6),
+        (at_least, "CPU of httpx, times `import_facts`", "httpx", ours, 4.0),
+        (at_least, "CPU of requests per call, times `import_facts`", "requests_post", ours, 3.3),
+    )
+    return [
+        judge(what, ratios(samples, key, base, "cpu_per_batch"), limit)
+        for judge, what, key, base, limit in wanted
+        if {key, base} <= samples.keys()
+    ]
 
 
 def _title(options: argparse.Namespace) -> str:

@@ -4,41 +4,46 @@
         report = await session.memories.import_facts(["User is vegetarian", "User lives in Oslo"])
 
 `Session` holds the connections, `session.memories` the calls, `import_facts` accounts for every fact.
+
+The names are loaded together when one of them is asked for (PEP 562): ``omi-async --help`` asks for none.
 """
 
 from __future__ import annotations
 
-import inspect
+from typing import TYPE_CHECKING
 
-from omi_async import errors as _errors
-from omi_async.config import Retry
-from omi_async.errors import (
-    APIError,
-    AuthenticationError,
-    ConfigurationError,
-    ConflictError,
-    ConnectError,
-    ImportFailedError,
-    ImportStoppedError,
-    InvalidFactError,
-    InvalidRequestError,
-    JournalError,
-    NotFoundError,
-    OmiError,
-    PaymentRequiredError,
-    PermissionDeniedError,
-    RateLimitError,
-    ResponseFormatError,
-    ResponseLostError,
-    ServerError,
-    TransportError,
-)
-from omi_async.importing.importer import Importer
-from omi_async.importing.journal import Journal
-from omi_async.importing.outcomes import FactOutcome, ImportReport
-from omi_async.models import Fact, Memory
-from omi_async.resources.memories import Memories
-from omi_async.session import Session
+if TYPE_CHECKING:
+    from omi_async._quota_windows import QuotaPolicy
+    from omi_async._wire import QuotaState
+    from omi_async.config import Retry
+    from omi_async.errors import (
+        APIError,
+        AuthenticationError,
+        ConfigurationError,
+        ConflictError,
+        ConnectError,
+        ImportFailedError,
+        ImportStoppedError,
+        InvalidFactError,
+        InvalidRequestError,
+        JournalError,
+        NotFoundError,
+        OmiError,
+        PaymentRequiredError,
+        PermissionDeniedError,
+        RateLimitError,
+        ResponseFormatError,
+        ResponseLostError,
+        ServerError,
+        TransportError,
+    )
+    from omi_async.importing.forecast import Forecast
+    from omi_async.importing.importer import Importer
+    from omi_async.importing.journal import Journal
+    from omi_async.importing.outcomes import FactOutcome, ImportReport
+    from omi_async.models import Fact, Memory
+    from omi_async.resources.memories import Memories
+    from omi_async.session import Session
 
 __version__ = "0.1.0"
 
@@ -50,6 +55,7 @@ __all__ = [
     "ConnectError",
     "Fact",
     "FactOutcome",
+    "Forecast",
     "ImportFailedError",
     "ImportReport",
     "ImportStoppedError",
@@ -64,6 +70,8 @@ __all__ = [
     "OmiError",
     "PaymentRequiredError",
     "PermissionDeniedError",
+    "QuotaPolicy",
+    "QuotaState",
     "RateLimitError",
     "ResponseFormatError",
     "ResponseLostError",
@@ -74,14 +82,52 @@ __all__ = [
     "__version__",
 ]
 
-# Errors carry these two, and cannot import them; their annotations are to be resolvable all the same.
-vars(_errors).update(ImportReport=ImportReport, Memory=Memory)
+_MODULES = (
+    "_quota_windows",
+    "_wire",
+    "config",
+    "errors",
+    "models",
+    "importing.forecast",
+    "importing.importer",
+    "importing.journal",
+    "importing.outcomes",
+    "resources.memories",
+    "session",
+)
+"""Where the names live."""
 
-for _name in __all__:
-    _thing = globals()[_name]
-    if isinstance(_thing, type):
+
+def _load() -> None:
+    """Load all names, and let them be known by the module that users import them from."""
+    from importlib import import_module  # noqa: PLC0415  # only what asks for a name pays for it
+    from inspect import get_annotations  # noqa: PLC0415
+
+    modules = {name: import_module(f"{__name__}.{name}") for name in _MODULES}
+    things = {
+        name: vars(module)[name] for module in modules.values() for name in __all__ if name in vars(module)
+    }
+    # Errors carry these two, and cannot import them; their annotations are to be resolvable all the same.
+    vars(modules["errors"]).update(ImportReport=things["ImportReport"], Memory=things["Memory"])
+    for thing in things.values():
         # Tracebacks and reprs show the name that users import, not the module it happens to live in. Where
         # annotations are resolved by that name (typing.get_type_hints, cattrs), they need it done before.
-        _thing.__annotations__ = inspect.get_annotations(_thing, eval_str=True)
-        _thing.__module__ = __name__
-del _name, _thing
+        thing.__annotations__ = get_annotations(thing, eval_str=True)
+        thing.__module__ = __name__
+    globals().update(things)
+
+
+if not TYPE_CHECKING:  # to a type checker it would promise whatever name
+
+    def __getattr__(name: str) -> object:
+        if name in __all__:
+            _load()
+            return globals()[name]
+        if name in _MODULES:
+            from importlib import import_module  # noqa: PLC0415
+
+            return import_module(f"{__name__}.{name}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

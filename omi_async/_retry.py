@@ -53,11 +53,13 @@ def wait_before(retry: Retry, number: int, error: BaseException, chance: float) 
 def waits(retry: Retry, chance: Callable[[], float]) -> Generator[float, Any, None]:
     """Generate waits in seconds for `backoff`, which sends the error in and awaits what comes out.
 
+    After a 429 there is nothing to wait for here: the next attempt waits for its turn, with all who wait.
     The first value is only there to be thrown away: backoff starts its generators with a `send(None)`.
     """
     error = yield 0.0
     for number in itertools.count():
-        error = yield wait_before(retry, number, error, chance())
+        out_of_quota = isinstance(error, RateLimitError)
+        error = yield 0.0 if out_of_quota else wait_before(retry, number, error, chance())
 
 
 def parse_retry_after(

@@ -97,6 +97,9 @@ async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes
 
     A cut answer's connection is closed: what is still to come is not worth reading.
     """
+    length = answer.content_length
+    if length is not None and length <= most and "Content-Encoding" not in answer.headers:
+        return await answer.read(), False
     body = bytearray()  # not a list: a server may send a byte at a time
     async for chunk in answer.content.iter_any():
         body += chunk
@@ -128,8 +131,12 @@ class _Once:
             raise
 
 
-def only_once(client: aiohttp.ClientSession) -> Sequence[aiohttp.ClientMiddlewareType]:
-    """Return the middlewares for a call: the client's own, and a guard against silent replays."""
+def only_once(
+    client: aiohttp.ClientSession, request: Request[Any]
+) -> Sequence[aiohttp.ClientMiddlewareType] | None:
+    """Return the middlewares for a call: the client's own, and a guard where aiohttp makes silent replays."""
+    if not request.idempotent:
+        return None  # the client's own
     return (*getattr(client, "_middlewares", ()), _Once())
 
 

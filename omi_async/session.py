@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import os
 import random
-import re
-import sys
 import time
 import warnings
-from collections.abc import Sequence
-from ipaddress import ip_address
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -29,13 +26,29 @@ from yarl import URL
 import omi_async
 from omi_async import _json
 from omi_async._failures import in_short
+from omi_async._ledger_file import LedgerFile, fingerprint
+from omi_async._pacing import Pacer
+from omi_async._quota import Ledger, QuotaPolicy
 from omi_async._requests import Request, Response, interpret
 from omi_async._retry import waits, worth_retrying
+from omi_async._settings import (
+    Secret,
+    caller,
+    flag,
+    usable_base,
+    usable_key,
+    usable_seconds,
+    usable_share,
+    usable_timeout,
+    within_pool,
+)
 from omi_async._transport import abandon, only_once, read_bounded, translate
-from omi_async.config import BASE_URL, MAX_RESPONSE, Retry
+from omi_async._wire import QuotaState, Turn
+from omi_async.config import MAX_RESPONSE, Retry
 from omi_async.errors import (
     ConfigurationError,
     OmiError,
+    RateLimitError,
     ResponseFormatError,
     ServerError,
     TransportError,
@@ -48,19 +61,10 @@ T = TypeVar("T")
 
 log: Final = logging.getLogger("omi_async")
 
-CONNECT_TIMEOUT: Final = 10.0
+URLS_KEPT: Final = 64
 
 _own_pools: Final = set[aiohttp.ClientSession]()
 """Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first."""
-
-
-class Secret(str):
-    """A string that keeps itself out of every repr: of tracebacks' locals, of headers, of attributes."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 class Session:
@@ -83,12 +87,21 @@ class Session:
         allow_http: allow plain ``http://`` to hosts other than this machine; `OMI_ALLOW_HTTP=1` where None.
             The key then crosses the network readable by all on the way.
         trace_configs: aiohttp trace configurations for the own pool.
+        quotas: what is known beforehand of the server's quotas. Where None, the documented ones are assumed
+            of the official service, and none of any other server; an empty one assumes none at all. What the
+            server says of its quotas, by headers and refusals, is learned in any case.
+        max_wait: seconds that a call may wait for quota windows, in all; where it would have to wait longer,
+            it raises `RateLimitError` with `retry_after` at once. Imports have a `max_wait` of their own.
+        reserve: the share of each quota window, from 0 to below 1, that imports leave to other calls.
+        ledger: a file in which what is spent of this key's quotas is shared with other processes of this
+            machine, and with later ones; None keeps it in memory. It holds a fingerprint of the key only.
 
     Raises:
-        ConfigurationError: no key, a key that is no header value, an unusable base URL.
+        ConfigurationError: no key, a key that is no header value, an unusable base URL, ...
 
     Attributes:
         memories: the calls on memories.
+        pacing: who may call now; for those who build on Sessions, as the importer does.
     """
 
     def __init__(
@@ -103,6 +116,10 @@ class Session:
         client: aiohttp.ClientSession | None = None,
         allow_http: bool | None = None,
         trace_configs: Sequence[aiohttp.TraceConfig] = (),
+        quotas: Iterable[QuotaPolicy] | None = None,
+        max_wait: float = 60.0,
+        reserve: float = 0.0,
+        ledger: str | os.PathLike[str] | None = None,
     ) -> None:
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         self._base = "?"
@@ -112,23 +129,36 @@ class Session:
             raise ConfigurationError("trace_configs belong to the aiohttp session that is given as client")
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
-        key = _usable_key(api_key)
-        self._base = _usable_base(base_url, _flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
+        key = usable_key(api_key)
+        self._base = usable_base(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
             "Accept": "application/json",
             "User-Agent": f"omi_async/{omi_async.__version__} aiohttp/{aiohttp.__version__}",
         }
+        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
+        self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
-        self._timeout = _usable_timeout("timeout", timeout)
-        self._batch_timeout = _usable_timeout("batch_timeout", batch_timeout)
+        self._timeout = usable_timeout("timeout", timeout)
+        self._batch_timeout = usable_timeout("batch_timeout", batch_timeout)
         self._connections = connections
-        self._slots = asyncio.Semaphore(_within_pool(connections, client))
+        self._max_wait = usable_seconds("max_wait", max_wait)
+        self.pacing = Pacer(
+            Ledger.for_server(
+                self._base,
+                quotas,
+                reserve=usable_share("reserve", reserve),
+                retry=retry,
+                chance=random.random,
+            ),
+            within_pool(connections, client),
+            None if ledger is None else LedgerFile(ledger, fingerprint(key), self._base),
+        )
         self._borrowed = client
         self._trace_configs = list(trace_configs)
         self._loop: asyncio.AbstractEventLoop  # of the client, once there is one
-        self._made_at = _caller()
+        self._made_at = caller()
         self.memories = Memories(self)
         self._closed = False
 
@@ -138,6 +168,11 @@ class Session:
     def base_url(self) -> str:
         """The server's base URL, without a slash at its end."""
         return self._base
+
+    @property
+    def quotas(self) -> tuple[QuotaState, ...]:
+        """What is known of the server's quotas at this moment: how much is used, and when they open."""
+        return self.pacing.states()
 
     @property
     def closed(self) -> bool:
@@ -159,6 +194,7 @@ class Session:
     async def close(self) -> None:
         """Give the connections back. Closing twice is fine; calls under way fail with `ResponseLostError`."""
         self._closed = True
+        self.pacing.close(_is_closed)
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
             _own_pools.discard(client)
@@ -189,7 +225,7 @@ class Session:
     def _open(self) -> aiohttp.ClientSession:
         """Return the aiohttp session for the running loop, made at the first call."""
         if self._closed:
-            raise ConfigurationError("this Session is closed; a closed Session cannot be opened again")
+            raise _is_closed()
         loop = asyncio.get_running_loop()
         if self._client is None:
             self._client = self._borrowed or self._make_client()
@@ -209,61 +245,86 @@ class Session:
 
     # Calls
 
-    async def send(self, request: Request[T], /) -> T:
+    async def send(self, request: Request[T], /, *, turn: Turn | None = None) -> T:
         """Send a request, again where that is safe, and return what its answer means.
+
+        Args:
+            request: what to send.
+            turn: from `pacing`: leave to send it now, once. None waits for one, and tries again.
 
         Raises:
             TransportError: no usable answer.
+            RateLimitError: out of quota, for longer than `max_wait` or for all attempts.
             APIError: the server refused or failed.
             ResponseFormatError: a success that does not decode.
             ConfigurationError: the Session is closed, or belongs to another event loop.
         """
+        if turn is not None:
+            return self._interpret(request, await self._attempt(request, turn), repeated=False)
         lost = False
+        patience = self._max_wait
 
         async def attempt() -> T:
-            nonlocal lost
+            nonlocal lost, patience
+            self._open()  # says at once, and not after a turn was waited for, that it cannot
+            began, expected = self._loop.time(), self.pacing.wait(request.kind)
             try:
-                return self._interpret(request, await self._attempt(request), repeated=lost)
+                turn = await self.pacing.turn(request.kind, patience=patience)
+            finally:
+                patience -= min(expected, self._loop.time() - began)
+            try:
+                return self._interpret(request, await self._attempt(request, turn), repeated=lost)
             except (TransportError, ServerError) as error:
                 lost = lost or error.maybe_applied
                 raise
+
+        def hopeless(error: Exception) -> bool:
+            if isinstance(error, RateLimitError) and self.pacing.wait(request.kind) > patience:
+                return True
+            return self._closed or not worth_retrying(error, idempotent=request.idempotent)
 
         attempts = self._retry.attempts if request.attempts is None else request.attempts
         if attempts <= 1:
             return await attempt()
         retrying = backoff.on_exception(
-            functools.partial(waits, self._retry, random.random),
+            partial(waits, self._retry, random.random),
             OmiError,
             max_tries=attempts,
-            giveup=lambda error: self._closed or not worth_retrying(error, idempotent=request.idempotent),
-            on_backoff=functools.partial(_log_retry, request, attempts),
+            giveup=hopeless,
+            on_backoff=partial(self._log_retry, request, attempts),
             jitter=None,  # the jitter is in the generator: backoff's own would cut a Retry-After short
             logger=None,
         )
         return await retrying(attempt)()
 
-    async def _attempt(self, request: Request[Any]) -> Response:
+    async def _attempt(self, request: Request[Any], turn: Turn) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
         failure: OmiError | None = None
-        self._open()  # says at once, and not after a turn was waited for, that it cannot
-        async with self._slots:
+        started = time.monotonic()
+        try:
             client = self._open()
-            started = time.monotonic()
-            try:
-                async with client.request(
-                    request.method,
-                    URL(self._base + request.path, encoded=True),
-                    data=request.body,
-                    headers=self._headers_for(request),
-                    timeout=self._timeout_for(request),
-                    allow_redirects=False,
-                    raise_for_status=False,
-                    middlewares=only_once(client),
-                ) as answer:
-                    body, cut = await read_bounded(answer, MAX_RESPONSE)
-                    response = Response(answer.status, answer.headers, body, cut, time.time())
-            except Exception as error:  # noqa: BLE001  # translate() lets pass what is not the network's
-                failure = translate(error, request, self._base)
+            async with client.request(
+                request.method,
+                self._url_of(request.path),
+                data=request.body,
+                headers=self._headers if request.body is None else self._headers_with_body,
+                timeout=self._batch_timeout if request.slow else self._timeout,
+                allow_redirects=False,
+                raise_for_status=False,
+                middlewares=only_once(client, request),
+            ) as answer:
+                body, cut = await read_bounded(answer, MAX_RESPONSE)
+                response = Response(answer.status, answer.headers, body, cut, time.time())
+        except asyncio.CancelledError as error:
+            turn.failed(error)
+            raise
+        except Exception as error:  # noqa: BLE001  # translate() lets pass what is not the network's
+            failure = translate(error, request, self._base)
+            turn.failed(failure)
+        else:
+            turn.answered(response)
+        finally:
+            turn.give_back()  # where nothing else has become of it
         if failure is not None:
             # Raised out here, so that no frame of aiohttp's, which holds the headers, hangs on to it.
             log.debug("%s %s: %s", request.method, request.path, failure)
@@ -271,23 +332,11 @@ class Session:
                 raise failure
             finally:
                 del failure  # else it would keep its own traceback alive
-        log.debug(
-            "%s %s: %d in %.3f s, %d bytes",
-            request.method,
-            request.path,
-            response.status,
-            time.monotonic() - started,
-            len(body),
-        )
+        if log.isEnabledFor(logging.DEBUG):
+            took = time.monotonic() - started
+            words = "%s %s: %d in %.3f s, %d bytes"
+            log.debug(words, request.method, request.path, response.status, took, len(body))
         return response
-
-    def _headers_for(self, request: Request[Any]) -> dict[str, str]:
-        if request.body is None:
-            return self._headers
-        return {**self._headers, "Content-Type": "application/json"}
-
-    def _timeout_for(self, request: Request[Any]) -> aiohttp.ClientTimeout:
-        return self._batch_timeout if request.slow else self._timeout
 
     def _interpret(self, request: Request[T], response: Response, *, repeated: bool) -> T:
         """Interpret an answer so that neither its error nor the frames of that hold the key."""
@@ -310,86 +359,21 @@ class Session:
             body = body.replace(spelling, b"***")
         return Response(response.status, headers, body, response.cut, response.received)
 
-
-def _log_retry(request: Request[Any], attempts: int, details: Any) -> None:
-    log.warning(
-        "%s %s: try %d of %d failed (%s); the next in %.2f s",
-        request.method,
-        request.path,
-        details["tries"],
-        attempts,
-        in_short(details["exception"]),
-        details["wait"],
-    )
-
-
-def _flag(name: str) -> bool:
-    return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
-
-
-def _caller() -> str:
-    """Name the place outside this module that makes the Session."""
-    frame = sys._getframe(1)  # noqa: SLF001  # as the warnings module itself does
-    while frame.f_globals.get("__name__") == __name__ and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-def _usable_key(given: Secret | None) -> Secret:
-    key = Secret((os.environ.get("OMI_API_KEY", "") if given is None else given).strip())
-    if not key:
-        raise ConfigurationError("no API key: set OMI_API_KEY, or give Session(api_key=...)")
-    if not (key.isascii() and key.isprintable() and " " not in key):
-        raise ConfigurationError("the API key holds a character that no key has; was it pasted whole?")
-    return key
-
-
-def _usable_timeout(name: str, seconds: float) -> aiohttp.ClientTimeout:
-    if not 0 < seconds < float("inf"):
-        raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}")
-    return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
-
-
-def _within_pool(connections: int, client: aiohttp.ClientSession | None) -> int:
-    """Return how many calls may be on the wire: never more than a smaller pool of somebody else's lets."""
-    connector = None if client is None else client.connector
-    limits = () if connector is None else (connector.limit, connector.limit_per_host)
-    return min([connections, *(limit for limit in limits if limit)])
-
-
-def _usable_base(given: str | URL | None, allow_http: bool) -> str:
-    """Return the base URL without a slash at its end."""
-    text = str(given if given is not None else os.environ.get("OMI_API_BASE") or BASE_URL).strip()
-    try:
-        url = URL(text)
-        host, port = url.host, url.port
-    except ValueError:
-        host, port = None, None
-    if host is None or port is None or url.scheme not in {"http", "https"}:
-        raise ConfigurationError(f"the base URL must look like {BASE_URL}, not {_harmless(text)}")
-    if url.user is not None or url.password is not None:
-        raise ConfigurationError("the base URL must not hold a user or a password")
-    if url.query_string or url.fragment or text.endswith(("?", "#")):
-        raise ConfigurationError("the base URL must not hold a query or a fragment")
-    if url.scheme == "http" and not allow_http and not _is_loopback(host):
-        raise ConfigurationError(
-            f"the key would cross the network in clear: {host} is not this machine and the base URL is "
-            f"http://. Use https://, or allow it with allow_http=True or OMI_ALLOW_HTTP=1"
+    def _log_retry(self, request: Request[Any], attempts: int, details: Any) -> None:
+        log.warning(
+            "%s %s: try %d of %d failed (%s); the next in %.2f s",
+            request.method,
+            request.path,
+            details["tries"],
+            attempts,
+            in_short(details["exception"]),
+            max(details["wait"], self.pacing.wait(request.kind)),
         )
-    return str(url).rstrip("/")
 
 
-def _harmless(text: str) -> str:
-    """Shorten a base URL for a message, without a password, a token or the key that may be in its place."""
-    scheme, colon, rest = text.partition("://")
-    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
-    return f"{scheme}://{host[:100]}" if colon else "what was given"
+def _url(base: str, path: str) -> URL:
+    return URL(base + path, encoded=True)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
+def _is_closed() -> OmiError:
+    return ConfigurationError("this Session is closed; a closed Session cannot be opened again")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import selectors
 import sys
+import threading
+import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -35,7 +37,7 @@ class _Selector(selectors.DefaultSelector):
 
 
 class VirtualClockLoop(asyncio.SelectorEventLoop):
-    """An event loop with a virtual clock.
+    """An event loop with a virtual clock; while it runs, `time.time` in its thread goes with it.
 
     Attributes:
         now: its time in seconds; begins at 1,000.
@@ -44,6 +46,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now = 1000.0
+        self._zero = time.time() - self.now
         self.threads = 0
         selector = _Selector()
         selector.loop = self
@@ -51,6 +54,14 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self.now
+
+    def run_forever(self) -> None:
+        real, thread = time.time, threading.get_ident()
+        time.time = lambda: self._zero + self.now if threading.get_ident() == thread else real()
+        try:
+            super().run_forever()
+        finally:
+            time.time = real
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # typeshed's has TypeVars
         self.threads += 1

@@ -21,7 +21,7 @@ if os.environ.get("CI"):
 
 if importlib.util.find_spec("click") is None:
     # The wheel without extras: the command line and the benchmarks need more, and say so when they are run.
-    collect_ignore = ["cli", "test_benchmarks.py"]
+    collect_ignore = ["cli", "test_benchmarks.py", "test_benchmarks_quotas.py"]
 
 
 def pytest_asyncio_loop_factories(
@@ -36,6 +36,7 @@ def pytest_asyncio_loop_factories(
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OMI_API_KEY", "OMI_API_BASE", "OMI_ALLOW_HTTP"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("OMI_LEDGER", "")  # else the command line would write into the user's state directory
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import os
@@ -11,25 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import latency, memory, sources, startup
+from benchmarks import counts, journal, latency, listing, loop, memory, sources, startup
 from benchmarks.__main__ import MEASURES
 from benchmarks.contestants import CONTESTANTS
-from benchmarks.running import Report, Sample, interleaved, ratios, spread
+from benchmarks.running import Goal, Report, Sample, at_least, at_most, interleaved, ratios, spread
 
 ROOT = Path(__file__).parent.parent
-TINY = {
-    "throughput": ["--facts", "50", "--concurrency", "2"],
-    "latency": ["--facts", "50", "--concurrency", "2", "--latency", "5"],
-    "memory": ["--small", "50", "--large", "100"],
-    "startup": [],
-    "sources": ["--facts", "50"],
-}
 TITLES = {
     "throughput": [contestant.title for contestant in CONTESTANTS.values()],
     "latency": [CONTESTANTS[key].title for key in latency.KEYS],
     "memory": [f"`{variant}`" for variant in memory.VARIANTS],
     "startup": list(startup.COMMANDS),
     "sources": [title for _, _, title in sources.READERS.values()],
+    "listing": [title for _, title in listing.READERS.values()],
+    "journal": [*journal.VARIANTS.values()],
+    "loop": [*loop.TITLES.values()],
+    "counts": [title for _, title in counts.WAYS.values()],
 }
 
 
@@ -41,21 +39,46 @@ def benchmark(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_prints_a_table_with_every_contestant(measure):
-    printed = benchmark(measure, "--rounds", "1", *TINY[measure])
+def tables(printed: str) -> list[list[str]]:
+    """The rows of each Markdown table."""
+    found: list[list[str]] = []
+    previous = ""
+    for line in printed.splitlines():
+        if line.startswith("|"):
+            if not previous.startswith("|"):
+                found.append([])
+            found[-1].append(line)
+        previous = line
+    return found
 
-    for title in TITLES[measure]:
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_prints_a_table_with_every_contestant(measure: str):
+    printed = benchmark(measure, "--rounds", "1", *MEASURES[measure].QUICK)
+
+    for title in TITLES.get(measure, []):
         assert title in printed  # as a row, or in the note that it is not installed
-    rows = [line for line in printed.splitlines() if line.startswith("|")]
+    rows, *verdicts = tables(printed)
     assert len(rows) >= 4
-    assert len({row.count("|") for row in rows}) == 1
+    for table in (rows, *verdicts):
+        assert len({row.count("|") for row in table}) == 1
     assert "CPython" in printed or "PyPy" in printed
+
+
+def test_all_prints_the_targets_of_each():
+    printed = benchmark("all", "--quick", "--only", "startup", "counts")
+
+    *rows, targets = tables(printed)
+    assert len(rows) == 2
+    assert "## startup" in printed
+    assert "## counts" in printed
+    assert [target for target in targets if "omi-async --help" in target and "250 ms" in target]
 
 
 def test_prints_every_sample_as_json():
     only = ["--only", "aiohttp", "import_facts_stdlib"]
-    document = json.loads(benchmark("throughput", "--rounds", "2", "--json", *only, *TINY["throughput"]))
+    quick = MEASURES["throughput"].QUICK
+    document = json.loads(benchmark("throughput", "--rounds", "2", "--json", *only, *quick))
 
     assert document["measure"] == "throughput"
     assert document["options"]["facts"] == 50
@@ -64,6 +87,25 @@ def test_prints_every_sample_as_json():
         assert [set(sample) for sample in rounds] == [
             {"facts_per_second", "batches_per_second", "cpu_per_batch"}
         ] * 2
+    [target] = document["targets"]
+    assert target["wanted"] == "at most 1.60"
+
+
+def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
+    pytest.importorskip("matplotlib")
+    samples = {key: [{"cpu_per_batch": 1e-3 + 1e-5 * len(key)}] for key in CONTESTANTS}
+    document = tmp_path / "throughput.json"
+    document.write_text(json.dumps({"samples": samples}))
+    drawings = []
+    for name in ("one.svg", "two.svg"):
+        command = [sys.executable, "-m", "benchmarks.plot", str(document), str(tmp_path / name)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        drawings.append((tmp_path / name).read_text())
+
+    assert drawings[0] == drawings[1]
+    assert "<dc:date>" not in drawings[0]
+    assert len(drawings[0]) < 60_000
+    assert "omi_async, import_facts, without orjson" in drawings[0]
 
 
 def test_help_says_what_each_measures():
@@ -109,6 +151,31 @@ def test_ratios_are_taken_within_a_round():
     assert ratios(samples, "slow", "fast", "cpu") == (3.0, 2.0, 4.0)
     assert f"{spread([2.0, 1.0, 9.0]):.1f}" == "2.0 (1.0 to 9.0)"
     assert f"{spread([2.0]):.1f}" == "2.0"
+
+
+def test_a_target_is_judged_by_its_median():
+    measured = spread([1.0, 1.2, 9.0])
+
+    assert at_most("CPU", measured, 1.25) == Goal("CPU", "at most 1.25", "1.20 (1.00 to 9.00)", met=True)
+    assert not at_most("CPU", measured, 1.1).met
+    assert at_least("facts", measured, 1.2, "{:.1f}").row == [
+        "facts",
+        "at least 1.2",
+        "1.2 (1.0 to 9.0)",
+        "met",
+    ]
+    assert at_least("facts", measured, 2).row[-1] == "MISSED"
+
+
+def test_a_size_is_read_in_units():
+    assert [loop.size_in_bytes(text) for text in ("1GB", "0.5 MB", "20kB", "7")] == [
+        10**9,
+        500_000,
+        20_000,
+        7,
+    ]
+    with pytest.raises(argparse.ArgumentTypeError, match="100MB"):
+        loop.size_in_bytes("big")
 
 
 def test_a_table_is_aligned_markdown():

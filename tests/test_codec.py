@@ -6,10 +6,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from cattrs import BaseValidationError
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from omi_async import Fact, Memory, ResponseFormatError, _json
+from omi_async import Fact, Memory, ResponseFormatError, _codec, _json
 from omi_async._codec import fact_payload, memories_from, memory_from, memory_payload
 
 GOOD: dict[str, Any] = {
@@ -52,6 +53,22 @@ def test_the_documented_memory_is_read():
         user_review=None,
         edited=False,
     )
+
+
+odd: st.SearchStrategy[Any] = (
+    st.none() | st.booleans() | st.integers() | st.sampled_from(["", "x", "2024-12-06", []]) | st.just([1])
+)
+
+
+@given(st.fixed_dictionaries({}, optional={name: st.just(value) | odd for name, value in GOOD.items()}))
+def test_both_converters_read_the_same_and_refuse_the_same(value: dict[str, Any]):
+    try:
+        expected = _codec._detailed.structure(value, Memory)
+    except BaseValidationError:
+        with pytest.raises((KeyError, TypeError, ValueError)):
+            _codec._terse.structure(value, Memory)
+    else:
+        assert _codec._terse.structure(value, Memory) == expected
 
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from omi_async import _json
 
 LOADS = [_json._orjson_loads, _json._std_loads]
+LOADS_STRINGS = [_json._orjson_loads_strings, _json._std_loads_strings]
 DUMPS = [_json._orjson_dumps, _json._std_dumps]
 both_loads = pytest.mark.parametrize(
     "loads", [pytest.param(LOADS[0], marks=pytest.mark.extras), LOADS[1]], ids=["orjson", "standard"]
@@ -143,6 +144,49 @@ def test_both_read_the_same_of_what_anybody_writes(value: Any):
     assert result(LOADS[0], text) == result(LOADS[1], text)
 
 
+def without_numbers(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: without_numbers(item) for key, item in value.items()}
+        case list():
+            return [without_numbers(item) for item in value]
+        case int() | float() if not isinstance(value, bool):
+            return 0
+        case _:
+            return value
+
+
+def read_without_numbers(loads: Callable[[Any], Any], text: str) -> Any:
+    return result(lambda given: without_numbers(loads(given)), text)
+
+
+@pytest.mark.extras
+@given(values)
+@example(["\ud83d", "\ud83d\ude00", "\\ud800", "\\"])
+@example({"\udfff": {"\ud800": 1}})
+@example([2**64, -(2**63) - 1, 1e19])
+@example([math.nan])
+@example([-math.inf])
+def test_what_is_read_for_its_strings_is_refused_for_its_strings_alone(value: Any):
+    for text in (json.dumps(value, skipkeys=True), json.dumps(value, skipkeys=True, ensure_ascii=False)):
+        found = [read_without_numbers(loads, text) for loads in LOADS_STRINGS]
+        assert found[0] == found[1]
+        strict = read_without_numbers(_json.loads, text)
+        if strict is not REFUSED:
+            assert found[0] == strict
+
+
+@pytest.mark.parametrize(
+    "text", ['{"id": "\\ud800"}', '[{"\\uDFFF": 1}]', '{"a": "\\udead", "a": 1}', "[NaN]", '"\ud800"']
+)
+@pytest.mark.parametrize(
+    "loads", [pytest.param(LOADS_STRINGS[0], marks=pytest.mark.extras), LOADS_STRINGS[1]]
+)
+def test_no_half_surrogate_pair_is_read(loads: Callable[[Any], Any], text: str):
+    with pytest.raises(_json.JSONError):
+        loads(text)
+
+
 @both_loads
 @pytest.mark.parametrize(
     ("text", "words"),
@@ -218,6 +262,15 @@ def test_something_that_holds_itself_is_refused(dumps: Callable[[Any], bytes]):
     endless.append(endless)
     with pytest.raises(_json.JSONError, match="200 levels"):
         dumps(endless)
+
+
+sound = st.text(st.characters(exclude_categories=["Cs"]))
+
+
+@given(st.dictionaries(sound, sound | st.none() | st.tuples(sound), max_size=4))
+def test_what_was_checked_before_is_written_the_same(value: Any):
+    written = _json.dumps_checked(value)
+    assert written == _json._std_dumps_checked(value) == _json.dumps(value)
 
 
 @both_dumps

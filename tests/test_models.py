@@ -196,6 +196,47 @@ def test_only_the_text_of_a_fact_is_positional():
         Fact("a", "work")  # type: ignore[call-arg]  # wrong on purpose
 
 
+@given(st.text(max_size=8) | st.text(st.sampled_from("a_1é ,\u2028\u200b\u00ad\ud800"), max_size=4))
+def test_a_category_is_one_printable_word(text: str):
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        word = False
+    else:
+        word = bool(text) and text.isprintable() and not {",", " "} & set(text)
+    try:
+        assert Fact("a", category=text).category == text
+    except InvalidFactError:
+        assert not word
+    else:
+        assert word
+
+
+def test_a_changed_copy_is_checked_too():
+    fact = Fact("a", category="work", tags=["x"], origin="f:1")
+    assert attrs.evolve(fact, content=" b ") == Fact("b", category="work", tags=["x"])
+    assert attrs.evolve(fact, content="b").origin == "f:1"
+    with pytest.raises(InvalidFactError):
+        attrs.evolve(fact, tags="abc")
+
+
+def test_a_kind_of_fact_is_checked_as_a_fact_is():
+    @attrs.frozen(kw_only=True)
+    class Dated(Fact):
+        year: int
+
+    assert Dated(content=" a ", tags=["x"], year=1).content == "a"
+    assert Dated(content="a", tags=["x"], year=1).tags == ("x",)
+    with pytest.raises(InvalidFactError):
+        Dated(content=" ", year=1)
+
+
+def test_a_fact_matches_by_its_text():
+    match Fact("a", category="work"):
+        case Fact(text):
+            assert text == "a"
+
+
 # fact_from
 
 
@@ -230,7 +271,7 @@ class Hostile(Mapping[str, Any]):
     def get(self, key: str, default: Any = None) -> Any:
         if self.method == "get":
             raise ZeroDivisionError
-        return "a"
+        return self[key]
 
     def __iter__(self) -> Iterator[str]:
         raise ZeroDivisionError

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import inspect
+import pickle
+import subprocess
 import sys
 import traceback
 import types
@@ -10,6 +14,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -34,10 +39,55 @@ def test_the_list_is_complete():
     public = {
         name
         for name, thing in vars(omi_async).items()
-        if not name.startswith("_") and not isinstance(thing, types.ModuleType) and name != "annotations"
+        if not name.startswith("_")
+        and not isinstance(thing, types.ModuleType)
+        and name not in {"annotations", "TYPE_CHECKING"}
     }
     assert public | {"__version__"} == set(omi_async.__all__)
     assert set(errors.__all__) <= set(omi_async.__all__)
+
+
+def test_what_type_checkers_see_is_what_is_there():
+    tree = ast.parse(Path(omi_async.__file__).read_text())
+    seen = {
+        alias.name: importlib.import_module(node.module or "")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("omi_async.")
+        for alias in node.names
+    }
+    assert seen.keys() | {"__version__"} == set(omi_async.__all__)
+    for name, module in seen.items():
+        assert getattr(module, name) is getattr(omi_async, name)
+
+
+def run(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_names_are_loaded_when_they_are_asked_for():
+    loaded = run("import sys, omi_async; omi_async.__version__; dir(omi_async); print(*sys.modules)").split()
+    assert [name for name in loaded if name.startswith("omi_async.")] == []
+    assert not {"aiohttp", "asyncio", "attrs"} & set(loaded)
+    assert "omi_async.session" in run("import sys, omi_async; omi_async.Fact; print(*sys.modules)").split()
+
+
+def test_a_name_is_found_however_it_is_asked_for():
+    run("from omi_async import *; Session, Fact, NotFoundError, __version__")
+    run("import omi_async; assert {*omi_async.__all__} <= {*dir(omi_async)}")
+    run("import omi_async; assert omi_async.errors.NotFoundError is omi_async.NotFoundError")
+    run("import omi_async.session; assert omi_async.session.Session is omi_async.Session")
+    run("import omi_async.errors; omi_async.Fact; assert omi_async.OmiError.__module__ == 'omi_async'")
+    with pytest.raises(AttributeError, match="module 'omi_async' has no attribute 'Nothing'"):
+        omi_async.Nothing  # type: ignore[attr-defined]  # noqa: B018  # type checkers know it too
+
+
+def test_what_was_pickled_is_found_by_a_process_that_has_loaded_nothing():
+    fact = Fact("a", tags=["b"])
+    assert pickle.loads(pickle.dumps(fact)) == fact
+    run(f"import pickle; fact = pickle.loads({pickle.dumps(fact)!r}); assert fact.tags == ('b',), fact")
+    run(f"import pickle; assert pickle.loads({pickle.dumps(Session)!r}).__name__ == 'Session'")
 
 
 def test_the_fixed_names_are_there():

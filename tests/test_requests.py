@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from omi_async import Fact, InvalidRequestError, Memory, ResponseFormatError, _json, errors
-from omi_async._codec import memory_payload
+from omi_async._codec import fact_payload, memory_payload
 from omi_async._requests import (
     Identity,
     Page,
@@ -402,3 +402,35 @@ def test_only_a_refusal_of_the_request_names_items():
     assert refused_items(refusal(detail, 500)) == {}
     assert refused_items(errors.OmiError("m")) == {}
     assert isinstance(refusal(detail), InvalidRequestError)
+
+
+facts = st.builds(
+    Fact,
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=30).filter(str.strip),
+    category=st.none() | st.sampled_from(["work", "größe", "a-b"]),
+    visibility=st.sampled_from(["private", "public"]),
+    tags=st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=10), max_size=3),
+    origin=st.none() | st.just("facts.csv:17"),
+)
+
+
+@given(st.lists(facts, max_size=25))
+def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(given):
+    body = _json.dumps({"memories": [fact_payload(fact) for fact in given]})
+    assert import_batch(given).body == create_batch(given).body == body
+    for fact in given[:1]:
+        assert import_single(fact).body == create_memory(fact).body == _json.dumps(fact_payload(fact))
+
+
+@pytest.mark.parametrize(
+    "body", [b'[{"id": "\\ud800", "content": "a"}]', b'[{"weight": NaN}]', b"[", b"\xff"]
+)
+def test_an_importers_answer_is_refused_where_its_strings_are_unsound(body: bytes):
+    with pytest.raises(ResponseFormatError):
+        interpret(list_identities(limit=1000, offset=0), Response(200, {}, body))
+
+
+def test_an_importers_answer_may_hold_any_number_where_nobody_looks():
+    body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
+    page = interpret(list_identities(limit=1000, offset=0), Response(200, {}, body))
+    assert page.memories == [Identity("1", "a", None)]

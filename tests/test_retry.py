@@ -163,7 +163,7 @@ async def test_backoff_sends_each_error_in_and_waits_what_comes_out(slept: list[
     lost = ResponseLostError("m")
     failures: list[Exception] = [lost, RateLimitError("m", retry_after=30.0), lost, lost]
     assert await driven(Retry(attempts=5), lambda: next(chances), failures, 5) == "done"
-    assert slept == [0.25, 30.0, 2.0, 2.0]
+    assert slept == [0.25, 0.0, 1.5, 4.0]  # after a 429 the next attempt waits for its turn instead
 
 
 async def test_backoff_gives_up_with_the_last_error_after_the_attempts(slept: list[float]):

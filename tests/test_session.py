@@ -317,7 +317,7 @@ async def test_closing_with_calls_under_way_fails_them_and_what_waits_for_a_turn
 @pytest.mark.virtual_clock
 async def test_closing_between_two_tries_ends_the_tries(server: LocalServer):
     server.faults.add(Fault.rate_limited(retry_after=3600))
-    session = Session(server.api_key, base_url=server.url)
+    session = Session(server.api_key, base_url=server.url, max_wait=3600)
     call = asyncio.create_task(session.memories.list())
     await asyncio.sleep(1)
     await session.close()
@@ -346,8 +346,9 @@ async def test_a_session_belongs_to_the_loop_that_opened_it(server: LocalServer)
     async with Session(server.api_key, base_url=server.url, connections=1) as session:
         await session.memories.list()
         assert isinstance(in_another_loop(session.memories.list), ConfigurationError)
-        async with session._slots:  # also while all turns are taken
-            error = in_another_loop(session.memories.list)
+        turn = await session.pacing.turn("list")  # also while all turns are taken
+        error = in_another_loop(session.memories.list)
+        turn.give_back()
         assert "another event loop" in str(error)
         assert await session.memories.list() == []
 

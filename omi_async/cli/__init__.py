@@ -13,7 +13,7 @@ from typing import Final
 
 __all__ = ["main"]
 
-NEEDED: Final = ("click", "rich")
+NEEDED: Final = ("click", "platformdirs", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ import attrs
 from omi_async.cli import exits
 from omi_async.cli.failures import FailuresFile
 from omi_async.cli.inputs import Inputs
+from omi_async.cli.limits import Limits
 from omi_async.cli.options import Common
 from omi_async.cli.output import put, put_json, say
 from omi_async.cli.wishes import Wishes
@@ -42,6 +43,7 @@ class Bill:
         duplicates: those whose text came earlier.
         uncategorised: facts to be sent for which the server would have to find a category.
         shown: the first invalid ones.
+        limits: what is known of the server's quotas.
     """
 
     read: int = 0
@@ -49,6 +51,7 @@ class Bill:
     duplicates: int = 0
     uncategorised: int = 0
     shown: list[FactOutcome] = attrs.field(factory=list)
+    limits: Limits = attrs.field(factory=lambda: Limits("documented"))
 
     @property
     def to_send(self) -> int:
@@ -83,6 +86,7 @@ class Bill:
             "without_category": self.uncategorised,
             "seconds_at_100_calls_a_minute": round(self.documented_seconds),
             "seconds_at_15_batches_an_hour": round(self.hourly_seconds),
+            **self.limits.as_json(),
         }
 
     def __str__(self) -> str:
@@ -99,14 +103,22 @@ class Bill:
         return "\n".join(lines)
 
     def _time(self) -> str:
-        if self.calls <= BATCHES_AN_HOUR:
-            return ""  # within every limit that is known
-        documented = duration(max(60, self.documented_seconds))
-        return (
-            f": {documented} at the documented {CALLS_A_MINUTE} calls a minute; "
+        """Say what the quotas make of the calls, as far as somebody knows them."""
+        limits = self.limits
+        held = (
             f"{duration(self.hourly_seconds)} if your key is held to {BATCHES_AN_HOUR} batch calls an hour "
             f"({BATCHES_AN_HOUR} at the start of each hour)"
         )
+        if not self.calls or limits.known == "none":
+            return ""
+        if limits.known == "seen":
+            return f": {limits.what_was_seen()}"
+        few = self.calls <= BATCHES_AN_HOUR  # within every limit that is known
+        if limits.known == "unknown":
+            unknown = f": no limits of {limits.server} are known yet"
+            return unknown if few else f"{unknown}; {held}"
+        documented = duration(max(60, self.documented_seconds))
+        return "" if few else f": {documented} at the documented {CALLS_A_MINUTE} calls a minute; {held}"
 
 
 _SLOW: Final = (
@@ -147,6 +159,7 @@ async def dry_run(common: Common, wishes: Wishes) -> int:
     failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
     with closing(failures) if failures else nullcontext():
         bill = await _make_bill(inputs, failures, dedupe=wishes.dedupe)
+    bill.limits = await Limits.look_up(common, bill.to_send)
     if common.as_json:
         put_json({"event": "bill", **bill.as_json()})
         say(str(bill))

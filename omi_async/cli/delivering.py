@@ -35,7 +35,7 @@ async def import_all(common: Common, wishes: Wishes) -> int:
                 connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
-                with watched(inputs, as_json=common.as_json) as show:
+                with watched(inputs, as_json=common.as_json) as view:
                     importer = memories.importer(
                         facts,
                         concurrency=wishes.concurrency,
@@ -44,9 +44,11 @@ async def import_all(common: Common, wishes: Wishes) -> int:
                         skip_existing=wishes.skip_existing,
                         on_unknown=wishes.on_unknown,
                         max_wait=wishes.max_wait,
+                        lanes=wishes.lanes,
                         on_outcome=ending.note,
-                        on_progress=show,
+                        on_progress=view.show,
                     )
+                    view.foresee_by(importer.forecast)
                     await _run(importer, ending)
     return ending.tell(importer.report)
 

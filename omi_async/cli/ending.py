@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +12,7 @@ from omi_async.cli.failures import FailuresFile, failure_record
 from omi_async.cli.inputs import Inputs
 from omi_async.cli.output import emit, put, say
 from omi_async.cli.progress import counts_of
-from omi_async.cli.words import facts_are, plural
+from omi_async.cli.words import duration, facts_are, plural
 from omi_async.errors import ImportStoppedError
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.journal import Journal
@@ -71,7 +72,7 @@ class Ending:
         elif code == exits.INTERRUPTED:
             say(f"Interrupted: {plural(report.created + report.existing, 'fact')} stored so far.")
         elif code == exits.QUOTA and report.resume_at is not None:
-            say(f"Out of quota until {report.resume_at.astimezone():%Y-%m-%d %H:%M}.")
+            say(_come_back(report.resume_at))
         self._say_how_to_go_on(report)
         return code
 
@@ -145,6 +146,13 @@ _IN_DOUBT: Final[dict[OnUnknown, str]] = {
 
 def _is_unfinished(report: ImportReport) -> bool:
     return bool(report.not_sent or report.unknown or not report.complete)
+
+
+def _come_back(resume_at: datetime) -> str:
+    """Say when the next window opens, in local time."""
+    left = max(0.0, (resume_at - datetime.now(UTC)).total_seconds())
+    opens = resume_at.astimezone() + timedelta(seconds=1)  # what is cut off of a second would be too early
+    return f"Out of quota until {opens:%Y-%m-%d %H:%M:%S}, in {duration(left)}. Come back then."
 
 
 def _text(path: Path | None) -> str | None:

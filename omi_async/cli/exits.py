@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from omi_async.cli.output import say
-from omi_async.cli.words import duration
+from omi_async.cli.words import until_in_words
 from omi_async.errors import (
     APIError,
     AuthenticationError,
@@ -102,7 +102,7 @@ def advice(error: BaseException | None) -> str | None:
     if isinstance(error, ImportStoppedError):
         return advice(error.__cause__)
     if isinstance(error, RateLimitError):
-        when = "later" if error.retry_after is None else f"in {duration(error.retry_after)}"
+        when = "later" if error.retry_after is None else until_in_words(error.retry_after)
         return f"The quota is used up; try again {when}."
     return next((words for kind, words in ADVICE if isinstance(error, kind)), None)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from omi_async.cli import exits
-from omi_async.cli.options import Command, Common, common
+from omi_async.cli.options import Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, say, stdout_bytes
 from omi_async.cli.running import connected, run_async
 from omi_async.errors import OmiError
@@ -49,19 +49,27 @@ Lines = Callable[["Memory"], bytes]
     metavar="WORD",
     help="Only memories of this category. May be given several times.",
 )
+@max_wait_option(None)
 @common
-def export_command(common: Common, wanted: str, output: Path | None, categories: tuple[str, ...]) -> int:
+def export_command(
+    common: Common, wanted: str, output: Path | None, categories: tuple[str, ...], max_wait: float
+) -> int:
     """Write all memories of the account, in a form that import reads back.
 
     With --json, JSON lines with every field that the service gives. How many there were goes to stderr.
+
+    A large account takes more calls than an hour allows: 1000 memories come in each. The export waits for the
+    server's quota windows, and says so.
     """
-    return run_async(common, _export(common, wanted, output, categories))
+    return run_async(common, _export(common, wanted, output, categories, max_wait))
 
 
-async def _export(common: Common, wanted: str, output: Path | None, categories: tuple[str, ...]) -> int:
+async def _export(
+    common: Common, wanted: str, output: Path | None, categories: tuple[str, ...], max_wait: float
+) -> int:
     header, line_of = _writer(common, wanted)
     number = 0
-    async with connected(common) as memories:
+    async with connected(common, max_wait=max_wait) as memories:
         try:
             with opened_whole(output) as stream:
                 stream.write(header)

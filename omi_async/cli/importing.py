@@ -98,7 +98,16 @@ __all__ = ["import_command"]
     type=click.FloatRange(min=0),
     metavar="SECONDS",
     help="Wait so long for the server's quota windows, in all; where the next one opens later, end with exit "
-    "code 4. [default: wait for any]",
+    "code 4 and say when that is: the same command then goes on. [default: wait for any]",
+)
+@click.option(
+    "--lanes",
+    type=click.Choice(["batch", "both"]),
+    default="batch",
+    show_default=True,
+    help="What to do while the window of batch calls is shut. batch: wait. both: send single facts "
+    "meanwhile, where that ends the import sooner. Not the default, for they spend the quota of your other "
+    "writes (create, update, delete), and 25 of them do what one batch does.",
 )
 @click.option(
     "--no-dedupe",
@@ -108,8 +117,8 @@ __all__ = ["import_command"]
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Read and check everything, say what an import would take, send nothing. Needs no key, and does not "
-    "look into the journal.",
+    help="Read and check everything, say what an import would take, send nothing. Needs no key; with one, "
+    "what earlier commands met of its quotas counts. Does not look into the journal.",
 )
 @common
 def import_command(common: Common, *, dry_run: bool, **given: Any) -> int:
@@ -127,8 +136,12 @@ def import_command(common: Common, *, dry_run: bool, **given: Any) -> int:
     again. It names the journal, and importing it uses that: facts in doubt are looked for, never sent
     blindly. To send what was not sent, the same command is as good.
 
+    When the server's quota is used up, the import waits until its window opens, and shows how long that takes
+    and when all will be done. What is spent is counted in a file that all commands share (OMI_LEDGER).
+
     With --json, prints one event a line: "progress", "failure" for each failed fact, and "report" at the
-    end ("bill" with --dry-run); the report for people goes to stderr.
+    end ("bill" with --dry-run); the report for people goes to stderr. While it waits for a quota window,
+    "progress" has "waiting_for" and "opens_at"; "done_about" is when all will be done.
     """
     from omi_async.cli.bill import dry_run as work_out  # noqa: PLC0415  # the library takes its time
     from omi_async.cli.delivering import import_all  # noqa: PLC0415

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from omi_async.cli import exits
-from omi_async.cli.options import Command, Common, common
+from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, put, stdout_bytes
 from omi_async.cli.running import connected, run_async
 from omi_async.cli.words import printable
@@ -48,19 +48,22 @@ PAGE = 1000
     metavar="WORD",
     help="Only memories of this category. May be given several times.",
 )
+@max_wait_option(MAX_WAIT)
 @common
-def list_command(common: Common, limit: int, offset: int, categories: tuple[str, ...]) -> int:
+def list_command(
+    common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float
+) -> int:
     """Show memories, in the server's order.
 
     On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
     line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
     With --json, one object a line, as the service gives it.
     """
-    return run_async(common, _list(common, limit, offset, categories))
+    return run_async(common, _list(common, limit, offset, categories, max_wait))
 
 
-async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...]) -> int:
-    async with connected(common, briefly=True) as memories:
+async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
+    async with connected(common, max_wait=max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:

@@ -11,12 +11,16 @@ from typing import Final
 
 from omi_async.cli.output import say
 
-__all__ = ["logs_to_stderr"]
+__all__ = ["LONG_WAIT", "logs_to_stderr", "without_long_waits"]
 
 SAME: Final = 1.0
 """Seconds by which the ends of two waits may differ that are told once."""
 
+LONG_WAIT: Final = 10.0
+"""Seconds from which on an import's wait for a window is shown with its progress, and told nowhere else."""
+
 _WAIT: Final = re.compile(r"\bin ([0-9]+(?:\.[0-9]+)?) s$")
+_NEXT_CALL: Final = re.compile(r"; the next \w+ call in ([0-9]+(?:\.[0-9]+)?) s$")
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
@@ -43,6 +47,28 @@ class Folding(logging.Filter):
             return False
         self._until[words] = until
         return True
+
+
+def _is_no_long_wait(record: logging.LogRecord) -> bool:
+    """Whether a record is something else than the refusal that a long wait for a window begins with."""
+    if record.levelno != logging.WARNING:
+        return True
+    wait = _NEXT_CALL.search(record.getMessage())
+    return wait is None or float(wait[1]) < LONG_WAIT
+
+
+@contextlib.contextmanager
+def without_long_waits() -> Iterator[None]:
+    """Do not tell of long waits for quota windows: somebody shows them. With --verbose tell all the same."""
+    library = logging.getLogger("omi_async")
+    if library.level <= logging.DEBUG:
+        yield
+        return
+    library.addFilter(_is_no_long_wait)
+    try:
+        yield
+    finally:
+        library.removeFilter(_is_no_long_wait)
 
 
 class _OneLine(logging.Formatter):

@@ -8,11 +8,14 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import click
 
-__all__ = ["Command", "Common", "common", "fields_of"]
+__all__ = ["Command", "Common", "common", "fields_of", "max_wait_option"]
 
 LOCAL_DB: Final = "omi-local.db"
 
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
+
+MAX_WAIT: Final = 60.0
+"""Seconds for which somebody waits at a prompt: a window of a minute is waited out, one of an hour is not."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,6 +96,19 @@ def common(function: F) -> F:
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
     return decorated  # type: ignore[no-any-return]
+
+
+def max_wait_option(default: float | None) -> Callable[[F], F]:
+    """Let a command be told how long to wait for quotas; None waits for any."""
+    shown = "wait for any" if default is None else f"{default:g}"
+    return click.option(
+        "--max-wait",
+        type=click.FloatRange(min=0),
+        default=float("inf") if default is None else default,
+        metavar="SECONDS",
+        help="Wait so long for the server's quota windows, in all; where the next one opens later, end with "
+        f"exit code 4 and say when that is. [default: {shown}]",
+    )
 
 
 def fields_of(pairs: Sequence[str]) -> dict[str, str]:

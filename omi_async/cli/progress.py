@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from omi_async.cli.inputs import Inputs
+from omi_async.cli.logs import LONG_WAIT, without_long_waits
 from omi_async.cli.output import emit, say
+from omi_async.cli.pace import News, Pace, in_words, seconds_to_wait
 from omi_async.cli.words import STATES, counts_in_words, duration
 from omi_async.importing.outcomes import ImportReport
 
-__all__ = ["counts_of", "watched"]
+if TYPE_CHECKING:
+    from omi_async.importing.forecast import Forecast
+
+__all__ = ["View", "counts_of", "watched"]
 
 LINES_EVERY: Final = 5.0
 EVENTS_EVERY: Final = 1.0
@@ -22,60 +26,37 @@ BAR_EVERY: Final = 0.1
 Show = Callable[[ImportReport], None]
 
 
-class Pace:
-    """How fast an import goes, and how long it will take as far as the input's size tells."""
+class View:
+    """What somebody sees of an import.
 
-    def __init__(self, inputs: Inputs, clock: Callable[[], float] = time.monotonic) -> None:
-        self._inputs = inputs
-        self._clock = clock
-        self._started = clock()
+    Attributes:
+        show: to be called with the live report, as often as there is news.
+    """
 
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the beginning."""
-        return self._clock() - self._started
+    def __init__(self, show: Show, pace: Pace) -> None:
+        self.show = show
+        self._pace = pace
 
-    def rate(self, report: ImportReport) -> float:
-        """Return the facts that are done with in a second."""
-        return (report.settled - report.not_sent) / max(self.elapsed, 0.001)
-
-    def total(self, report: ImportReport) -> int | None:
-        """Estimate the number of facts in all."""
-        fraction = self._inputs.fraction()
-        return max(report.pulled, round(report.pulled / fraction)) if fraction else None
-
-    def left(self, report: ImportReport) -> float | None:
-        """Estimate the seconds that are left."""
-        total, rate = self.total(report), self.rate(report)
-        return (total - report.settled) / rate if total and rate else None
+    def foresee_by(self, forecast: Callable[[int], Forecast]) -> None:
+        """Take the importer's forecasts from now on."""
+        self._pace.forecast = forecast
 
 
 @contextmanager
-def watched(inputs: Inputs, *, as_json: bool) -> Iterator[Show]:
-    """Give what is to be called with the live report, as often as there is news."""
+def watched(inputs: Inputs, *, as_json: bool) -> Iterator[View]:
+    """Give what shows the import."""
     pace = Pace(inputs)
     if as_json:
-        yield _paced(lambda report: _show_event(report, pace), EVENTS_EVERY)
-    elif sys.stderr.isatty():
-        with _bar(pace) as show:
-            yield show
-    else:
-        yield _paced(lambda report: _show_line(report, pace), LINES_EVERY, first=False)
+        yield View(_events(pace), pace)
+        return
+    with without_long_waits():  # they are shown here
+        if sys.stderr.isatty():
+            from omi_async.cli.bar import bar  # noqa: PLC0415  # only a terminal needs it
 
-
-def _paced(
-    show: Show, every: float, *, first: bool = True, clock: Callable[[], float] = time.monotonic
-) -> Show:
-    """Let a call pass at most once in so many seconds."""
-    last = float("-inf") if first else clock()
-
-    def paced(report: ImportReport) -> None:
-        nonlocal last
-        if clock() - last >= every:
-            last = clock()
-            show(report)
-
-    return paced
+            with bar(pace, News(BAR_EVERY, first=True)) as show:
+                yield View(show, pace)
+        else:
+            yield View(_lines(pace), pace)
 
 
 def counts_of(report: ImportReport) -> dict[str, int]:
@@ -83,50 +64,48 @@ def counts_of(report: ImportReport) -> dict[str, int]:
     return {name: getattr(report, name) for name in ("pulled", *STATES, "requests", "retries")}
 
 
-def _show_event(report: ImportReport, pace: Pace) -> None:
-    emit({"event": "progress", **counts_of(report), "elapsed": round(pace.elapsed, 3)})
+def _events(pace: Pace) -> Show:
+    news = News(EVENTS_EVERY, first=True)
+    settled = 0
+
+    def show(report: ImportReport) -> None:
+        nonlocal settled
+        # While it waits, nothing comes later that could tell of what is left out now.
+        urgent = news.wait_begins(report.waiting_for) or bool(report.waiting_for and report.settled > settled)
+        if news.is_due(urgent=urgent):
+            settled = report.settled
+            emit({"event": "progress", **counts_of(report), **_times(report, pace)})
+
+    return show
 
 
-def _show_line(report: ImportReport, pace: Pace) -> None:
+def _times(report: ImportReport, pace: Pace) -> dict[str, Any]:
+    state, done_at = report.waiting_for, pace.done_at(report)
+    opens_at = None if state is None else state.opens_at
+    return {
+        "elapsed": round(pace.elapsed, 3),
+        "waiting_for": None if state is None else state.policy,
+        "opens_at": None if opens_at is None else opens_at.isoformat(timespec="seconds"),
+        "done_about": None if done_at is None else done_at.isoformat(timespec="seconds"),
+    }
+
+
+def _lines(pace: Pace) -> Show:
+    news = News(LINES_EVERY, first=False)
+
+    def show(report: ImportReport) -> None:
+        wait = in_words(report, pace) if news.wait_begins(report.waiting_for) else None
+        if wait is not None and seconds_to_wait(report) >= LONG_WAIT:
+            news.is_due(urgent=True)
+            say(wait())
+        elif news.is_due():
+            say(_line(report, pace))
+
+    return show
+
+
+def _line(report: ImportReport, pace: Pace) -> str:
     total, left = pace.total(report), pace.left(report)
     of = f" of about {total:,}" if total is not None else ""
     rest = f", about {duration(left)} left" if left is not None else ""
-    say(f"{report.settled:,}{of} facts: {counts_in_words(report)}; {pace.rate(report):,.0f} a second{rest}")
-
-
-@contextmanager
-def _bar(pace: Pace) -> Iterator[Show]:
-    from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn  # noqa: PLC0415
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(bar_width=20),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[words]}"),
-    )
-    latest: ImportReport | None = None
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("import", total=None, words="starting")
-
-        def draw(report: ImportReport) -> None:
-            bar.update(
-                task, total=pace.total(report), completed=report.settled, words=_bar_words(report, pace)
-            )
-
-        drawn_sometimes = _paced(draw, BAR_EVERY)
-
-        def show(report: ImportReport) -> None:
-            nonlocal latest
-            latest = report
-            drawn_sometimes(report)
-
-        yield show
-        if latest is not None:
-            draw(latest)
-
-
-def _bar_words(report: ImportReport, pace: Pace) -> str:
-    words = f"{counts_in_words(report)} · {pace.rate(report):,.0f}/s"
-    left = pace.left(report)
-    return f"{words} · {duration(left)} left" if left else words
+    return f"{report.settled:,}{of} facts: {counts_in_words(report)}; {pace.rate(report):,.0f} a second{rest}"

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from omi_async.cli import exits
+from omi_async.cli.ledger import usable_ledger
 from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.options import Common
 from omi_async.cli.output import abandon_stdout
@@ -100,37 +101,34 @@ def ended_gently(stop: Callable[[], object], let_go: Callable[[], object]) -> It
 
 @contextlib.asynccontextmanager
 async def connected(
-    common: Common, *, connections: int = 8, briefly: bool = False, knock: bool = False
+    common: Common, *, connections: int = 8, max_wait: float | None = None, knock: bool = False
 ) -> AsyncIterator[Memories]:
     """Open a session with the server that was named, or with a stand-in server of its own; give its memories.
 
-    With `briefly`, calls are not held back by a quota for longer than a person waits. With `knock`, a server
-    that nobody reaches is an error at once, not after the minutes that an import gives a server to come back.
-    Raises `CommandError` where there is no key.
+    With `max_wait`, calls wait so many seconds for quotas and for a server in trouble, in all. With `knock`,
+    a server that nobody reaches is an error at once, not after the minutes that an import gives a server to
+    come back. Raises `CommandError` where there is no key.
     """
-    from omi_async.cli.sending import Briefly  # noqa: PLC0415  # aiohttp takes its time
-    from omi_async.config import Retry  # noqa: PLC0415
+    from omi_async.cli import sending  # noqa: PLC0415  # aiohttp takes its time
     from omi_async.resources.memories import Memories  # noqa: PLC0415
     from omi_async.session import Session  # noqa: PLC0415
 
     options: dict[str, Any] = {"connections": connections, "allow_http": common.allow_http or None}
     if common.timeout is not None:
         options |= {"timeout": common.timeout, "batch_timeout": common.timeout}
-    if briefly:
-        options["retry"] = Retry(attempts=1)
     async with contextlib.AsyncExitStack() as stack:
         options |= await _server_for(common, stack)
-        session = await stack.enter_async_context(Session(**options))
+        session = await stack.enter_async_context(Session(**options, retry=sending.RETRY))
         if knock and common.local is None:
             await _knock(session.base_url)
-        yield Memories(Briefly(session)) if briefly else session.memories
+        yield session.memories if max_wait is None else Memories(sending.Patiently(session, max_wait))
 
 
 async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
     """Return the options of a Session for the server; a local one is started first."""
     if common.local is None:
         _require_key()
-        return {"base_url": common.base_url}
+        return {"base_url": common.base_url, "ledger": usable_ledger()}
     from omi_async.local import LocalServer  # noqa: PLC0415  # only where it is asked for
 
     server = await stack.enter_async_context(LocalServer(common.local))

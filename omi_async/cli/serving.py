@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shlex
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +18,7 @@ from omi_async.cli.output import put, put_json, say
 from omi_async.cli.running import run_async
 
 if TYPE_CHECKING:
-    from omi_async.local import LocalServer
+    from omi_async.local import LocalServer, Quota
 
 __all__ = ["serve_command"]
 
@@ -47,6 +48,14 @@ __all__ = ["serve_command"]
     "that the service's source shows (15 batch calls an hour, ...).",
 )
 @click.option(
+    "--quota",
+    "own_quotas",
+    multiple=True,
+    metavar="N/SECONDS[:CALLS]",
+    help="Hold callers to N calls in so many seconds too, such as 15/3600:batch. CALLS are some of list, "
+    "create, batch, update and delete, between commas; all where there are none. May be given several times.",
+)
+@click.option(
     "--chaos",
     type=int,
     metavar="SEED",
@@ -59,21 +68,22 @@ __all__ = ["serve_command"]
 )
 @click.option("--json", "as_json", is_flag=True, help="Print address and key as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each call on stderr.")
-def serve_command(quiet: bool, as_json: bool, **options: Any) -> int:
+def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **options: Any) -> int:
     """Run a stand-in for the Omi service on this machine, until Ctrl-C.
 
     It behaves as the service does, without an account: for trials, tests and demonstrations. Its key is
     OMI_API_KEY of its environment, or one that it makes. It prints a line to paste into another shell.
     """
+    own = _quotas_of(own_quotas)
     try:
-        return run_async(Common(as_json=as_json), _serve(quiet=quiet, as_json=as_json, **options))
+        return run_async(Common(as_json=as_json), _serve(quiet=quiet, as_json=as_json, own=own, **options))
     except OSError as error:
         raise _unusable_address(error, options["host"], options["port"]) from error
 
 
 async def _serve(
     *, quiet: bool, as_json: bool, host: str, port: int, database: str | None,
-    quotas: str, chaos: int | None, no_text_identity: bool,
+    quotas: str, own: list[Quota], chaos: int | None, no_text_identity: bool,
 ) -> int:  # fmt: skip
     from omi_async import local  # noqa: PLC0415  # aiohttp takes its time
 
@@ -92,13 +102,32 @@ async def _serve(
                 host=host,
                 port=port,
                 text_identity=not no_text_identity,
-                quotas=policies[quotas],
+                quotas=(*policies[quotas], *own),
                 chaos=None if chaos is None else local.Chaos(chaos),
             )
         except ValueError as error:
             raise exits.CommandError(f"OMI_API_KEY cannot be the key of this server: {error}") from error
     say("Stopped.")
     return exits.OK
+
+
+def _quotas_of(words: Sequence[str]) -> list[Quota]:
+    """Read ``N/SECONDS[:CALLS]``. Raises `click.BadParameter`."""
+    if not words:
+        return []
+    from omi_async.local import OPERATIONS, Quota  # noqa: PLC0415  # aiohttp takes its time
+
+    quotas = []
+    for text in dict.fromkeys(words):
+        rate, _, calls = text.partition(":")
+        limit, _, window = rate.partition("/")
+        try:
+            quotas.append(Quota(text, int(limit), float(window), calls.split(",") if calls else OPERATIONS))
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{text!r} is not N/SECONDS[:CALLS], such as 15/3600:batch ({error})", param_hint="--quota"
+            ) from error
+    return quotas
 
 
 def _announce(server: LocalServer, database: str | None, *, key_is_new: bool, as_json: bool) -> None:

@@ -10,6 +10,7 @@ import click
 if TYPE_CHECKING:
     from omi_async.cli.inputs import Inputs
     from omi_async.importing.delivery import OnUnknown
+    from omi_async.importing.lanes import Lanes
 
 __all__ = ["Wishes"]
 
@@ -34,6 +35,7 @@ class Wishes(NamedTuple):
     skip_existing: bool
     on_unknown: OnUnknown
     max_wait: float | None
+    lanes: Lanes
 
     def check(self) -> None:
         """Raise `click.UsageError` for what cannot be meant."""

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
-from typing import Final
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
 
-__all__ = ["counts_in_words", "duration", "facts_are", "plural", "printable"]
+if TYPE_CHECKING:
+    from omi_async._wire import QuotaState
+
+__all__ = [
+    "countdown",
+    "counts_in_words",
+    "duration",
+    "facts_are",
+    "local_time",
+    "plural",
+    "printable",
+    "until_in_words",
+    "window_in_words",
+]
 
 STATES: Final = ("created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent")
 """In the order of a report."""
@@ -26,6 +41,34 @@ def duration(seconds: float) -> str:
         return f"{hours} h {rest} min"
     days, rest = divmod(round(seconds / _HOUR), 24)
     return f"{days} d {rest} h"
+
+
+def countdown(seconds: float) -> str:
+    """Say how long it still takes, to the second: ``0:07``, ``41:07``, ``26:00:00``."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def local_time(moment: datetime) -> str:
+    """Say when something will be, in local time: ``02:10``, with its date where it is not the next 02:10."""
+    soon = moment.timestamp() - time.time() < _DAY
+    return f"{moment.astimezone():{'%H:%M' if soon else '%Y-%m-%d %H:%M'}}"
+
+
+def until_in_words(seconds: float) -> str:
+    """Say when a wait ends: ``in 7 s``, ``in 41 min, at 14:05``."""
+    words = f"in {duration(seconds)}"
+    if seconds < _MINUTE:
+        return words
+    return f"{words}, at {local_time(datetime.fromtimestamp(time.time() + seconds, UTC))}"
+
+
+def window_in_words(state: QuotaState) -> str:
+    """Name the quota window that is waited for."""
+    if state.window is not None:
+        return f"the {state.policy} window"
+    return "the quota window" if state.limit is None else f"the window of {plural(state.limit, 'call')}"
 
 
 def plural(number: int, noun: str) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from omi_async.cli import exits
-from omi_async.cli.options import Command, Common, common
+from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
 from omi_async.cli.output import put, put_json, say
 from omi_async.cli.running import connected, run_async
 from omi_async.cli.words import printable
@@ -33,26 +33,25 @@ VISIBILITY = click.Choice(["private", "public"])
 )
 @click.option("--visibility", type=VISIBILITY, default="private", show_default=True, help="Who may see it.")
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag. May be given several times.")
+@max_wait_option(MAX_WAIT)
 @common
 def create_command(
-    common: Common, text: str, category: str | None, visibility: str, tags: tuple[str, ...]
+    common: Common, text: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
 ) -> int:
     """Store one memory: TEXT, 1 to 500 characters.
 
     Prints its id and what the server made of it; with --json the whole memory. The newest servers know a
     memory by its text: the same text again gives the memory that is there, unchanged.
     """
-    return run_async(common, _create(common, text, category, visibility, tags))
+    return run_async(common, _create(common, text, {**given, "tags": tags}, max_wait))
 
 
-async def _create(
-    common: Common, text: str, category: str | None, visibility: str, tags: tuple[str, ...]
-) -> int:
+async def _create(common: Common, text: str, wanted: dict[str, Any], max_wait: float) -> int:
     with _warned_of_doubt("The memory may be stored all the same; `omi-async list` shows it."):
-        async with connected(common, briefly=True) as memories:
-            memory = await memories.create(text, category=category, visibility=visibility, tags=tags)
+        async with connected(common, max_wait=max_wait) as memories:
+            memory = await memories.create(text, **wanted)
     _print(common, "stored", memory)
-    wanted = {"category": category or memory.category, "visibility": visibility, "tags": tags}
+    wanted = {**wanted, "category": wanted["category"] or memory.category}
     if other := [name for name, value in wanted.items() if getattr(memory, name) != value]:
         say(
             f"Not as you asked: its {' and '.join(other)}. The server knew this text before, or chose "
@@ -73,8 +72,11 @@ async def _create(
     metavar="TAG",
     help="Its new tags, in the place of all it has. May be given several times; --tag '' takes all away.",
 )
+@max_wait_option(MAX_WAIT)
 @common
-def update_command(common: Common, memory_id: str, *, tags: tuple[str, ...], **given: str | None) -> int:
+def update_command(
+    common: Common, memory_id: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
+) -> int:
     """Change the memory ID; what is not named stays as it is.
 
     Prints its id and what the server made of it; with --json the whole memory.
@@ -84,12 +86,12 @@ def update_command(common: Common, memory_id: str, *, tags: tuple[str, ...], **g
         changes["tags"] = [tag for tag in tags if tag]
     if not changes:
         raise click.UsageError("nothing to change; give --content, --visibility, --category or --tag")
-    return run_async(common, _update(common, memory_id, changes))
+    return run_async(common, _update(common, memory_id, changes, max_wait))
 
 
-async def _update(common: Common, memory_id: str, changes: dict[str, Any]) -> int:
+async def _update(common: Common, memory_id: str, changes: dict[str, Any], max_wait: float) -> int:
     with _warned_of_doubt("The change may be done all the same, or a part of it; repeating it does no harm."):
-        async with connected(common, briefly=True) as memories:
+        async with connected(common, max_wait=max_wait) as memories:
             memory = await memories.update(memory_id, **changes)
     _print(common, "updated", memory)
     return exits.OK
@@ -98,12 +100,13 @@ async def _update(common: Common, memory_id: str, changes: dict[str, Any]) -> in
 @click.command("delete", cls=Command)
 @click.argument("memory_id", metavar="ID")
 @click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@max_wait_option(MAX_WAIT)
 @common
-def delete_command(common: Common, memory_id: str, yes: bool) -> int:
+def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -> int:
     """Delete the memory ID, permanently."""
     if not yes:
         _ask(memory_id)
-    return run_async(common, _delete(common, memory_id))
+    return run_async(common, _delete(common, memory_id, max_wait))
 
 
 def _ask(memory_id: str) -> None:
@@ -113,9 +116,9 @@ def _ask(memory_id: str) -> None:
         raise exits.CommandError("not deleted")
 
 
-async def _delete(common: Common, memory_id: str) -> int:
+async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
     with _warned_of_doubt("The memory may be deleted all the same; deleting it again does no harm."):
-        async with connected(common, briefly=True) as memories:
+        async with connected(common, max_wait=max_wait) as memories:
             await memories.delete(memory_id)
     if common.as_json:
         put_json({"id": memory_id, "deleted": True})

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal import Journal
-from omi_async.importing.outcomes import FactOutcome, ImportReport, State
+from omi_async.importing.outcomes import FAILED, FactOutcome, ImportReport, State
 from omi_async.importing.stopping import StopSignal
 from omi_async.models import Fact
 
@@ -76,22 +76,26 @@ class Account:
     # The facts' way in
 
     def next_index(self) -> int:
-        """Count a pulled fact and return its index."""
+        """Count a pulled element that is no fact and return its index."""
         index = self.report.pulled
         self.report.pulled = index + 1
         return index
 
-    def enter(self, index: int, fact: Fact) -> Item:
-        """Open an item; it stays open until `settle`."""
+    def enter(self, fact: Fact) -> Item:
+        """Count a pulled fact and open its item; it stays open until `settle`."""
+        index = self.report.pulled
+        self.report.pulled = index + 1
         item = self.open[index] = Item(index, fact)
         return item
 
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
+        held = len(self.open) + len(self._stream)
+        if held < self._room:
+            return False
         # As many as were settled: where every answer is lost, the bound is the room alone.
-        aside = min(self.set_aside, MOST_ASIDE, self.report.settled)
-        return len(self.open) - aside + len(self._stream) >= self._room
+        return held - min(self.set_aside, MOST_ASIDE, self.report.settled) >= self._room
 
     async def wait_for_room(self) -> None:
         """Wait until something may be pulled again."""
@@ -113,38 +117,41 @@ class Account:
         await self.settle_all([Verdict(item, state, memory_id, error)])
 
     async def settle_all(self, verdicts: Sequence[Verdict]) -> None:
-        """Give open items their one state: first in the journal, then to whoever listens."""
+        """Give open items their one state, and hand their outcomes out."""
+        self.record(verdicts)
+        await self.hand_out()
+
+    def record(self, verdicts: Sequence[Verdict]) -> None:
+        """Give open items their one state: first in the journal, then in the report; `hand_out` is owed."""
         if self.journal is not None:
             try:
                 self.journal.settled(verdicts)
             except JournalError as error:
                 self._stop_for(error)
+        self.confirmed.extend([verdict.memory_id for verdict in verdicts if verdict.memory_id is not None])
+        self.note(verdicts)
+
+    def note(self, verdicts: Iterable[Verdict]) -> None:
+        """Give open items the state that the journal knows already; `hand_out` is owed."""
+        listened_to = self.streaming or self._on_outcome is not None
+        unheard = []
         for verdict in verdicts:
-            if verdict.memory_id is not None:
-                self.confirmed.append(verdict.memory_id)
-            self._note(verdict)
-        await self._hand_out()
+            item, state = verdict.item, verdict.state
+            del self.open[item.index]
+            if listened_to or state in FAILED:
+                self.add(
+                    FactOutcome(
+                        item.index, item.fact, state, verdict.memory_id, verdict.error, item.fact.origin
+                    )
+                )
+            else:
+                unheard.append(state)
+        for state, number in Counter(unheard).items():
+            self.report.count(state, number)
+        self._changed.set()
 
-    async def pronounce(self, verdict: Verdict) -> None:
-        """Give an open item the state that the journal knows already."""
-        self._note(verdict)
-        await self._hand_out()
-
-    async def deliver(self, outcome: FactOutcome) -> None:
-        """Count an outcome and hand it on. An error of the callback is kept; it must not cost the books."""
-        self._count(outcome)
-        await self._hand_out()
-
-    def _note(self, verdict: Verdict) -> None:
-        item = verdict.item
-        del self.open[item.index]
-        self._count(
-            FactOutcome(
-                item.index, item.fact, verdict.state, verdict.memory_id, verdict.error, item.fact.origin
-            )
-        )
-
-    def _count(self, outcome: FactOutcome) -> None:
+    def add(self, outcome: FactOutcome) -> None:
+        """Count an outcome; `hand_out` is owed."""
         self.report.add(outcome)
         if self.streaming:
             self._stream.append(outcome)
@@ -152,8 +159,11 @@ class Account:
             self._owed.append(outcome)
         self._changed.set()
 
-    async def _hand_out(self) -> None:
-        """Call back with what is owed. What a cancelled task leaves owed, the next one hands out."""
+    async def hand_out(self) -> None:
+        """Call back with what is owed. What a cancelled task leaves owed, the next one hands out.
+
+        An error of the callback is kept; it must not cost the books.
+        """
         if self._on_outcome is not None:
             with self._signal.uninterrupted():
                 async with self._calling_back:

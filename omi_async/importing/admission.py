@@ -12,7 +12,7 @@ from omi_async._codec import fact_payload
 from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
-from omi_async.importing.chunks import content_key
+from omi_async.importing.chunks import content_key, folding_key
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
@@ -50,7 +50,7 @@ class Admission:
         rules: Rules,
         dedupe: bool,
         journal: Journal | None,
-        doubtful: Callable[[Item], Awaitable[Item | None]],
+        doubtful: Callable[[Item], Item | None],
     ) -> None:
         self.held: dict[bytes, str] = {}
         self._account = account
@@ -58,59 +58,69 @@ class Admission:
         self._dedupe = dedupe
         self._journal = journal
         self._doubtful = doubtful
-        self._keys: set[bytes] = set()
+        self._keys: set[int] = set()
+        self._outcome_owed = False
 
-    async def admit(self, element: FactLike) -> Item | None:
+    def admit(self, element: FactLike) -> Item | None:
         """Return the item to be sent, or None where the element has its state already."""
-        item = await self._enter(element)
-        if item is not None:
-            item = await self._unknown_to_us(item)
-        # Only now, with the element accounted for: whoever waits here may be cancelled.
+        try:
+            fact: Fact | None = fact_from(element)  # type: ignore[arg-type]  # an outcome is refused as no fact
+        except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
+            fact = self._fact_in_spite_of(error, element)
+        item = None if fact is None else self._unknown_to_us(self._account.enter(fact))
+        if item is None:
+            self._outcome_owed = True
+        return item
+
+    def pause(self) -> Awaitable[None] | None:
+        """Return what is to be awaited before anything more is pulled: mostly None.
+
+        With the element accounted for, whoever waits there may be cancelled.
+        """
+        if self._outcome_owed or self._account.full or self._account.report.pulled % BREATH == 0:
+            return self._pause()
+        return None
+
+    async def _pause(self) -> None:
+        if self._outcome_owed:
+            self._outcome_owed = False
+            await self._account.hand_out()
         if self._account.full:
             await self._account.wait_for_room()
         elif self._account.report.pulled % BREATH == 0:
             await asyncio.sleep(0)
-        return item
 
-    async def _enter(self, element: FactLike) -> Item | None:
-        index = self._account.next_index()
-        if isinstance(element, FactOutcome) and element.fact is None:
-            await self._account.deliver(attrs.evolve(element, index=index))
-            return None
-        try:
-            fact = element.fact if isinstance(element, FactOutcome) else fact_from(element)
-            assert fact is not None  # noqa: S101  # see above
-        except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
-            if not isinstance(error, InvalidFactError):
-                error = InvalidFactError(f"cannot be read: {error!r}", record=element)
-            await self._account.deliver(FactOutcome(index, None, "invalid", error=error))
-            return None
-        return self._account.enter(index, fact)
+    def _fact_in_spite_of(self, error: Exception, element: FactLike) -> Fact | None:
+        """Return the fact of an outcome; None where there is none, and count the element as what it is."""
+        if isinstance(element, FactOutcome):
+            if element.fact is None:
+                self._account.add(attrs.evolve(element, index=self._account.next_index()))
+            return element.fact
+        if not isinstance(error, InvalidFactError):
+            error = InvalidFactError(f"cannot be read: {error!r}", record=element)
+        self._account.add(FactOutcome(self._account.next_index(), None, "invalid", error=error))
+        return None
 
-    async def _unknown_to_us(self, item: Item) -> Item | None:
+    def _unknown_to_us(self, item: Item) -> Item | None:
         """Settle an item that need not be sent."""
         verdict = self._folded(item) if self._journal is None else self._recalled(item, self._journal)
         if verdict is not None:
-            await self._account.pronounce(verdict)
+            self._account.note([verdict])
             return None
         if item.doubt is not None:
-            return await self._doubtful(item)
-        verdict = self._held_or_refused(item)
-        if verdict is not None:
-            await self._account.settle_all([verdict])
+            return self._doubtful(item)
+        if self.held and (memory_id := self.held.get(content_key(item.fact.content))) is not None:
+            self._account.record([Verdict(item, "existing", memory_id)])
+            return None
+        if self._rules.any and (refused := self._rules.refuse(item.fact)) is not None:
+            self._account.record([Verdict(item, "invalid", error=refused)])
             return None
         return item
-
-    def _held_or_refused(self, item: Item) -> Verdict | None:
-        if self.held and (memory_id := self.held.get(content_key(item.fact.content))) is not None:
-            return Verdict(item, "existing", memory_id)
-        refused = self._rules.refuse(item.fact)
-        return None if refused is None else Verdict(item, "invalid", error=refused)
 
     def _folded(self, item: Item) -> Verdict | None:
         if not self._dedupe:
             return None
-        key = content_key(item.fact.content)
+        key = folding_key(item.fact.content)
         if key in self._keys:
             return Verdict(item, "duplicate")
         self._keys.add(key)

@@ -26,7 +26,13 @@ LOCKED_LENGTH = 70
 
 @attrs.frozen
 class Matched:
-    """The items that an answer names, with the memory of each; those that it does not; and its strangers."""
+    """What an answer says of the items of a call.
+
+    Attributes:
+        found: those that it names, with the memory of each.
+        missing: those that it does not.
+        strangers: texts in it that nobody sent; they are counted only where something is missing.
+    """
 
     found: list[tuple[Item, Identity]]
     missing: list[Item]
@@ -39,20 +45,25 @@ def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
     Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
     server that knows memories by their text shows the same one for both.
     """
-    by_text: dict[str, list[Identity]] = {}
+    by_text: dict[str, Identity] = {}
+    further: dict[str, list[Identity]] = {}
     for identity in identities:
-        by_text.setdefault(identity.content.strip(), []).append(identity)
+        text = identity.content.strip()
+        if by_text.setdefault(text, identity) is not identity:
+            further.setdefault(text, []).append(identity)
     found = []
     missing = []
-    taken: set[str] = set()
     for item in items:
-        candidates = by_text.get(item.fact.content)
-        if candidates is None:
+        text = item.fact.content
+        memory = by_text.get(text)
+        if memory is None:
             missing.append(item)
             continue
-        taken.add(item.fact.content)
-        found.append((item, candidates.pop(0) if len(candidates) > 1 else candidates[0]))
-    return Matched(found, missing, len(by_text.keys() - taken))
+        found.append((item, memory))
+        if further and further.get(text):
+            by_text[text] = further[text].pop(0)
+    strangers = len(by_text.keys() - {item.fact.content for item in items}) if missing else 0
+    return Matched(found, missing, strangers)
 
 
 def may_be_locked(item: Item, content: str) -> bool:
@@ -70,6 +81,8 @@ class ImportStart:
     def __init__(self, started: float) -> None:
         self._local = started
         self._offset: float | None = None  # of the server's clock from ours
+        self._start: datetime  # by the server's clock, once the offset is known
+        self._start_text: str  # the same, as the service writes it
 
     def learn(self, date: str | None, sent: float, received: float) -> None:
         """Compare the clocks at the first answer that has a Date; `sent` and `received` are epoch seconds."""
@@ -83,24 +96,32 @@ class ImportStart:
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
             offset = least if least > 0.0 or most < 0.0 else 0.0
         try:
-            datetime.fromtimestamp(self._local + offset, UTC)
+            self._start = datetime.fromtimestamp(self._local + offset, UTC)
         except (ValueError, OverflowError):  # a Date at the end of time
             offset = 0.0
+            self._start = datetime.fromtimestamp(self._local, UTC)
         self._offset = offset
+        self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     def state_of(self, identity: Identity, first_sent: float | None = None) -> State:
         """Say whether a memory is there because of this import, or of the earlier run that sent its fact."""
-        if identity.created_at is None or self._offset is None:
+        text = identity.created_at
+        if text is None or self._offset is None:
             return "created"
-        since = self._local if first_sent is None else first_sent
+        if first_sent is None and text > self._start_text and text[19::7] == ".Z":
+            return "created"  # written as our start is: such texts are ordered as the times are
         try:
-            created_at = datetime.fromisoformat(identity.created_at)
+            created_at = datetime.fromisoformat(text)
         except ValueError:
             return "created"
         if created_at.tzinfo is None:
             created_at = created_at.replace(tzinfo=UTC)
-        start = datetime.fromtimestamp(since + self._offset, UTC)
-        return "existing" if created_at <= start - _grain(identity.created_at) else "created"
+        start = self._start
+        if first_sent is not None:
+            start = datetime.fromtimestamp(first_sent + self._offset, UTC)
+        if created_at > start:
+            return "created"
+        return "existing" if created_at <= start - _grain(text) else "created"
 
 
 def _grain(moment: str) -> timedelta:
@@ -110,14 +131,16 @@ def _grain(moment: str) -> timedelta:
 
 
 class Rules:
-    """What the server's refusals taught: facts that it would refuse again are not sent to it again."""
+    """What the server's refusals taught: facts that it would refuse again are not sent to it again.
+
+    Attributes:
+        any: whether they have taught anything.
+    """
 
     def __init__(self) -> None:
+        self.any = False
         self._longest: int | None = None
         self._categories: set[str] = set()
-
-    def __bool__(self) -> bool:
-        return self._longest is not None or bool(self._categories)
 
     def learn(self, error: InvalidRequestError, items: list[Item]) -> None:
         """Take the rules out of FastAPI's validation errors for a batch of these items."""
@@ -135,6 +158,7 @@ class Rules:
                     self._categories.add(items[index].fact.category or "")
                 case _:
                     pass
+        self.any = self._longest is not None or bool(self._categories)
 
     @staticmethod
     def _believable(index: Any, items: list[Item]) -> bool:

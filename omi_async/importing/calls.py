@@ -1,18 +1,17 @@
-"""An import's calls: at most so many at once, held back while the server asks for it, repeated where safe."""
+"""An import's calls: in their turn, repeated where that is safe, and what they say about the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections import defaultdict
-from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Final, Literal, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 from omi_async._failures import in_short
 from omi_async._requests import Request, Sender
 from omi_async._retry import wait_before, worth_retrying
+from omi_async._wire import Kind, QuotaState, Turn
 from omi_async.config import Retry
 from omi_async.errors import (
     InvalidRequestError,
@@ -23,22 +22,29 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
-from omi_async.importing.gate import Breaker, Gate
+from omi_async.importing.breaker import Breaker
+from omi_async.importing.concurrency import Concurrency
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import ImportReport
+from omi_async.importing.parking import Parking
 from omi_async.importing.stopping import StopSignal
 
-__all__ = ["Calls"]
+__all__ = ["Calls", "WindowShut"]
 
 T = TypeVar("T")
 
 log: Final = logging.getLogger("omi_async")
 
-HEAD_START: Final = 1.0
-"""Seconds that the first call of an import has to come back alone."""
+CONTENTION: Final = 503
+"""The status that means: too much to do."""
 
-Kind = Literal["batch", "create", "list"]
-"""Each has a quota window of its own (backend)."""
+
+class WindowShut(Exception):  # noqa: N818  # no error: there is something else to do meanwhile
+    """A call would have to wait for a quota window."""
+
+
+def _nothing() -> None:
+    pass
 
 
 class Calls:
@@ -50,9 +56,11 @@ class Calls:
         retry: tries of a call that was surely not applied; a 429 uses up none.
         max_wait: seconds that may be spent waiting for quota windows, in all; None for any.
         signal: stops the waiting; is set when `max_wait` would be passed.
-        report: where calls are counted, and where the time to come again is noted.
+        report: where calls are counted, and what is waited for is noted.
+        on_park: is called when the import begins to wait for a quota window.
 
     Attributes:
+        pacing: the session's.
         writes: calls that the server carried out and answered.
     """
 
@@ -65,18 +73,15 @@ class Calls:
         max_wait: float | None,
         signal: StopSignal,
         report: ImportReport,
+        on_park: Callable[[], None] = lambda: None,
     ) -> None:
+        self.pacing = sender.pacing
         self._sender = sender
-        # One call goes first: a wrong key, a dead server, paused writes cost that one call.
-        self._slots = asyncio.Semaphore(1)
-        self._slots_closed = concurrency - 1
         self._retry = retry
-        self._max_wait = max_wait
-        self._parked = 0.0
-        self._parked_until = 0.0
+        self._crowd = Concurrency(concurrency, on_park=self._park, poke=self.pacing.poke)
+        self._parking = Parking(max_wait, signal, report, on_park)
         self._signal = signal
         self._report = report
-        self._gates: defaultdict[Kind, Gate] = defaultdict(lambda: Gate(retry, random.random))
         self._breaker = Breaker()
         self.writes = 0
 
@@ -85,25 +90,35 @@ class Calls:
         """Whether so many calls in a row failed that it is no use to go on."""
         return self._breaker.broken is not None
 
-    async def make(self, kind: Kind, request: Request[T], items: Sequence[Item] = ()) -> T:
+    async def make(
+        self,
+        kind: Kind,
+        request: Request[T],
+        items: Sequence[Item] = (),
+        *,
+        leaving: Callable[[], None] = _nothing,
+        patient: bool = True,
+    ) -> T:
         """Make a call, again while it was surely not applied and that may pass.
 
         While the call is on the wire its `items` are in doubt; they stay so when it may have been applied.
+        `leaving` is called each time that it is about to leave, at last, after all waiting.
 
         Raises:
             OmiError: what the last try raised; never a `RateLimitError`.
             Halt: the import is stopped before a try; the items are in no doubt.
+            WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
         failures = 0
         repeated = False
         while True:
+            if not patient and self.pacing.wait(kind, live=False):
+                raise WindowShut
             try:
-                return await self._attempt(kind, request, items, repeated=repeated)
+                return await self._attempt(kind, request, items, leaving, repeated=repeated)
             except RateLimitError as error:
-                gate = self._gates[kind]
-                gate.shut(error)
-                self._park(gate.wait)
-                log.warning("%s; the next %s call in %.1f s", in_short(error), kind, gate.wait)
+                wait = self.pacing.wait(kind, live=False)
+                log.warning("%s; the next %s call in %.1f s", in_short(error), kind, wait)
             except OmiError as error:
                 failures += 1
                 final = failures >= self._retry.attempts or self.server_is_down
@@ -114,68 +129,83 @@ class Calls:
                 await self._signal.wait_for(asyncio.sleep(wait))
             repeated = True
 
-    def _park(self, wait: float) -> None:
-        """Count the time until a gate opens, once for all who wait; stop where that is too long."""
-        now = asyncio.get_running_loop().time()
-        self._parked += max(0.0, now + wait - max(now, self._parked_until))
-        self._parked_until = max(self._parked_until, now + wait)
-        if self._max_wait is not None and self._parked > self._max_wait:
-            self._report.resume_at = datetime.now(UTC) + timedelta(seconds=wait)
-            self._signal.stop()
-
-    async def _attempt(self, kind: Kind, request: Request[T], items: Sequence[Item], *, repeated: bool) -> T:
-        probe = await self._signal.wait_for(self._passage(kind))
-        if self._slots_closed:
-            asyncio.get_running_loop().call_later(HEAD_START, self._open_all_slots)
+    async def _attempt(
+        self,
+        kind: Kind,
+        request: Request[T],
+        items: Sequence[Item],
+        leaving: Callable[[], None],
+        *,
+        repeated: bool,
+    ) -> T:
+        at_once = self._turn_at_once(kind)
+        turn, probe = at_once if at_once is not None else await self._signal.wait_for(self._passage(kind))
+        try:
+            leaving()
+        except BaseException:
+            turn.give_back()
+            self._breaker.done(probe=probe)
+            raise
         before = [item.doubt for item in items]
         _doubt(items, _ON_THE_WIRE)
         self._report.requests += 1
         self._report.retries += repeated
+        began = asyncio.get_running_loop().time()
         try:
-            result = await self._sender.send(request)
+            result = await self._sender.send(request, turn=turn)
         except OmiError as error:
             if error.maybe_applied:
                 _doubt(items, error)
             else:
                 for item, doubt in zip(items, before, strict=True):
                     item.doubt = doubt
-            if not isinstance(error, ServerError | TransportError | ResponseFormatError):
-                self._breaker.succeeded()
-            elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
-                self._breaker.failed(error, probe=probe)
-            if isinstance(error, RateLimitError | InvalidRequestError):
-                self._open_all_slots()  # the key was good enough to come so far
+            self._judge(kind, error, began, probe=probe)
             raise
         finally:
-            self._slots.release()
             self._breaker.done(probe=probe)
         if kind != "list":  # a server whose list works may refuse to write all the same
             self._breaker.succeeded()
             self.writes += 1
-        self._gates[kind].passed()
-        self._open_all_slots()
+        self._crowd.answered(kind, began, asyncio.get_running_loop().time())
         return result
 
-    def _open_all_slots(self) -> None:
-        for _ in range(self._slots_closed):
-            self._slots.release()
-        self._slots_closed = 0
+    def _judge(self, kind: Kind, error: OmiError, began: float, *, probe: bool) -> None:
+        """Take from an error what it says about the server."""
+        if not isinstance(error, ServerError | TransportError | ResponseFormatError):
+            self._breaker.succeeded()
+        elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
+            self._breaker.failed(error, probe=probe)
+        if isinstance(error, RateLimitError | InvalidRequestError):
+            self._crowd.open()  # the key was good enough to come so far
+        elif isinstance(error, ServerError) and error.status == CONTENTION:
+            self._crowd.contended(began, asyncio.get_running_loop().time())
 
-    async def _passage(self, kind: Kind) -> bool:
-        """Wait for the gate, the breaker and a slot; return whether the call is the breaker's probe."""
-        gate = self._gates[kind]
+    def _turn_at_once(self, kind: Kind) -> tuple[Turn, bool] | None:
+        """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
+        if self._signal.stopped.is_set() or self._breaker.shut:
+            return None
+        turn = self.pacing.turn_at_once(kind, crowd=self._crowd)
+        if turn is None:
+            return None
+        self._parking.over(kind)
+        return turn, False
+
+    async def _passage(self, kind: Kind) -> tuple[Turn, bool]:
+        """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe."""
         while True:
-            await gate.passage()
             probe = await self._breaker.passage()
             try:
-                await self._slots.acquire()
+                turn = await self.pacing.turn(kind, crowd=self._crowd)
             except BaseException:
                 self._breaker.done(probe=probe)
                 raise
-            if not gate.wait and (probe or not self._breaker.shut):
-                return probe
-            self._slots.release()
-            self._breaker.done(probe=probe)
+            if probe or not self._breaker.shut:
+                self._parking.over(kind)
+                return turn, probe
+            turn.give_back()
+
+    def _park(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+        self._parking.begin(kind, wait, state)
 
 
 _ON_THE_WIRE = ResponseLostError("the import ended while the call was on its way")

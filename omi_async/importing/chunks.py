@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from omi_async.config import BATCH_SIZE
 
-__all__ = ["Chunks", "content_key"]
+__all__ = ["Chunks", "content_key", "folding_key"]
 
 T = TypeVar("T")
 
 KEY_BYTES = 16
+_LOW_64_BITS: Final = 2**64 - 1
+_BLANK: Final = blake2b(digest_size=KEY_BYTES)  # a copy is made in half the time that a new one takes
 
 
 def content_key(content: str) -> bytes:
@@ -23,7 +25,22 @@ def content_key(content: str) -> bytes:
 
     Case-sensitive and without Unicode normalisation, as the server compares.
     """
-    return blake2b(content.encode(), digest_size=KEY_BYTES).digest()
+    hashed = _BLANK.copy()
+    hashed.update(content.encode())
+    return hashed.digest()
+
+
+def folding_key(content: str) -> int:
+    """Return the 128 bits that stand for a stripped text within this process, at a third of the cost.
+
+    They are two of Python's own keyed hashes (SipHash, PEP 456), the first of which the string keeps for the
+    look-ups to come.
+    """
+    return hash(content) << 64 | hash(content + "\0") & _LOW_64_BITS
+
+
+def _no_pause() -> None:
+    pass
 
 
 class Chunks(Generic[T]):
@@ -33,6 +50,7 @@ class Chunks(Generic[T]):
         source: any iterable or async iterable; a TypeError is raised for anything else.
         admit: makes a T of an element, or None where the element needs no place in a chunk.
         size: elements in a chunk; only the last may hold fewer.
+        pause: gives what is to be awaited after an element, before the next one is pulled; mostly None.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
@@ -41,12 +59,15 @@ class Chunks(Generic[T]):
     def __init__(
         self,
         source: object,
-        admit: Callable[[Any], Awaitable[T | None]],
+        admit: Callable[[Any], T | None],
         size: int = BATCH_SIZE,
+        *,
+        pause: Callable[[], Awaitable[None] | None] = _no_pause,
     ) -> None:
         self.exhausted = False
         self._broken = False
         self._admit = admit
+        self._pause = pause
         self._size = size
         self._waiting: AsyncIterator[Any] | None = None
         self._ready: Iterator[Any] = iter(())
@@ -57,15 +78,21 @@ class Chunks(Generic[T]):
         else:
             raise TypeError(f"facts must be an iterable of facts, not {type(source).__name__}")
 
-    async def next(self) -> list[T]:
+    async def next(self, most: int | None = None) -> list[T]:
         """Return the next chunk; an empty one at the end. What the source raises comes out here."""
         chunk: list[T] = []
+        size = self._size if most is None else most
+        if self.exhausted or self._broken:
+            return chunk
         try:
-            while len(chunk) < self._size and not (self.exhausted or self._broken):
-                element = await anext(self._waiting) if self._waiting is not None else next(self._ready)
-                admitted = await self._admit(element)
+            while len(chunk) < size:
+                element = next(self._ready) if self._waiting is None else await anext(self._waiting)
+                admitted = self._admit(element)
                 if admitted is not None:
                     chunk.append(admitted)
+                pause = self._pause()
+                if pause is not None:
+                    await pause
         except (StopIteration, StopAsyncIteration):
             self.exhausted = True
         except BaseException:

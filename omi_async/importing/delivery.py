@@ -63,9 +63,12 @@ class Delivery:
         self._set_aside = set_aside
         self._fatal = fatal
 
-    async def deliver(self, items: list[Item]) -> None:
-        """Send a chunk in one call, in more where the server refuses it as it is."""
-        refusal = await self._send(items)
+    async def deliver(self, items: list[Item], *, patient: bool = True) -> None:
+        """Send a chunk in one call, in more where the server refuses it as it is.
+
+        Raises `WindowShut`, where it is not `patient`, instead of waiting for a quota window.
+        """
+        refusal = await self._send(items, patient=patient)
         if refusal is not None:
             await self._isolate(refusal.items, refusal.error)
         await self._account.progress()
@@ -77,15 +80,18 @@ class Delivery:
             await self._reject(item, refusal.error)
         await self._account.progress()
 
-    async def _send(self, items: list[Item], *, single: bool = False) -> _Refusal | None:
+    async def _send(
+        self, items: list[Item], *, single: bool = False, patient: bool = True
+    ) -> _Refusal | None:
         """Send items and settle them; return what is refused without saying which is to blame."""
         for _ in range(ISOLATION_CALLS):
             items = await self._not_refused_before(items)
             if not items:
                 return None
             try:
-                await self._call(items, single=single)
+                await self._call(items, single=single, patient=patient)
             except InvalidRequestError as error:
+                patient = True  # some of them may have their state by now
                 self._rules.learn(error, items)
                 others = await self._reject_named(items, error)
                 if len(others) == len(items):
@@ -96,15 +102,18 @@ class Delivery:
                 return None
         return refusal
 
-    async def _call(self, items: list[Item], *, single: bool) -> None:
+    async def _call(self, items: list[Item], *, single: bool, patient: bool) -> None:
         facts = [item.fact for item in items]
-        self._write_down(items)
-        sent = time.time()
+        sent = 0.0
+
+        def leaving() -> None:
+            nonlocal sent
+            self._write_down(items)
+            sent = time.time()
+
         try:
-            if single:
-                page = await self._calls.make("create", _requests.import_single(facts[0]), items)
-            else:
-                page = await self._calls.make("batch", _requests.import_batch(facts), items)
+            request = _requests.import_single(facts[0]) if single else _requests.import_batch(facts)
+            page = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
         except InvalidRequestError:
             raise
         except OmiError as error:
@@ -126,9 +135,10 @@ class Delivery:
 
     async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
         matched = match(items, page.memories)
+        state_of = self._start.state_of
         await self._account.settle_all(
             [
-                Verdict(item, self._start.state_of(identity, item.first_sent), identity.id)
+                Verdict(item, state_of(identity, item.first_sent), identity.id)
                 for item, identity in matched.found
             ]
         )
@@ -162,7 +172,7 @@ class Delivery:
 
     async def _not_refused_before(self, items: list[Item]) -> list[Item]:
         """Settle what the server is known to refuse, and return the others."""
-        if not self._rules:
+        if not self._rules.any:
             return items
         others = []
         for item in items:

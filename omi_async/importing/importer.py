@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Self, get_args
@@ -18,8 +19,10 @@ from omi_async.importing.answers import ImportStart, Rules
 from omi_async.importing.calls import Calls
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.delivery import Delivery, OnUnknown
-from omi_async.importing.items import Item
+from omi_async.importing.forecast import CallPace, Forecast, foresee
+from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal import Journal
+from omi_async.importing.lanes import Lanes, TwoLanes
 from omi_async.importing.outcomes import FactOutcome, ImportReport
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.stopping import Halt, StopSignal
@@ -56,6 +59,7 @@ class Importer:
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
+        lanes: Lanes = "batch",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -67,6 +71,8 @@ class Importer:
                 raise ValueError(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
         if on_unknown not in get_args(OnUnknown):
             raise ValueError(f"on_unknown must be one of {get_args(OnUnknown)}, not {on_unknown!r}")
+        if lanes not in get_args(Lanes):
+            raise ValueError(f"lanes must be one of {get_args(Lanes)}, not {lanes!r}")
         if journal is not None and not dedupe:
             raise ValueError("a journal knows facts by their text; dedupe=False cannot go with it")
         self._sender = sender
@@ -74,6 +80,7 @@ class Importer:
         self._skip_existing = skip_existing
         self._concurrency = concurrency
         self._max_wait = max_wait
+        self._lanes = lanes
         self._drain_timeout = drain_timeout
         self._signal = StopSignal()
         self._account = Account(
@@ -83,6 +90,7 @@ class Importer:
             on_progress=on_progress,
         )
         self._account.journal = self._journal
+        self._pace = CallPace()
         self._rules = Rules()
         self._admission = Admission(
             account=self._account,
@@ -91,8 +99,9 @@ class Importer:
             journal=self._journal,
             doubtful=self._doubtful_from_earlier,
         )
-        self._chunks = Chunks(facts, self._admission.admit)
+        self._chunks = Chunks(facts, self._admission.admit, pause=self._admission.pause)
         self._pulling = asyncio.Lock()
+        self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
         self._tasks: set[asyncio.Task[None]] = set()
         self._main: asyncio.Task[None] | None = None
@@ -109,6 +118,15 @@ class Importer:
     def stop(self) -> None:
         """Begin no new call; those on the wire may land within `drain_timeout`. To be called in the loop."""
         self._signal.stop()
+
+    def forecast(self, facts_left: int) -> Forecast:
+        """Foresee what so many facts still take, in full batches, if nothing fails. To be called in the loop.
+
+        Quota windows count as far as they are known by now; single facts (``lanes="both"``) do not, and make
+        it sooner.
+        """
+        seconds = self._pace.seconds(asyncio.get_running_loop().time())
+        return foresee(self._sender.pacing, facts_left, seconds / max(1, self.report.requests))
 
     async def run(self) -> ImportReport:
         """Import everything and return the report.
@@ -198,6 +216,7 @@ class Importer:
     async def _import(self) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
+        self._pace.begin(started)
         report = self.report
         self._wire_up(ImportStart(time.time()))
         try:
@@ -224,6 +243,7 @@ class Importer:
             max_wait=self._max_wait,
             signal=self._signal,
             report=self.report,
+            on_park=self._park,
         )
         self._delivery = Delivery(
             calls=calls,
@@ -234,6 +254,7 @@ class Importer:
             set_aside=self._set_aside,
             fatal=self._fail,
         )
+        self._two_lanes = TwoLanes(calls.pacing, self._delivery, lambda: self._chunks.exhausted)
         self._reconciler = Reconciler(
             calls=calls,
             account=self._account,
@@ -242,6 +263,11 @@ class Importer:
             delivery=self._delivery,
             spawn=self._spawn,
         )
+
+    def _park(self) -> None:
+        now = asyncio.get_running_loop().time()
+        self._pace.park(now, self._sender.pacing.wait("batch", live=False))
+        self._spawn(self._account.progress())
 
     def _set_aside(self, items: list[Item]) -> None:
         self._reconciler.set_aside(items)
@@ -322,24 +348,28 @@ class Importer:
             chunk = await self._signal.wait_for(self._next_chunk())
             if not chunk:
                 return
-            await self._delivery.deliver(chunk)
+            if self._lanes == "batch":
+                await self._delivery.deliver(chunk)
+            elif not await self._two_lanes.bring(chunk):
+                self._returned.extend(chunk)
             if self._account.trouble is not None:
                 self._fail(self._account.trouble)
 
     async def _next_chunk(self) -> list[Item]:
         async with self._pulling:
-            if self._chunks.exhausted:
-                return []
-            return await self._chunks.next()
+            chunk = [self._returned.popleft() for _ in range(min(BATCH_SIZE, len(self._returned)))]
+            if len(chunk) < BATCH_SIZE and not self._chunks.exhausted:
+                chunk += await self._chunks.next(BATCH_SIZE - len(chunk))
+            return chunk
 
-    async def _doubtful_from_earlier(self, item: Item) -> Item | None:
+    def _doubtful_from_earlier(self, item: Item) -> Item | None:
         """Look for what an earlier run left in doubt; or send it, where the user trusts the server."""
         if self._on_unknown == "resend":
             return item  # still in doubt, until a call with it is answered
         if self._on_unknown == "reconcile":
             self._reconciler.set_aside([item])
         else:
-            await self._account.settle(item, "unknown", error=item.doubt)
+            self._account.record([Verdict(item, "unknown", error=item.doubt)])
         return None
 
 

@@ -27,7 +27,7 @@ from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal_file import Durability, open_file, translated
-from omi_async.importing.journal_rows import SCHEMA, Row, Rows
+from omi_async.importing.journal_rows import SCHEMA, Row, Rows, writable
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.importing.outcomes import State
 
@@ -193,7 +193,8 @@ class Journal:
             self._importing.release()
             raise
         self._server = self._named_server or server
-        self._salt = blake2b(self._server.encode(), digest_size=32).digest()
+        salt = blake2b(self._server.encode(), digest_size=32).digest()
+        self._blank = blake2b(digest_size=KEY_BYTES, key=salt)
         self._seen = bytearray()
         self._entering: set[bytes] = set()
 
@@ -208,7 +209,9 @@ class Journal:
 
     def key(self, content: str) -> bytes:
         """Return the key of a stripped text at the server of this import."""
-        return blake2b(content.encode(), digest_size=KEY_BYTES, key=self._salt).digest()
+        hashed = self._blank.copy()
+        hashed.update(content.encode())
+        return hashed.digest()
 
     def recall(self, key: bytes) -> Recalled | Literal["seen"] | None:
         """Say what is known of a pulled fact: ``"seen"`` in this input before, of an earlier run, or nothing.
@@ -304,7 +307,7 @@ class Journal:
             if letter in STORED:
                 row.facts.pop(str(at), None)
             elif error is not None and self._texts:
-                row.errors[str(at)] = _writable(str(error))
+                row.errors[str(at)] = writable(str(error))
         self._rows.update(rows.values())
 
     def _add_to_index(self, number: int, keys: bytes) -> None:
@@ -393,8 +396,3 @@ def _recalled(place: int, row: Row) -> Recalled:
 
 def _letter(verdict: Verdict) -> str:
     return ALTERED if verdict.state == "unknown" and verdict.item.altered else LETTERS[verdict.state]
-
-
-def _writable(words: str) -> str:
-    """Replace what is no Unicode text; a file's name may hold half surrogate pairs."""
-    return words.encode(errors="replace").decode()

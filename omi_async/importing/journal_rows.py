@@ -17,7 +17,7 @@ import attrs
 from omi_async import _json
 from omi_async.importing.chunks import KEY_BYTES
 
-__all__ = ["SCHEMA", "Row", "Rows"]
+__all__ = ["SCHEMA", "Row", "Rows", "writable"]
 
 SCHEMA: Final = """
     CREATE TABLE batches (
@@ -157,7 +157,8 @@ def _columns(row: Row) -> tuple[Any, ...]:
 
 
 def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
-    return _json.dumps(value) if value else None
+    # All of it was checked when it was made or read: facts, ids that an answer held, words that are writable.
+    return _json.dumps_checked(value) if value else None
 
 
 def _read(columns: Sequence[Any]) -> Row:
@@ -185,3 +186,8 @@ def _checksum(*columns: Any) -> int:
         data = column if isinstance(column, bytes) else str(column).encode()
         checksum = crc32(data, crc32(f"{type(column).__name__} {len(data)} ".encode(), checksum))
     return checksum
+
+
+def writable(words: str) -> str:
+    """Replace what is no Unicode text; a file's name may hold half surrogate pairs."""
+    return words.encode(errors="replace").decode()

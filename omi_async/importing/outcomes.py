@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 import attrs
 
+from omi_async._wire import QuotaState
 from omi_async.errors import ImportFailedError, OmiError
 from omi_async.models import Fact
 
@@ -74,6 +75,7 @@ class ImportReport:
         elapsed: seconds.
         complete: whether the input was read to its end; where it was not, the rest of it is in no count.
         resume_at: when the quota window opens that the import would have waited for, where that ended it.
+        waiting_for: the quota that the import is waiting for at this moment; None while it waits for none.
     """
 
     pulled: int = 0
@@ -90,6 +92,7 @@ class ImportReport:
     elapsed: float = 0.0
     complete: bool = False
     resume_at: datetime | None = None
+    waiting_for: QuotaState | None = attrs.field(default=None, eq=False)
 
     @property
     def settled(self) -> int:
@@ -116,9 +119,13 @@ class ImportReport:
 
     def add(self, outcome: FactOutcome) -> None:
         """Count an outcome."""
-        setattr(self, outcome.state, getattr(self, outcome.state) + 1)
+        self.count(outcome.state)
         if outcome.failed and len(self.failures) < FAILURES_KEPT:
             self.failures.append(outcome)
+
+    def count(self, state: State, number: int = 1) -> None:
+        """Count facts of which nothing more is to be said."""
+        setattr(self, state, getattr(self, state) + number)
 
     def raise_for_failures(self) -> None:
         """Raise `ImportFailedError`, the group of all failures, unless `ok`."""

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import socket
 import struct
+from email.utils import formatdate
 from typing import Final
 
 import attrs
@@ -84,7 +85,7 @@ class Endpoint:
             call = await _read(request, operation, memory_id, refusal)
             items = call.item_count()
             reply = await self._answer(call)
-            response: web.StreamResponse = await _send(request, reply)
+            response: web.StreamResponse = await _send(request, reply, self.service.clock())
             status = None if reply.reset else reply.status
         except ConnectionError:  # the client went away
             response = _Dropped()
@@ -127,10 +128,12 @@ class _Dropped(web.StreamResponse):
         raise ConnectionResetError("the connection is dropped on purpose")
 
 
-async def _send(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
+async def _send(request: web.BaseRequest, reply: Reply, now: float) -> web.StreamResponse:
     if reply.reset:
         return _reset(request)
-    headers = {"Content-Type": reply.content_type, **dict(reply.headers)}
+    # The Date is of the clock by which windows end, as a server's is.
+    about = {"Content-Type": reply.content_type, "Date": formatdate(now, usegmt=True)}
+    headers = {**about, **dict(reply.headers)}
     if reply.cut is None:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
     response = web.StreamResponse(status=reply.status, headers=headers)

@@ -33,6 +33,10 @@ _GRACE: Final = 1.0
 """Seconds that calls in flight have to end when the server closes."""
 
 
+def _wall_clock() -> float:
+    return time.time()
+
+
 class LocalServer:
     """A stand-in Omi server: the memories API over a SQLite file or, without one, over memory.
 
@@ -47,7 +51,7 @@ class LocalServer:
         quotas: such as `DOCUMENTED_QUOTAS` or `REAL_QUOTAS`.
         scopes: what `api_key` may do.
         faults: to happen from the start, as `server.faults.add(*faults)` would plan them.
-        clock: gives epoch seconds, for the quota windows and the timestamps.
+        clock: gives epoch seconds, for the quota windows and the timestamps; the machine's where None.
         access_log: gets one line for each call.
         list_window: the list answers 413 beyond so many memories, as the backend's historical reader does.
         sleep: what `Fault.slow` waits with, seconds.
@@ -65,7 +69,7 @@ class LocalServer:
         scopes: Iterable[str] = SCOPES,
         faults: Iterable[Fault] | None = None,
         chaos: Chaos | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
         access_log: logging.Logger | None = None,
         list_window: int | None = None,
         sleep: Sleep = asyncio.sleep,
@@ -73,13 +77,13 @@ class LocalServer:
         self.api_key = make_key() if api_key is None else check_key(api_key)
         self.faults = Faults(chaos)
         self.faults.add(*(faults or ()))
-        self.quotas = Quotas(quotas, clock=clock)
+        self._clock = clock or _wall_clock
+        self.quotas = Quotas(quotas, clock=self._clock)
         self._database = database
         self._host = host
         self._port = port
         self._text_identity = text_identity
         self._list_window = list_window
-        self._clock = clock
         self._sleep = sleep
         self._calls = Calls(access_log)
         self._keys = Keys()

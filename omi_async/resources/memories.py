@@ -15,6 +15,7 @@ from omi_async.importing.admission import FactLike
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.importer import Importer
 from omi_async.importing.journal import Journal
+from omi_async.importing.lanes import Lanes
 from omi_async.importing.outcomes import ImportReport
 from omi_async.models import Fact, Memory, checked_changes, fact_from
 
@@ -150,6 +151,7 @@ class Memories:
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
+        lanes: Lanes = "batch",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -175,6 +177,9 @@ class Memories:
                 know a memory by its text (the newest do).
             max_wait: seconds that the import may wait for quota windows, in all. Where the next one opens
                 later, it ends at once and returns the report, with `resume_at`; None waits for any.
+            lanes: ``"batch"``: facts go in full batches only. ``"both"``: while the window of batch calls is
+                shut and that of single creates open, facts go singly where that ends the import sooner. They
+                spend the quota of your other writes (create, update, delete).
             drain_timeout: seconds that calls on the wire have to land when the import is stopped.
             on_outcome: called exactly once for each pulled fact, whatever its state; plain or async.
             on_progress: called with the report so far after each settled batch; plain or async.
@@ -192,6 +197,7 @@ class Memories:
             skip_existing=skip_existing,
             on_unknown=on_unknown,
             max_wait=max_wait,
+            lanes=lanes,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,
@@ -209,6 +215,7 @@ class Memories:
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
+        lanes: Lanes = "batch",
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -223,6 +230,7 @@ class Memories:
             skip_existing=skip_existing,
             on_unknown=on_unknown,
             max_wait=max_wait,
+            lanes=lanes,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,

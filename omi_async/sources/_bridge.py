@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator
 from queue import SimpleQueue
@@ -32,7 +31,7 @@ class Bridge(Generic[T]):
 
     def __init__(self, batches: Callable[[Stop], Generator[list[T], None, None]]) -> None:
         self._batches = batches
-        self._stop = Stop()
+        self._stop = Stop(self._let_loop_run)
         self._ready: deque[list[T]] = deque()
         self._room: SimpleQueue[None] = (
             SimpleQueue()
@@ -86,7 +85,6 @@ class Bridge(Generic[T]):
                     break
                 self._ready.append(batch)
                 self._tell(self._news.set)
-                time.sleep(0)  # gives the interpreter to the loop, which would wait 5 ms for it otherwise
         except BaseException as error:  # noqa: BLE001 - it is raised in the loop, by `get`
             # Bytes that end because nobody wants them look like a file that is cut short.
             self._error = None if self._stop.requested else error
@@ -94,6 +92,17 @@ class Bridge(Generic[T]):
             batches.close()
             self._stop.close()
             self._tell(self._end)
+
+    def _let_loop_run(self) -> None:
+        """Wait for a turn of the loop, after each chunk.
+
+        A thread that only lets go of the interpreter takes it back before the loop wakes up, chunk after
+        chunk: the loop would be late for everybody else, and stand still over a long stretch of blank lines.
+        """
+        turn = threading.Event()
+        self._tell(turn.set)
+        if not self._stop.requested:
+            turn.wait(PATIENCE)
 
     def _end(self) -> None:
         self._over.set()

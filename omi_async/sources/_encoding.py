@@ -14,7 +14,7 @@ from omi_async.sources._errors import DamagedStreamError
 __all__ = ["peek", "unpacked", "utf8"]
 
 _GZIP: Final = b"\x1f\x8b"
-_MOST_OUT: Final = 256 * 1024
+_MOST_OUT: Final = 64 * 1024
 """Bytes unpacked at once, so that a small file of zeros cannot fill the memory."""
 
 _MARKS: Final = (  # UTF-32 first: its little-endian mark begins as that of UTF-16 does

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import threading
+from collections.abc import Callable
 from typing import ClassVar
 
 __all__ = ["Stop"]
@@ -13,14 +14,16 @@ __all__ = ["Stop"]
 class Stop:
     """Set once, by any thread, a finalizer among them; seen by the thread that reads.
 
-    `wait_readable` belongs to the reading thread, which calls `close` at its end.
+    `wait_readable` belongs to the reading thread, which calls `between_chunks` after each chunk and `close`
+    at its end.
     """
 
     CAN_WAIT: ClassVar[bool] = hasattr(select, "poll")
     """False on Windows, where only sockets can be waited for; there a stuck reader is left behind."""
 
-    def __init__(self) -> None:
+    def __init__(self, between_chunks: Callable[[], object] = lambda: None) -> None:
         self.requested = False
+        self.between_chunks = between_chunks
         # Reentrant, as a finalizer may call `request` in the very thread that holds it.
         self._lock = threading.RLock()
         self._pipe: tuple[int, int] | None = None

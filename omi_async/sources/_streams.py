@@ -102,6 +102,7 @@ def chunks_of(stream: BinaryIO, stop: Stop) -> Iterator[bytes]:
         if not chunk:
             return
         yield chunk
+        stop.between_chunks()
 
 
 def _waitable(stream: BinaryIO) -> int | None:

@@ -50,6 +50,14 @@ def _in_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("OMI_ASYNC_DEBUG", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def ledger(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file in which the commands of a test, here and as processes, count what they spend of quotas."""
+    path = tmp_path_factory.mktemp("state") / "quotas.db"
+    monkeypatch.setenv("OMI_LEDGER", str(path))
+    return path
+
+
 @contextlib.contextmanager
 def serving(monkeypatch: pytest.MonkeyPatch, **options: Any) -> Iterator[ThreadedServer]:
     naps = Naps()

@@ -308,7 +308,12 @@ def test_dry_run_as_json_and_with_a_failures_file(omi: Omi, tmp_path: Path):
         "without_category": 0,
         "seconds_at_100_calls_a_minute": 1,
         "seconds_at_15_batches_an_hour": 0,
+        "limits": "documented",
+        "quotas": done.event["quotas"],
+        "windows_to_wait_for": 0,
+        "seconds_to_wait": 0,
     }
+    assert [quota["policy"] for quota in done.event["quotas"]] == ["100-a-minute", "10,000-a-day"]
     assert "... and 2 more" in done.err
     assert "bad.jsonl" in done.err
     assert len(lines_of(tmp_path / "bad.jsonl")) == 12

@@ -367,7 +367,7 @@ def test_a_path_with_spaces_is_quoted_in_the_commands_that_are_shown(
 
 
 def test_a_window_that_opens_too_late_ends_the_import_and_the_same_command_goes_on(
-    omi: Omi, forgetful: ThreadedServer, tmp_path: Path
+    omi: Omi, forgetful: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     forgetful.quotas.replace(*REAL_QUOTAS)
     forgetful.quotas.change("memories_batch", limit=2, window=3600)
@@ -378,7 +378,11 @@ def test_a_window_that_opens_too_late_ends_the_import_and_the_same_command_goes_
     assert datetime.fromisoformat(done.event["resume_at"]) > datetime.now(UTC)
     assert "Out of quota until 2" in done.err
     assert f"The same command goes on: the journal {JOURNAL} has what is settled." in done.err
+    made = len(forgetful.requests)
+    assert omi("import", "facts.jsonl", "--max-wait", "0.1").code == 4  # too early: the ledger knows it
+    assert len(forgetful.requests) == made
     forgetful.quotas.replace()
+    monkeypatch.setenv("OMI_LEDGER", "")
     assert omi("import", "facts.jsonl", "--max-wait", "0").code == 0
     forgetful.assert_each_stored_once(texts(100))
 

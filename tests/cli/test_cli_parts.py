@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
-from omi_async.cli import exits, failures, logs, output, progress
+from omi_async.cli import exits, failures, logs, output, pace
 from omi_async.cli.bill import Bill
 from omi_async.cli.ending import Ending
 from omi_async.cli.failures import FailuresFile, failure_record
@@ -173,10 +173,10 @@ async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):
 
 def test_pace():
     now = [0.0]
-    pace = progress.Pace(inputs("-"), clock=lambda: now[0])
+    going = pace.Pace(inputs("-"), clock=lambda: now[0])
     report = ImportReport(pulled=100, created=50, not_sent=10)
     now[0] = 5.0
-    assert (pace.rate(report), pace.total(report), pace.left(report)) == (10.0, None, None)
+    assert (going.rate(report), going.total(report), going.left(report)) == (10.0, None, None)
 
 
 def test_commands_run_in_a_thread_and_without_uvloop(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from omi_async import Journal
-from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
+from omi_async.local import FOREVER, REAL_QUOTAS, Fault, Quota, ThreadedServer
 from tests.cli.driving import PATIENCE, Start, until, write_facts
 
 
@@ -24,11 +24,12 @@ def on_terminal(
     *arguments: object,
     answer: bytes | None = None,
     meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
+    enough: Callable[[str], object] | None = None,
 ) -> tuple[int, str]:
     """Run a command on a terminal of 100 columns; give its exit code and all that it printed.
 
     What it prints is read all the while: a terminal that nobody reads holds up whoever writes to it. An
-    answer is typed when the question stands there.
+    answer is typed when the question stands there; when it has printed `enough`, it is interrupted.
     """
     master, slave = pty.openpty()
     environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
@@ -42,6 +43,9 @@ def on_terminal(
         os.write(master, answer)
     if meanwhile is not None:
         meanwhile(process)
+    if enough is not None:
+        until(lambda: enough(printed.decode(errors="replace")), process)
+        process.send_signal(signal.SIGINT)
     code = process.wait(PATIENCE)
     reader.join(PATIENCE)
     assert not reader.is_alive()
@@ -96,6 +100,23 @@ def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_
     assert 1 <= len(told) <= 4  # 20 calls at 10 in 3 seconds; eight workers are refused each time
     assert not any("━" in line for line in told)
     assert os.environ["OMI_API_KEY"] not in text
+
+
+def test_while_it_waits_the_bar_is_a_living_countdown(start: Start, served: ThreadedServer, tmp_path: Path):
+    served.quotas.replace(Quota("batches", 2, 3600, ("batch",)))
+    write_facts(tmp_path / "facts.jsonl", 500)
+    shown = re.compile(
+        r"waiting for the 2-an-hour window, opens in (59:\d\d), 50 of 500 facts, done about \d\d:\d\d"
+    )
+    code, text = on_terminal(
+        start, "import", "facts.jsonl", enough=lambda text: len(set(shown.findall(text))) >= 3
+    )
+    assert code == 130
+    waits = [line for line in re.split(r"[\r\n]+", text) if "waiting for" in line]
+    assert not any("━" in line for line in waits)  # no bar beside it: the line has room on 100 columns
+    assert "the next batch call in" not in text  # said once
+    assert "The same command goes on" in text
+    assert re.search(r"/s *\r\n", text.partition("Stopping")[2])  # how it ended: with nothing left to be done
 
 
 def test_an_empty_import_has_a_bar_too(start: Start, served: ThreadedServer, tmp_path: Path):

@@ -143,6 +143,38 @@ async def test_others_get_their_turn(many):
     assert turns >= MANY // 500
 
 
+async def test_the_loop_gets_its_turns_while_the_reader_finds_nothing(tmp_path):
+    """Else the reader would take the interpreter back before the loop wakes up, chunk after chunk."""
+    path = tmp_path / "blank.jsonl"
+    path.write_bytes(b"\n" * 50 * _streams.CHUNK + b'{"content": "a"}\n')
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    async with open_facts(path) as facts:
+        assert [fact async for fact in facts] == [Fact("a")]
+    counting.cancel()
+
+    assert turns >= 50
+
+
+async def test_a_reader_that_finds_nothing_ends_with_its_loop(tmp_path):
+    path = tmp_path / "blank.jsonl"
+    path.write_bytes(b"\n" * 50 * _streams.CHUNK)
+    facts = open_facts(path)
+    waiting = asyncio.create_task(anext(facts))
+    await asyncio.sleep(0)
+    await facts.aclose()
+
+    with pytest.raises(StopAsyncIteration):
+        await waiting
+
+
 async def test_two_consumers_share_the_facts(many):
     async with open_facts(many) as facts:
 

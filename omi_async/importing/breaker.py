@@ -1,16 +1,13 @@
-"""Holding calls back: while a quota window is shut, and while the server is failing."""
+"""Holding calls back while the server is failing."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from typing import Final
 
-from omi_async._retry import wait_before
-from omi_async.config import Retry
-from omi_async.errors import OmiError, RateLimitError
+from omi_async.errors import OmiError
 
-__all__ = ["Breaker", "Gate"]
+__all__ = ["Breaker"]
 
 FAILURES_BEFORE_PAUSE: Final = 5
 """Server failures in a row, after which the importer pauses and then probes with one call."""
@@ -20,38 +17,6 @@ PROBES_BEFORE_STOP: Final = 6
 
 SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 60.0
-
-
-class Gate:
-    """One kind of call's way to the server; shut until a moment by a 429."""
-
-    def __init__(self, retry: Retry, chance: Callable[[], float]) -> None:
-        self._retry = retry
-        self._chance = chance
-        self._opens_at = 0.0
-        self._refusals = 0
-
-    @property
-    def wait(self) -> float:
-        """Seconds until it opens; 0 where it is open."""
-        return max(0.0, self._opens_at - asyncio.get_running_loop().time())
-
-    def shut(self, error: RateLimitError) -> None:
-        """Shut for as long as the server says, or for a growing while where it does not say."""
-        if error.retry_after is None and self.wait:
-            return  # several calls were refused at once: one lesson
-        wait = wait_before(self._retry, self._refusals, error, self._chance())
-        self._refusals += error.retry_after is None
-        self._opens_at = max(self._opens_at, asyncio.get_running_loop().time() + wait)
-
-    def passed(self) -> None:
-        """Note that a call was let through."""
-        self._refusals = 0
-
-    async def passage(self) -> None:
-        """Wait until it is open."""
-        while wait := self.wait:  # noqa: ASYNC110  # it may have been shut for longer meanwhile
-            await asyncio.sleep(wait)
 
 
 class Breaker:

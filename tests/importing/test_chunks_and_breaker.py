@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from hashlib import blake2b
 from typing import Any
 
 import pytest
@@ -17,26 +18,24 @@ from omi_async import (
     FactOutcome,
     ImportFailedError,
     InvalidFactError,
-    RateLimitError,
-    Retry,
     ServerError,
 )
 from omi_async._requests import Identity
 from omi_async.errors import InvalidRequestError
 from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
+from omi_async.importing.breaker import Breaker
 from omi_async.importing.chunks import Chunks, content_key
-from omi_async.importing.gate import Breaker, Gate
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import FAILURES_KEPT, ImportReport
 from omi_async.importing.stopping import Halt, StopSignal
 from tests.clock import elapsed, run
 
 
-async def everything(element: int) -> int:
+def everything(element: int) -> int:
     return element
 
 
-async def even(element: int) -> int | None:
+def even(element: int) -> int | None:
     return element if element % 2 == 0 else None
 
 
@@ -63,6 +62,31 @@ def test_the_chunks_hold_all_that_is_admitted_in_its_order(elements, size, await
     assert chunks.exhausted
 
 
+@pytest.mark.parametrize("awaits", [False, True])
+async def test_a_pause_comes_before_the_next_element_is_pulled(awaits: bool) -> None:
+    events: list[str] = []
+
+    def source() -> Iterator[int]:
+        for element in range(4):
+            events.append(f"pulled {element}")
+            yield element
+
+    async def later() -> AsyncIterator[int]:
+        for element in source():
+            yield element
+
+    async def rest() -> None:
+        await asyncio.sleep(0)
+        events.append("rested")
+
+    def pause() -> Coroutine[Any, Any, None] | None:
+        return rest() if events[-1] in {"pulled 1", "pulled 2"} else None
+
+    chunks = Chunks(later() if awaits else source(), even, pause=pause)
+    assert await chunks.next() == [0, 2]
+    assert events == ["pulled 0", "pulled 1", "rested", "pulled 2", "rested", "pulled 3"]
+
+
 @pytest.mark.parametrize("source", ["text", b"bytes", {"content": "x"}, 7, None, Fact("x")])
 def test_one_fact_is_no_source_of_facts(source: Any) -> None:
     with pytest.raises(TypeError, match="must be an iterable of facts"):
@@ -84,6 +108,7 @@ async def test_nothing_more_is_pulled_from_a_source_that_raised() -> None:
 @given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
 def test_equal_keys_mean_equal_texts(one, other) -> None:
     assert (content_key(one) == content_key(other)) == (one == other)
+    assert content_key(one) == blake2b(one.encode(), digest_size=16).digest()
 
 
 def item(content: str, index: int = 0, category: str | None = None) -> Item:
@@ -109,6 +134,26 @@ def test_an_answer_is_matched_by_text() -> None:
     ]
     assert [missing.index for missing in matched.missing] == [3]
     assert matched.strangers == 1
+
+
+texts = st.lists(st.sampled_from("abcde"), max_size=8)
+
+
+@given(texts, texts)
+def test_each_of_equal_texts_takes_a_memory_of_its_own_while_there_are_enough(sent, named) -> None:
+    items = [item(content, index) for index, content in enumerate(sent)]
+    identities = [Identity(str(number), f" {text}", None) for number, text in enumerate(named)]
+    matched = match(items, identities)
+    left = {text: [each for each in identities if each.content.strip() == text] for text in named}
+    expected = [
+        (each, left[text].pop(0) if len(left[text]) > 1 else left[text][0])
+        for each, text in zip(items, sent, strict=True)
+        if text in left
+    ]
+    assert matched.found == expected
+    assert matched.missing == [each for each, text in zip(items, sent, strict=True) if text not in left]
+    if matched.missing:
+        assert matched.strangers == len(set(named) - set(sent))
 
 
 @pytest.mark.parametrize(
@@ -211,10 +256,10 @@ def test_rules_are_learned_only_from_what_can_be_true() -> None:
     rules.learn(refusal({"loc": ["body", "memories", 9, "category"], "type": "enum"}), items)
     rules.learn(refusal("nonsense", {"loc": "?"}), items)
     rules.learn(InvalidRequestError("no", status=422, detail="a sentence"), items)
-    assert not rules
+    assert rules.any is False
     rules.learn(refusal({"loc": [*place, "content"], **long}), items)
     rules.learn(refusal({"loc": [*place, "category"], "type": "enum"}), items)
-    assert rules
+    assert bool(rules.any)  # mypy still knows it from above
     too_long = rules.refuse(Fact("z" * 41))
     assert too_long is not None
     assert too_long.field == "content"
@@ -226,38 +271,7 @@ def test_rules_are_learned_only_from_what_can_be_true() -> None:
     assert rules.refuse(Fact("no category")) is None
 
 
-# The gate and the breaker
-
-
-def limited(retry_after: float | None = None) -> RateLimitError:
-    return RateLimitError("slow down", retry_after=retry_after)
-
-
-@pytest.mark.virtual_clock
-async def test_a_gate_is_shut_for_as_long_as_the_server_says() -> None:
-    gate = Gate(Retry(), lambda: 1.0)
-    assert gate.wait == 0
-    gate.shut(limited(3600))
-    gate.shut(limited(7))  # does not open it earlier
-    gate.shut(limited())
-    before = asyncio.get_running_loop().time()
-    await gate.passage()
-    assert elapsed(before) == pytest.approx(3600)
-
-
-@pytest.mark.virtual_clock
-async def test_a_gate_without_a_hint_is_shut_for_longer_and_longer() -> None:
-    gate = Gate(Retry(base=1, cap=5), lambda: 1.0)
-    waits = []
-    for _ in range(4):
-        gate.shut(limited())
-        gate.shut(limited())  # refused at the same time: one lesson
-        waits.append(gate.wait)
-        await gate.passage()
-    assert waits == pytest.approx([1, 2, 4, 5])
-    gate.passed()
-    gate.shut(limited())
-    assert gate.wait == pytest.approx(1)
+# The breaker
 
 
 def broken(breaker: Breaker) -> bool:

@@ -1,0 +1,296 @@
+"""Who may call now: the ledger of quotas, the connections, and those who wait, in the order of their coming.
+
+All waiting of a Session stands in one place, so that a window that opens is spent by those who came first,
+and by not one call more than it holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
+
+from omi_async._ledger_file import LedgerFile
+from omi_async._quota import Ledger, QuotaState, Spend
+from omi_async._quota_signs import read_signs
+from omi_async._wire import Crowd, Kind, Response
+from omi_async.errors import OmiError, RateLimitError
+
+__all__ = ["Pacer", "Turn"]
+
+T = TypeVar("T")
+
+LOOK_AGAIN: Final = 30.0
+"""Seconds after which a wait is looked at again: the machine may have slept, another process have learned."""
+
+ASLEEP: Final = 2.0
+"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept."""
+
+
+class Clock:
+    """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
+
+    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. Where the
+    wall's gets ahead, either the machine has slept, or somebody has set it: to believe the former costs a
+    refused call at worst.
+    """
+
+    def __init__(self) -> None:
+        self._ahead: float | None = None  # of the loop's clock
+
+    def now(self) -> float:
+        """Return the time."""
+        ticks, wall = asyncio.get_running_loop().time(), time.time()
+        if self._ahead is None or wall - ticks > self._ahead + ASLEEP:
+            self._ahead = wall - ticks
+        return ticks + self._ahead
+
+
+class Turn:
+    """Leave to make one call, counted and with a place on the wire; only the first of its ends counts."""
+
+    __slots__ = ("_crowd", "_ended", "_pacer", "_spend")
+
+    def __init__(self, pacer: Pacer, spend: Spend, crowd: Crowd | None) -> None:
+        self._pacer = pacer
+        self._spend = spend
+        self._crowd = crowd
+        self._ended = False
+
+    def give_back(self) -> None:
+        """End it without a call."""
+        self._end(lambda ledger, _now: ledger.give_back(self._spend))
+
+    def answered(self, response: Response) -> None:
+        """End it with an answer, of whatever status."""
+        signs = read_signs(response)
+        if response.status == 429:  # noqa: PLR2004  # Too Many Requests
+            self._end(lambda ledger, now: ledger.refused(self._spend, now, signs))
+        else:
+            self._end(lambda ledger, now: ledger.answered(self._spend, now, signs))
+
+    def failed(self, error: BaseException) -> None:
+        """End it without an answer; a call that was given up may have reached the server."""
+        self._end(lambda ledger, _now: ledger.failed(self._spend, error))
+
+    def _end(self, lesson: Callable[[Ledger, float], None]) -> None:
+        if not self._ended:
+            self._ended = True
+            self._pacer.end_turn(lesson, self._crowd)
+
+
+class _Waiter(NamedTuple):
+    number: int
+    until: float  # the latest end of the wait, of the pacer's clock
+    granted: asyncio.Future[Turn]
+
+
+class _Queue:
+    """Those who wait for the same: a kind of call, by an import (its crowd) or by anybody else (None)."""
+
+    def __init__(self, kind: Kind, crowd: Crowd | None) -> None:
+        self.kind = kind
+        self.crowd = crowd
+        self.waiters: deque[_Waiter] = deque()
+
+    def first(self) -> _Waiter | None:
+        """Return the one who came first, of those who still wait."""
+        while self.waiters and self.waiters[0].granted.done():
+            self.waiters.popleft()
+        return self.waiters[0] if self.waiters else None
+
+
+class Pacer:
+    """Gives out turns.
+
+    Args:
+        ledger: knows which call may go.
+        connections: calls on the wire at the same time, at most.
+        file: the ledger's file, shared with other processes; None for none.
+    """
+
+    def __init__(self, ledger: Ledger, connections: int, file: LedgerFile | None = None) -> None:
+        self._ledger = ledger
+        self._free = connections
+        self._file = file
+        self._clock = Clock()
+        self._queues: dict[tuple[Kind, Crowd | None], _Queue] = {}
+        self._number = 0
+        self._closed: Callable[[], OmiError] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    # What is known
+
+    def states(self) -> tuple[QuotaState, ...]:
+        """Return what is known of each policy. Outside of a loop, as of now by the clock on the wall."""
+        try:
+            now = self._clock.now()
+        except RuntimeError:
+            now = time.time()
+        return self._within(now, lambda: self._ledger.states(now))
+
+    def wait(self, kind: Kind, *, live: bool = True) -> float:
+        """Return the seconds until a call of this kind may go, as far as quotas are concerned."""
+        return self._ledger.wait(kind, self._clock.now(), live=live, alone=False)
+
+    def capacity(self, kind: Kind, seconds: float) -> float:
+        """Return how many calls an import can make within so many seconds."""
+        now = self._clock.now()
+        return self._ledger.capacity(kind, now, now + seconds)
+
+    def seconds_for(self, kind: Kind, calls: int) -> float:
+        """Return how long so many calls of an import wait for windows, the last one of them."""
+        return self._ledger.seconds_for(kind, calls, self._clock.now())
+
+    # Turns
+
+    def turn_at_once(self, kind: Kind, *, crowd: Crowd | None = None) -> Turn | None:
+        """Return a turn, or None where others wait for one, or it would have to be waited for.
+
+        Raises:
+            OmiError: what `close` was given, after that.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        queue = self._queues.get((kind, crowd)) if self._queues else None
+        if queue is not None and queue.first() is not None:
+            return None
+        turn = self._try(kind, crowd, self._clock.now())
+        return turn if isinstance(turn, Turn) else None
+
+    async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
+        """Wait for a turn; whoever came first gets it first.
+
+        Args:
+            kind: of the call.
+            crowd: the import that it belongs to.
+            patience: seconds to be waited for quotas at most; None for any. The wait for a connection does
+                not count.
+
+        Raises:
+            RateLimitError: the wait would be longer.
+            OmiError: what `close` was given, after that.
+        """
+        turn = self.turn_at_once(kind, crowd=crowd)
+        if turn is not None:
+            return turn
+        now = self._clock.now()
+        queue = self._queues.get((kind, crowd))
+        if queue is None:
+            queue = self._queues[kind, crowd] = _Queue(kind, crowd)
+        granted: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        self._number += 1
+        until = float("inf") if patience is None else now + patience
+        queue.waiters.append(_Waiter(self._number, until, granted))
+        self._dispatch()
+        try:
+            return await granted
+        except asyncio.CancelledError:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                granted.result().give_back()
+            raise
+        finally:
+            if queue.first() is None and self._queues.get((kind, crowd)) is queue:
+                del self._queues[kind, crowd]
+            if not self._queues:
+                self._forget_timer()
+
+    def poke(self) -> None:
+        """Look again who may go: a crowd has changed its mind."""
+        if self._queues:
+            self._dispatch()
+
+    def end_turn(self, lesson: Callable[[Ledger, float], None], crowd: Crowd | None) -> None:
+        """Take a turn back, with what was learned."""
+        self._free += 1
+        if crowd is not None:
+            crowd.end()
+        now = self._clock.now()
+        self._within(now, lambda: lesson(self._ledger, now))
+        self.poke()
+
+    def close(self, error: Callable[[], OmiError]) -> None:
+        """Send everybody away, each with an error of its own."""
+        self._closed = error
+        for queue in self._queues.values():
+            for waiter in queue.waiters:
+                if not waiter.granted.done():
+                    waiter.granted.set_exception(error())
+        self._forget_timer()
+        if self._file is not None:
+            self._file.close()
+
+    def _try(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
+        """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
+        if not self._free or (crowd is not None and not crowd.free):
+            return float("inf")
+        return self._within(now, lambda: self._spend(kind, crowd, now))
+
+    def _spend(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
+        if wait := self._ledger.wait(kind, now, live=crowd is None):
+            return wait
+        spend = self._ledger.spend(kind, now)
+        self._free -= 1
+        if crowd is not None:
+            crowd.begin()
+        return Turn(self, spend, crowd)
+
+    def _within(self, now: float, work: Callable[[], T]) -> T:
+        return work() if self._file is None else self._file.within(self._ledger, now, work)
+
+    def _dispatch(self) -> None:
+        """Give out all turns that there are, and come again when there may be more."""
+        now = self._clock.now()
+        soonest = float("inf")
+        queues = [*self._queues.values()]
+        # To be told that it must wait may end an import, and all of its waits.
+        while queues := [queue for queue in queues if queue.first() is not None]:
+            queue = min(queues, key=_number_of_first)
+            result = self._try(queue.kind, queue.crowd, now)
+            if isinstance(result, Turn):
+                queue.waiters.popleft().granted.set_result(result)
+                if queue.first() is not None:
+                    continue
+            elif result < float("inf"):
+                soonest = min(soonest, result)
+                self._put_off(queue, result, now)
+            queues.remove(queue)
+        self._forget_timer()
+        if soonest < float("inf"):
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._dispatch)
+
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
+        """Tell those who wait that they must, and send those away who would not."""
+        if not self._ledger.wait(queue.kind, now, live=queue.crowd is None, alone=False):
+            return  # it is open: only the first call through it is waited for
+        state = self._ledger.blocking(queue.kind, now, live=queue.crowd is None)
+        if queue.crowd is not None:
+            queue.crowd.parked(queue.kind, wait, state)
+            return
+        for waiter in queue.waiters:
+            if now + wait > waiter.until and not waiter.granted.done():
+                waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))
+
+
+def _number_of_first(queue: _Queue) -> int:
+    first = queue.first()
+    assert first is not None  # noqa: S101  # only such queues are compared
+    return first.number
+
+
+def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimitError:
+    """Make the error for a call that was not made, since it would have to wait for too long."""
+    what = "the server refuses all calls for now" if state is None else f"the {state.policy} quota is used up"
+    return RateLimitError(
+        f"{kind}: {what}, the next call may go in {wait:,.1f} s; nothing was sent",
+        status=429,
+        retry_after=wait,
+    )

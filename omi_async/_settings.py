@@ -1,0 +1,130 @@
+"""What a Session is told, by its arguments and by the environment: read, checked, and kept secret."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from ipaddress import ip_address
+from typing import Final
+
+import aiohttp
+from yarl import URL
+
+from omi_async.config import BASE_URL
+from omi_async.errors import ConfigurationError
+
+__all__ = [
+    "Secret",
+    "caller",
+    "flag",
+    "usable_base",
+    "usable_key",
+    "usable_seconds",
+    "usable_share",
+    "usable_timeout",
+    "within_pool",
+]
+
+CONNECT_TIMEOUT: Final = 10.0
+
+
+class Secret(str):
+    """A string that keeps itself out of every repr: of tracebacks' locals, of headers, of attributes."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+def flag(name: str) -> bool:
+    """Whether an environment variable says yes."""
+    return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
+
+
+def caller() -> str:
+    """Name the place outside the session's modules that makes the Session."""
+    frame = sys._getframe(1)  # noqa: SLF001  # as the warnings module itself does
+    while frame.f_globals.get("__name__") in _OURS and frame.f_back is not None:
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+_OURS: Final = frozenset({__name__, "omi_async.session"})
+
+
+def usable_key(given: Secret | None) -> Secret:
+    """Return the key that is given, or the environment's. Raises `ConfigurationError`."""
+    key = Secret((os.environ.get("OMI_API_KEY", "") if given is None else given).strip())
+    if not key:
+        raise ConfigurationError("no API key: set OMI_API_KEY, or give Session(api_key=...)")
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise ConfigurationError("the API key holds a character that no key has; was it pasted whole?")
+    return key
+
+
+def usable_timeout(name: str, seconds: float) -> aiohttp.ClientTimeout:
+    """Return a timeout for one attempt. Raises `ConfigurationError`."""
+    if not 0 < seconds < float("inf"):
+        raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}")
+    return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
+
+
+def usable_seconds(name: str, seconds: float) -> float:
+    """Return a number of seconds from 0 on; infinity is one."""
+    if not seconds >= 0:
+        raise ConfigurationError(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
+    return seconds
+
+
+def usable_share(name: str, share: float) -> float:
+    """Return a share of a whole that leaves some of it."""
+    if not 0 <= share < 1:
+        raise ConfigurationError(f"{name} must be a share from 0 to below 1, not {share!r}")
+    return share
+
+
+def within_pool(connections: int, client: aiohttp.ClientSession | None) -> int:
+    """Return how many calls may be on the wire: never more than a smaller pool of somebody else's lets."""
+    connector = None if client is None else client.connector
+    limits = () if connector is None else (connector.limit, connector.limit_per_host)
+    return min([connections, *(limit for limit in limits if limit)])
+
+
+def usable_base(given: str | URL | None, allow_http: bool) -> str:
+    """Return the base URL without a slash at its end. Raises `ConfigurationError`."""
+    text = str(given if given is not None else os.environ.get("OMI_API_BASE") or BASE_URL).strip()
+    try:
+        url = URL(text)
+        host, port = url.host, url.port
+    except ValueError:
+        host, port = None, None
+    if host is None or port is None or url.scheme not in {"http", "https"}:
+        raise ConfigurationError(f"the base URL must look like {BASE_URL}, not {_harmless(text)}")
+    if url.user is not None or url.password is not None:
+        raise ConfigurationError("the base URL must not hold a user or a password")
+    if url.query_string or url.fragment or text.endswith(("?", "#")):
+        raise ConfigurationError("the base URL must not hold a query or a fragment")
+    if url.scheme == "http" and not allow_http and not _is_loopback(host):
+        raise ConfigurationError(
+            f"the key would cross the network in clear: {host} is not this machine and the base URL is "
+            f"http://. Use https://, or allow it with allow_http=True or OMI_ALLOW_HTTP=1"
+        )
+    return str(url).rstrip("/")
+
+
+def _harmless(text: str) -> str:
+    """Shorten a base URL for a message, without a password, a token or the key that may be in its place."""
+    scheme, colon, rest = text.partition("://")
+    host = re.split(r"[/?#]", rest.rpartition("@")[2])[0]
+    return f"{scheme}://{host[:100]}" if colon else "what was given"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return False

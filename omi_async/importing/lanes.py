@@ -1,0 +1,93 @@
+"""The second lane: facts that go singly while the window of batch calls is shut.
+
+A single create has a window of its own (backend), so it can shorten an import that waits. It is not the
+default: the singles spend the window of the account's other writes too, and 25 of them what one batch does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from omi_async._wire import Pacing
+from omi_async.config import BATCH_SIZE
+from omi_async.importing.calls import WindowShut
+from omi_async.importing.delivery import Delivery
+from omi_async.importing.items import Item
+
+__all__ = ["Lanes", "TwoLanes"]
+
+Lanes = Literal["batch", "both"]
+
+
+class TwoLanes:
+    """Brings the workers' chunks to the server, whole or fact by fact.
+
+    Args:
+        pacing: knows which window is open.
+        delivery: sends the facts.
+        exhausted: tells whether the input was read to its end.
+    """
+
+    def __init__(self, pacing: Pacing, delivery: Delivery, exhausted: Callable[[], bool]) -> None:
+        self._pacing = pacing
+        self._delivery = delivery
+        self._exhausted = exhausted
+        self._broken: list[Item] = []  # the one chunk from which single facts are taken
+        self._left = 0
+        self._waiting = 0  # chunks that wait for the window of batch calls
+
+    async def bring(self, chunk: list[Item]) -> bool:
+        """Send a chunk, or facts of it; return whether it was sent, and else leave in it what was not."""
+        if await self._send_singly(chunk):
+            return not chunk  # what is left is to be filled again
+        shut = self._shut() > 0
+        self._waiting += shut
+        try:
+            await self._delivery.deliver(chunk, patient=shut)
+        except WindowShut:
+            return False
+        finally:
+            self._waiting -= shut
+        return True
+
+    async def _send_singly(self, chunk: list[Item]) -> bool:
+        """Send single facts while that is worth it; return whether the chunk was broken up for that.
+
+        All workers take them from the same chunk, so that the others stay whole. What is left of it in the
+        end is left in the chunk of the last one who took from it, of those who have none.
+        """
+        self._left += len(chunk)
+        broken = False
+        try:
+            while self._is_worth_it():
+                if not self._broken or len(chunk) < BATCH_SIZE:
+                    self._broken += chunk
+                    chunk.clear()
+                    broken = True
+                if not self._broken:
+                    break
+                self._left -= 1
+                await self._delivery.deliver_single(self._broken.pop())
+            if not chunk:
+                chunk += self._broken
+                self._broken.clear()
+        finally:
+            self._left -= len(chunk)
+        return broken
+
+    def _shut(self) -> float:
+        return self._pacing.wait("batch", live=False)
+
+    def _is_worth_it(self) -> bool:
+        """Whether another single fact ends the import sooner.
+
+        While there is more to read, each does: it is one less for the windows to come. At the end it does
+        only if all that is left can go singly; else a batch of the next window must be waited for anyway.
+        """
+        shut = self._shut()
+        if not shut or self._pacing.wait("create", live=False) >= shut:
+            return False
+        if not self._exhausted():
+            return True
+        return not self._waiting and self._left <= self._pacing.capacity("create", shut)

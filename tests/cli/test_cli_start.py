@@ -1,0 +1,35 @@
+"""What the command line loads, and what it runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+
+import pytest
+
+from omi_async.cli.options import Common
+from omi_async.cli.running import run_async
+
+pytestmark = pytest.mark.extras
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["import", "--help"], ["import", "--nonsense"]]
+)
+def test_what_needs_no_library_loads_none(arguments: list[str]):
+    program = f"import sys; from omi_async.cli import main; main({arguments!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+
+    assert "omi_async.cli.app" in loaded
+    assert not loaded & {"aiohttp", "omi_async.session", "omi_async.models", "sqlite3", "cattrs", "attrs"}
+
+
+def test_commands_run_on_uvloop_where_it_is_installed():
+    uvloop = pytest.importorskip("uvloop")
+
+    async def command() -> int:
+        return 7 if isinstance(asyncio.get_running_loop(), uvloop.Loop) else 1
+
+    assert run_async(Common(), command()) == 7

@@ -1,0 +1,238 @@
+"""What one process knows, and another takes over; what is given back; and what cannot be meant."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from omi_async._quota import Ledger, QuotaPolicy
+from omi_async._quota_signs import Signs
+from omi_async._quota_windows import KINDS
+from omi_async.config import BASE_URL
+from tests.quotas.model import EPOCH
+
+GARBAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
+
+HOUR = QuotaPolicy(3, 3600, kinds=frozenset({"batch"}))
+
+
+def spent(ledger: Ledger, count: int, now: float = EPOCH) -> Ledger:
+    for _ in range(count):
+        ledger.answered(ledger.spend("batch", now), now)
+    return ledger
+
+
+def refused(now: float = EPOCH) -> Ledger:
+    ledger = spent(Ledger(), 3, now)
+    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 3599.0))
+    return ledger
+
+
+def reloaded(ledger: Ledger, now: float, *, written: float = -math.inf) -> Ledger:
+    other = Ledger()
+    other.load(json.loads(json.dumps(ledger.dump())), now, written)
+    return other
+
+
+def test_a_restart_knows_what_was_spent() -> None:
+    other = reloaded(refused(), EPOCH + 600)
+    assert other.wait("batch", EPOCH + 600) == pytest.approx(3000, abs=2)
+    assert other.wait("batch", EPOCH + 3601) == 0
+    spent(other, 3, EPOCH + 3601)
+    assert other.wait("batch", EPOCH + 3602) == pytest.approx(3599, abs=2)
+
+
+def test_a_policy_that_was_given_keeps_its_numbers() -> None:
+    other = Ledger([attrs_changed(HOUR, 5)])
+    other.load(spent(Ledger([HOUR]), 3).dump(), EPOCH)
+    [state] = other.states(EPOCH)
+    assert (state.limit, state.used) == (5, 3)
+
+
+def attrs_changed(policy: QuotaPolicy, limit: int) -> QuotaPolicy:
+    return QuotaPolicy(limit, policy.window, kinds=policy.kinds, name=policy.name)
+
+
+def test_a_policy_that_is_no_longer_given_is_not_taken_over() -> None:
+    other = Ledger()
+    other.load(spent(Ledger([HOUR]), 3).dump(), EPOCH)
+    assert other.states(EPOCH) == ()
+
+
+@pytest.mark.parametrize("back", [0.5, 100.0, 3600.0, 86_400.0, 1e8])
+def test_a_clock_that_was_set_back_meanwhile_makes_no_wait_longer(back: float) -> None:
+    # Catches: windows that "end" a day from now since the clock was a day ahead when they were written.
+    other = reloaded(refused(), EPOCH - back, written=EPOCH)
+    assert other.wait("batch", EPOCH - back) == pytest.approx(3599, abs=2)
+    other = reloaded(refused(), EPOCH - back)  # where nobody knows when it was written
+    assert other.wait("batch", EPOCH - back) <= 3602
+
+
+def test_a_clock_that_was_set_forward_meanwhile_opens_all_windows() -> None:
+    other = reloaded(refused(), EPOCH + 1e4, written=EPOCH)
+    assert other.wait("batch", EPOCH + 1e4) == 0
+    assert spent(other, 3, EPOCH + 1e4).wait("batch", EPOCH + 1e4) > 3500
+
+
+def test_two_ledgers_that_learn_apart_do_not_lose_each_others_windows() -> None:
+    # Catches: two windows of one name, of which one counts on for ever and is never kept.
+    one, other = Ledger([HOUR]), Ledger()
+    other.refused(other.spend("batch", EPOCH), EPOCH, Signs(7, 0, 59.0))
+    assert [*other.dump()["windows"]] == ["learned 0: batch"]
+    one.load(other.dump(), EPOCH)
+    one.refused(one.spend("list", EPOCH), EPOCH, Signs(8, 0, 30.0))
+    one.refused(one.spend("batch", EPOCH), EPOCH, Signs(9, 0, 3500.0))
+    assert len(one.dump()["windows"]) == len(one.states(EPOCH)) == 4
+
+
+def _windows(fields: dict[str, Any]) -> dict[str, Any]:
+    good: dict[str, Any] = {
+        "kinds": ["batch"], "source": "learned", "limit": 3, "length": 3600.0, "opened_at": EPOCH,
+        "ends": EPOCH + 3600, "used": 3, "answered": 3, "whole": True, "refused": True, "contended": False,
+    }  # fmt: skip  # a table
+    return {"edge": 0.0, "windows": {"x": {**good, **fields}}}
+
+
+NO_NUMBERS: list[Any] = [math.nan, math.inf, -math.inf, 10**400, "1", [], {}]
+NO_BOOLS: list[Any] = [1, None, "x"]
+NO_KINDS: list[Any] = [None, [], ["x"], [1], [[]], 5, "x"]
+NO_SOURCES: list[Any] = [None, [], "x", 5]
+BAD: list[Any] = [
+    None, 1, "x", [], {}, {"edge": 0}, {"windows": {}}, {"edge": "x", "windows": {}},
+    {"edge": math.nan, "windows": {}}, {"edge": 10**400, "windows": {}}, {"edge": 0, "windows": []},
+    {"edge": 0, "windows": {"x": None}}, {"edge": 0, "windows": {"x": []}},
+    *[_windows({name: value}) for name in ("ends", "opened_at", "length", "used", "answered", "test_at")
+      for value in NO_NUMBERS],
+    *[_windows({"used": value}) for value in (-1, 1.5, True, None)],
+    *[_windows({"limit": value}) for value in (-1, 1.5, True, "3", 10**20)],
+    *[_windows({"length": value}) for value in (0, -1, 1e12)],
+    *[_windows({"whole": value}) for value in NO_BOOLS],
+    *[_windows({"kinds": value}) for value in NO_KINDS],
+    *[_windows({"source": value}) for value in NO_SOURCES],
+]  # fmt: skip  # a table
+
+
+@pytest.mark.parametrize("kept", BAD, ids=lambda kept: str(kept)[:60])
+def test_what_is_no_dump_is_refused_and_nothing_of_it_taken_over(kept: Any) -> None:
+    # Catches: a wait that is NaN and never ends, a count below zero, an error that breaks a call.
+    ledger = refused()
+    before = ledger.dump()
+    with pytest.raises(GARBAGE):
+        ledger.load(kept, EPOCH)
+    assert ledger.dump() == before
+
+
+def test_the_good_one_of_the_table_is_good() -> None:
+    ledger = Ledger()
+    ledger.load(_windows({}), EPOCH)
+    assert ledger.wait("batch", EPOCH) == 3600
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+fields = st.fixed_dictionaries(
+    {"kinds": st.lists(st.sampled_from(sorted(KINDS)), min_size=1) | json_values, "source": json_values},
+    optional=dict.fromkeys(("limit", "length", "ends", "opened_at", "used", "whole", "test_at"), json_values),
+)
+
+
+@given(kept=st.fixed_dictionaries({"edge": json_values, "windows": st.dictionaries(st.text(), fields)}))
+def test_no_garbage_breaks_a_ledger(kept: Any) -> None:
+    ledger = Ledger()
+    try:
+        ledger.load(kept, EPOCH)
+    except GARBAGE:
+        assert ledger.dump() == Ledger().dump()
+    for kind in sorted(KINDS):
+        assert 0 <= ledger.wait(kind, EPOCH) < math.inf
+        ledger.answered(ledger.spend(kind, EPOCH), EPOCH)
+    json.dumps(ledger.dump(), allow_nan=False)
+
+
+# Giving back
+
+
+def test_a_call_that_never_left_is_not_counted() -> None:
+    ledger = Ledger([HOUR])
+    spend = ledger.spend("batch", EPOCH)
+    ledger.give_back(spend)
+    assert ledger.dump() == Ledger([HOUR]).dump()
+    spent(ledger, 3, EPOCH + 100)
+    assert ledger.wait("batch", EPOCH + 100) == pytest.approx(3600, abs=2)
+
+
+def test_what_is_given_back_after_its_window_takes_nothing_from_the_next() -> None:
+    ledger = Ledger([HOUR])
+    late = ledger.spend("batch", EPOCH)
+    spent(ledger, 3, EPOCH + 3605)
+    ledger.give_back(late)
+    assert ledger.wait("batch", EPOCH + 3605) > 3500
+
+
+def test_a_reserve_is_left_to_live_calls() -> None:
+    ledger = Ledger([QuotaPolicy(10, 3600)], reserve=0.25)
+    while not ledger.wait("batch", EPOCH, live=False):
+        ledger.spend("batch", EPOCH)
+    assert ledger.states(EPOCH)[0].used == 7
+    while not ledger.wait("list", EPOCH):
+        ledger.spend("list", EPOCH)
+    assert ledger.states(EPOCH)[0].used == 10
+
+
+def test_however_large_a_reserve_an_import_gets_on() -> None:
+    ledger = Ledger([QuotaPolicy(1, 3600)], reserve=0.99)
+    assert ledger.wait("batch", EPOCH, live=False) == 0
+
+
+def test_endless_refusals_without_a_time_make_no_endless_wait() -> None:
+    # Catches: a wait that doubles with each "Retry-After: 0", to days, and then to an OverflowError.
+    ledger, now = Ledger(), EPOCH
+    for _ in range(1100):
+        ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 0.0))
+        wait = ledger.wait("batch", now)
+        assert 0 < wait <= 1
+        now += wait
+
+
+def test_a_window_of_unknown_length_is_not_taken_for_as_long_as_we_were_slow() -> None:
+    # Catches: 10-minute windows believed to be of 5 hours, since the last refusal was so long ago.
+    ledger, now = Ledger(), EPOCH
+    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 300.0))
+    now += 301
+    for _ in range(30):  # slower than the limit, through many windows
+        ledger.answered(ledger.spend("batch", now), now)
+        now += 599
+    for _ in range(3):
+        ledger.answered(ledger.spend("batch", now), now)
+    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 599.0))
+    for _ in range(3):
+        now += ledger.wait("batch", now)
+        ledger.answered(ledger.spend("batch", now), now)
+        assert ledger.wait("batch", now) <= 602
+
+
+def test_documented_limits_are_those_of_the_official_service_only() -> None:
+    assert [state.limit for state in Ledger.for_server(BASE_URL, None).states(EPOCH)] == [100, 10_000]
+    assert Ledger.for_server("https://omi.example", None).states(EPOCH) == ()
+    assert Ledger.for_server(BASE_URL, ()).states(EPOCH) == ()
+
+
+def test_limits_that_change_for_months_do_not_pile_up() -> None:
+    # Catches: another window for each limit that there ever was, and all of them asked at each call.
+    ledger, now = Ledger(), EPOCH
+    for number in range(300):
+        for _ in range(2):
+            now += ledger.wait("batch", now)
+            ledger.answered(ledger.spend("batch", now), now + 0.1)
+        now += ledger.wait("batch", now)
+        ledger.refused(ledger.spend("batch", now), now, Signs(10 + number * 7 % 40, 0, 100.0 + number % 3000))
+        now += 40_000
+    assert len(ledger.states(now)) < 20
