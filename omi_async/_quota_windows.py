@@ -132,6 +132,7 @@ class Window:
         alone_until: until then, or until its answer, the first call through an opening goes alone.
         over_at: when it is surely over, where its end came in whole seconds, rounded down.
         patient_until: the same, where imports have the patience to wait for that, and spare a refusal.
+        slack: seconds more to wait for an opening, since a call came too early.
         refusals: refusals in a row that named no time worth the name.
         test_at: when one call more than `limit` may be tried.
     """
@@ -153,6 +154,7 @@ class Window:
     alone_until: float = 0.0
     over_at: float = 0.0
     patient_until: float = 0.0
+    slack: float = 0.0
     refusals: int = 0
     test_at: float = math.inf
 
@@ -252,6 +254,8 @@ class Window:
         if early:
             self.opened_at = self.ends = None
             self.whole = False
+            length = self.length or 0.0
+            self.slack = min(self.slack + min(length / 100, HEAD_START / 4), length / 20, HEAD_START)
         return early
 
     def passed(self, sent: float, now: float) -> None:
@@ -270,7 +274,7 @@ class Window:
     def _latest_start(self) -> float:
         """Return how long after its call left the server may have opened the window for it, at most."""
         length = self.length or 0.0
-        return min(self.took, length / 100, HEAD_START) + min(0.005, length / 200)
+        return min(self.took, length / 100, HEAD_START) + min(0.005, length / 200) + self.slack
 
     def believe(self, limit: int | None, now: float) -> None:
         """Take a limit for the true one, until it is due to be tested."""

@@ -129,6 +129,12 @@ class Calls:
                 await self._signal.wait_for(asyncio.sleep(wait))
             repeated = True
 
+    async def until_open(self, kind: Kind) -> None:
+        """Wait until a call of a kind may go. Raises `Halt`."""
+        turn, probe = await self._signal.wait_for(self._passage(kind))
+        turn.give_back()
+        self._breaker.done(probe=probe)
+
     async def _attempt(
         self,
         kind: Kind,

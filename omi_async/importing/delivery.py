@@ -73,9 +73,9 @@ class Delivery:
             await self._isolate(refusal.items, refusal.error)
         await self._account.progress()
 
-    async def deliver_single(self, item: Item) -> None:
-        """Send one fact in a call of its own kind, which has its own quota."""
-        refusal = await self._send([item], single=True)
+    async def deliver_single(self, item: Item, *, patient: bool = True) -> None:
+        """Send one fact in a call of its own kind, which has its own quota. Raises as `deliver` does."""
+        refusal = await self._send([item], single=True, patient=patient)
         if refusal is not None:
             await self._reject(item, refusal.error)
         await self._account.progress()

@@ -254,7 +254,7 @@ class Importer:
             set_aside=self._set_aside,
             fatal=self._fail,
         )
-        self._two_lanes = TwoLanes(calls.pacing, self._delivery, lambda: self._chunks.exhausted)
+        self._two_lanes = TwoLanes(calls, self._delivery, lambda: self._chunks.exhausted)
         self._reconciler = Reconciler(
             calls=calls,
             account=self._account,

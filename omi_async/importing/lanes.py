@@ -7,11 +7,10 @@ default: the singles spend the window of the account's other writes too, and 25 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Final, Literal
 
-from omi_async._wire import Pacing
 from omi_async.config import BATCH_SIZE
-from omi_async.importing.calls import WindowShut
+from omi_async.importing.calls import Calls, WindowShut
 from omi_async.importing.delivery import Delivery
 from omi_async.importing.items import Item
 
@@ -19,18 +18,22 @@ __all__ = ["Lanes", "TwoLanes"]
 
 Lanes = Literal["batch", "both"]
 
+WORTH_WHILE: Final = 5.0
+"""Seconds that the window of batch calls is yet shut, from where on single facts are worth their calls."""
+
 
 class TwoLanes:
     """Brings the workers' chunks to the server, whole or fact by fact.
 
     Args:
-        pacing: knows which window is open.
+        calls: knows which window is open, and waits for it.
         delivery: sends the facts.
         exhausted: tells whether the input was read to its end.
     """
 
-    def __init__(self, pacing: Pacing, delivery: Delivery, exhausted: Callable[[], bool]) -> None:
-        self._pacing = pacing
+    def __init__(self, calls: Calls, delivery: Delivery, exhausted: Callable[[], bool]) -> None:
+        self._calls = calls
+        self._pacing = calls.pacing
         self._delivery = delivery
         self._exhausted = exhausted
         self._broken: list[Item] = []  # the one chunk from which single facts are taken
@@ -67,14 +70,25 @@ class TwoLanes:
                     broken = True
                 if not self._broken:
                     break
-                self._left -= 1
-                await self._delivery.deliver_single(self._broken.pop())
+                if self._pacing.wait("create", live=False):
+                    await self._calls.until_open("create")
+                else:
+                    await self._send_one(self._broken.pop())
             if not chunk:
                 chunk += self._broken
                 self._broken.clear()
         finally:
             self._left -= len(chunk)
         return broken
+
+    async def _send_one(self, item: Item) -> None:
+        """Send a fact singly, unless that turns out to mean waiting: then there may be a better way."""
+        self._left -= 1
+        try:
+            await self._delivery.deliver_single(item, patient=False)
+        except WindowShut:
+            self._left += 1
+            self._broken.append(item)
 
     def _shut(self) -> float:
         return self._pacing.wait("batch", live=False)
@@ -86,7 +100,7 @@ class TwoLanes:
         only if all that is left can go singly; else a batch of the next window must be waited for anyway.
         """
         shut = self._shut()
-        if not shut or self._pacing.wait("create", live=False) >= shut:
+        if shut < WORTH_WHILE or self._pacing.wait("create", live=False) >= shut:
             return False
         if not self._exhausted():
             return True
