@@ -8,7 +8,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from omi_async import _json
-from omi_async._retry import parse_retry_after
+from omi_async._quota_signs import retry_after
 from omi_async._wire import Response
 from omi_async.config import PRE_WORK_503
 from omi_async.errors import (
@@ -35,14 +35,12 @@ def error_for(operation: str, response: Response) -> APIError:
     message += _ADVICE.get(status, "")
     about: dict[str, Any] = {"status": status, "detail": detail, "headers": response.headers}
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitError(message, retry_after=_retry_after(response), **about)
+        return RateLimitError(message, retry_after=retry_after(response), **about)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         before_work = (
             status == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(detail, str) and detail in PRE_WORK_503
         )
-        return ServerError(
-            message, retry_after=_retry_after(response), maybe_applied=not before_work, **about
-        )
+        return ServerError(message, retry_after=retry_after(response), maybe_applied=not before_work, **about)
     return _ERRORS.get(status, APIError)(message, **about)
 
 
@@ -61,12 +59,6 @@ _ADVICE: Final[dict[int, str]] = {
     401: " (check the key: OMI_API_KEY or Session(api_key=...) must hold a Developer API key, omi_dev_...)",
     403: " (check that the key has the scopes memories:read and memories:write; a new key may be needed)",
 }
-
-
-def _retry_after(response: Response) -> float | None:
-    return parse_retry_after(
-        response.header("Retry-After"), date=response.header("Date"), now=response.received
-    )
 
 
 def _phrase(status: int) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
+from threading import get_ident
 from typing import Final, NamedTuple, TypeVar
 
 from omi_async._ledger_file import LedgerFile
@@ -120,15 +121,18 @@ class Pacer:
         self._number = 0
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._thread: int | None = None  # of the loop, once there was a call
 
     # What is known
 
     def states(self) -> tuple[QuotaState, ...]:
-        """Return what is known of each policy. Outside of a loop, as of now by the clock on the wall."""
+        """Return what is known of each policy; outside of the loop, without a look into the file."""
         try:
             now = self._clock.now()
         except RuntimeError:
-            now = time.time()
+            return self._ledger.states(time.time())
+        if self._thread not in {None, get_ident()}:
+            return self._ledger.states(time.time())
         return self._within(now, lambda: self._ledger.states(now))
 
     def wait(self, kind: Kind, *, live: bool = True) -> float:
@@ -154,6 +158,7 @@ class Pacer:
         """
         if self._closed is not None:
             raise self._closed()
+        self._thread = get_ident()
         queue = self._queues.get((kind, crowd)) if self._queues else None
         if queue is not None and queue.first() is not None:
             return None
@@ -177,6 +182,8 @@ class Pacer:
         if turn is not None:
             return turn
         now = self._clock.now()
+        if patience is not None and crowd is None:
+            self._refuse_those_too_far_behind(kind, patience, now)
         queue = self._queues.get((kind, crowd))
         if queue is None:
             queue = self._queues[kind, crowd] = _Queue(kind, crowd)
@@ -196,6 +203,13 @@ class Pacer:
                 del self._queues[kind, crowd]
             if not self._queues:
                 self._forget_timer()
+
+    def _refuse_those_too_far_behind(self, kind: Kind, patience: float, now: float) -> None:
+        """Raise where so many came first that one window does not do for all of them."""
+        ahead = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
+        wait = self._ledger.seconds_for(kind, ahead + 1, now, live=True)
+        if ahead and wait > patience:
+            raise out_of_quota(kind, wait, self._ledger.blocking(kind, now))
 
     def poke(self) -> None:
         """Look again who may go: a crowd has changed its mind."""
@@ -272,12 +286,11 @@ class Pacer:
         if not self._ledger.wait(queue.kind, now, live=queue.crowd is None, alone=False):
             return  # it is open: only the first call through it is waited for
         state = self._ledger.blocking(queue.kind, now, live=queue.crowd is None)
-        if queue.crowd is not None:
-            queue.crowd.parked(queue.kind, wait, state)
-            return
         for waiter in queue.waiters:
             if now + wait > waiter.until and not waiter.granted.done():
                 waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))
+        if queue.crowd is not None and queue.first() is not None:
+            queue.crowd.parked(queue.kind, wait, state)
 
 
 def _number_of_first(queue: _Queue) -> int:

@@ -38,6 +38,9 @@ __all__ = ["Ledger", "QuotaPolicy", "QuotaState", "Spend"]
 MOST_LEARNED: Final = 16
 """Policies that are learned; the service has 4."""
 
+STUBBORN: Final = 12
+"""Refusals in a row that say nothing, from where on the waits grow up to a minute."""
+
 LONG: Final = 60.0
 """Seconds; where more is left of a window of the service's, it is one of an hour."""
 
@@ -153,7 +156,8 @@ class Ledger:
             if window.opened_at == opened_at:
                 window.passed(spend.sent, now)
         if signs.limit is not None and signs.remaining is not None and signs.left is not None:
-            self._announced(spend, now, signs.limit, signs.limit - signs.remaining, now + signs.left)
+            used = max(0, signs.limit - signs.remaining)
+            self._announced(spend, now, signs.limit, used, now + signs.left)
 
     def failed(self, spend: Spend, error: BaseException) -> None:
         """Learn from a call without an answer: one that reached nobody has spent nothing."""
@@ -174,7 +178,8 @@ class Ledger:
         if signs.left is None and signs.limit is None:
             self.give_back(spend)
             if spend.sent > self._edge_lesson:  # else several calls were refused at once: one lesson
-                self._edge_opens = now + self._growing(self._edge_refusals)
+                cap = LONG if self._edge_refusals >= STUBBORN else 0.0
+                self._edge_opens = now + self._growing(self._edge_refusals, cap)
                 self._edge_refusals += 1
                 self._edge_lesson = now
             return
@@ -318,7 +323,8 @@ class Ledger:
                 covering.remove(window)
                 return self._new(frozenset({kind}), limit, None, "announced")
         for window in sorted(covering, key=lambda window: window.limit != limit):
-            if window.limit == limit or window.ends_about(ends):
+            stricter = window.source == "given" and limit > (window.limit or 0)  # it stays as it was given
+            if window.limit == limit or (window.ends_about(ends) and not stricter):
                 return window
         for window in self._windows.values():
             same = window.source == "announced" and window.limit == limit and window.ends_about(ends)
@@ -336,9 +342,10 @@ class Ledger:
         """Return what is known of each policy."""
         return tuple([window.state(now) for window in self._windows.values()])
 
-    def seconds_for(self, kind: Kind, calls: int, now: float) -> float:
-        """Return how long so many calls of an import have to wait for windows, the last one of them."""
-        waits = [window.seconds_for(calls, now, self._reserve) for window in self._by_kind[kind]]
+    def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
+        """Return how long so many calls have to wait for windows, the last one of them."""
+        reserve = 0.0 if live else self._reserve
+        waits = [window.seconds_for(calls, now, reserve) for window in self._by_kind[kind]]
         return max([0.0, *waits]) if calls > 0 else 0.0
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:

@@ -71,8 +71,8 @@ class QuotaPolicy:
 
     @window.validator
     def _finite(self, _attribute: object, value: float) -> None:
-        if not math.isfinite(value):
-            raise ValueError(f"window must be a number of seconds, not {value!r}")
+        if not value <= LONGEST:
+            raise ValueError(f"window must be a number of seconds of a year at most, not {value!r}")
 
 
 def rate_name(limit: int | None, window: float | None) -> str:
@@ -213,9 +213,16 @@ class Window:
         """Return the calls that one window allows to those who leave a share of it to others."""
         if self.limit is None:
             return math.inf
-        if now >= self.test_at and not reserve:
+        if not reserve and self._is_to_be_tested(now):
             return max(1, self.limit) + 1
         return max(1, self.limit - math.ceil(self.limit * reserve))
+
+    def _is_to_be_tested(self, now: float) -> bool:
+        """Whether one call more may go: not at the end of a window, where it would be counted in the next."""
+        if self.opened_at is None or self.ends is None or self.opened_at < self.test_at:
+            return False
+        length = self.length or 0.0
+        return self.test_at <= now < self.ends - min(CLOSE, length / 4) - length / 50
 
     def shut(self, now: float, reserve: float = 0.0) -> float:
         """Return the seconds until there is a call left in it; 0 where there is."""
@@ -267,7 +274,7 @@ class Window:
             self.took = now - sent
             if self.length is not None and not self.refused:
                 self.anchor(sent, self.took)
-        if self.limit is not None and self.answered > self.limit:
+        if self.may_change and self.limit is not None and self.answered > self.limit:
             # It was out with a refused one; or the limit was raised, and the next refusal will say to what.
             self.limit = self.answered if self.refused else None
 

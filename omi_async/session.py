@@ -261,15 +261,18 @@ class Session:
         """
         if turn is not None:
             return self._interpret(request, await self._attempt(request, turn), repeated=False)
-        lost = False
+        lost = over = False
         patience = self._max_wait
 
         async def attempt() -> T:
-            nonlocal lost, patience
+            nonlocal lost, over, patience
             self._open()  # says at once, and not after a turn was waited for, that it cannot
             began, expected = self._loop.time(), self.pacing.wait(request.kind)
             try:
                 turn = await self.pacing.turn(request.kind, patience=patience)
+            except RateLimitError:
+                over = True
+                raise
             finally:
                 patience -= min(expected, self._loop.time() - began)
             try:
@@ -279,9 +282,11 @@ class Session:
                 raise
 
         def hopeless(error: Exception) -> bool:
-            if isinstance(error, RateLimitError) and self.pacing.wait(request.kind) > patience:
+            wait = self.pacing.wait(request.kind)
+            if isinstance(error, RateLimitError) and wait > patience:
+                error.retry_after = error.retry_after or wait
                 return True
-            return self._closed or not worth_retrying(error, idempotent=request.idempotent)
+            return over or self._closed or not worth_retrying(error, idempotent=request.idempotent)
 
         attempts = self._retry.attempts if request.attempts is None else request.attempts
         if attempts <= 1:

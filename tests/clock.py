@@ -20,6 +20,18 @@ GRACE = 0.002
 """Real seconds that the kernel gets to deliver what is under way, before the clock jumps."""
 
 
+_running = threading.local()
+_real_time = time.time
+
+
+def _time() -> float:
+    loop: VirtualClockLoop | None = getattr(_running, "loop", None)
+    return _real_time() if loop is None else loop.wall()
+
+
+time.time = _time
+
+
 class _Selector(selectors.DefaultSelector):
     loop: VirtualClockLoop
 
@@ -46,7 +58,7 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._zero = time.time() - self.now
+        self._zero = _real_time() - self.now
         self.threads = 0
         selector = _Selector()
         selector.loop = self
@@ -56,12 +68,16 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def run_forever(self) -> None:
-        real, thread = time.time, threading.get_ident()
-        time.time = lambda: self._zero + self.now if threading.get_ident() == thread else real()
+        before = getattr(_running, "loop", None)
+        _running.loop = self
         try:
             super().run_forever()
         finally:
-            time.time = real
+            _running.loop = before
+
+    def wall(self) -> float:
+        """Tell what `time.time` does while it runs."""
+        return self._zero + self.now
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # typeshed's has TypeVars
         self.threads += 1

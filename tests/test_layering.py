@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_quota": {"config", "errors", "_retry", "_wire", "_quota_history", "_quota_signs", "_quota_windows"},
     "_codec": {"config", "errors", "models", "_json"},
     "_wire": set(),
-    "_failures": {"config", "errors", "_json", "_retry", "_wire"},
+    "_failures": {"config", "errors", "_json", "_quota_signs", "_wire"},
     "_requests": {"config", "errors", "models", "_json", "_codec", "_failures", "_wire"},
     "_listing": {"config", "errors", "_wire"},
     "importing.outcomes": {"errors", "models", "_wire"},

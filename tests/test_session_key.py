@@ -266,7 +266,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
     deaf = await asyncio.start_server(stuck, "127.0.0.1", 0)
     async with raw_server(handle) as server:
         url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}" if moment == "sending" else server.url
-        async with Session(KEY, base_url=url, connections=1, max_wait=3600) as session:
+        async with Session(KEY, base_url=url, connections=1, max_wait=7200) as session:
             if moment == "for a turn":
                 await session.pacing.turn("list")
             many = ["x" * 490 + str(number) for number in range(25)]

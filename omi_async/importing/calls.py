@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from omi_async._failures import in_short
@@ -79,7 +80,7 @@ class Calls:
         self._sender = sender
         self._retry = retry
         self._crowd = Concurrency(concurrency, on_park=self._park, poke=self.pacing.poke)
-        self._parking = Parking(max_wait, signal, report, on_park)
+        self._parking = Parking(max_wait, signal, report, on_park, lambda: self._crowd.idle)
         self._signal = signal
         self._report = report
         self._breaker = Breaker()
@@ -105,17 +106,18 @@ class Calls:
         `leaving` is called each time that it is about to leave, at last, after all waiting.
 
         Raises:
-            OmiError: what the last try raised; never a `RateLimitError`.
+            OmiError: what the last try raised.
+            RateLimitError: it would have to wait for a quota for longer than `max_wait` allows; batches have
+                the import end instead.
             Halt: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
         failures = 0
         repeated = False
         while True:
-            if not patient and self.pacing.wait(kind, live=False):
-                raise WindowShut
+            turn, probe = await self._turn(kind, patient=patient)
             try:
-                return await self._attempt(kind, request, items, leaving, repeated=repeated)
+                return await self._attempt(request, items, leaving, turn, probe=probe, repeated=repeated)
             except RateLimitError as error:
                 wait = self.pacing.wait(kind, live=False)
                 log.warning("%s; the next %s call in %.1f s", in_short(error), kind, wait)
@@ -129,23 +131,39 @@ class Calls:
                 await self._signal.wait_for(asyncio.sleep(wait))
             repeated = True
 
-    async def until_open(self, kind: Kind) -> None:
-        """Wait until a call of a kind may go. Raises `Halt`."""
-        turn, probe = await self._signal.wait_for(self._passage(kind))
-        turn.give_back()
-        self._breaker.done(probe=probe)
+    async def until_open(self, kind: Kind, other: Kind) -> None:
+        """Wait until a call of a kind may go, or one of another kind that is shut too. Raises `Halt`."""
+        patience = self.pacing.wait(other, live=False)
+        with self._parking.counted(kind), suppress(RateLimitError):
+            turn, probe = await self._signal.wait_for(self._passage(kind, patience))
+            turn.give_back()
+            self._breaker.done(probe=probe)
+
+    async def _turn(self, kind: Kind, *, patient: bool) -> tuple[Turn, bool]:
+        """Return a turn, and whether the call is the breaker's probe."""
+        at_once = self._turn_at_once(kind)
+        if at_once is not None:
+            return at_once
+        patience = None if kind == "batch" else self._parking.left
+        try:
+            return await self._signal.wait_for(self._passage(kind, patience if patient else 0.0))
+        except RateLimitError as error:
+            if not patient:
+                raise WindowShut from None
+            self._parking.over(kind)
+            self._parking.gave_up(error.retry_after or 0.0)
+            raise
 
     async def _attempt(
         self,
-        kind: Kind,
         request: Request[T],
         items: Sequence[Item],
         leaving: Callable[[], None],
+        turn: Turn,
         *,
+        probe: bool,
         repeated: bool,
     ) -> T:
-        at_once = self._turn_at_once(kind)
-        turn, probe = at_once if at_once is not None else await self._signal.wait_for(self._passage(kind))
         try:
             leaving()
         except BaseException:
@@ -165,14 +183,14 @@ class Calls:
             else:
                 for item, doubt in zip(items, before, strict=True):
                     item.doubt = doubt
-            self._judge(kind, error, began, probe=probe)
+            self._judge(request.kind, error, began, probe=probe)
             raise
         finally:
             self._breaker.done(probe=probe)
-        if kind != "list":  # a server whose list works may refuse to write all the same
+        if request.kind != "list":  # a server whose list works may refuse to write all the same
             self._breaker.succeeded()
             self.writes += 1
-        self._crowd.answered(kind, began, asyncio.get_running_loop().time())
+        self._crowd.answered(request.kind, began, asyncio.get_running_loop().time())
         return result
 
     def _judge(self, kind: Kind, error: OmiError, began: float, *, probe: bool) -> None:
@@ -196,12 +214,15 @@ class Calls:
         self._parking.over(kind)
         return turn, False
 
-    async def _passage(self, kind: Kind) -> tuple[Turn, bool]:
-        """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe."""
+    async def _passage(self, kind: Kind, patience: float | None) -> tuple[Turn, bool]:
+        """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.
+
+        Raises `RateLimitError` where a quota asks for more patience, in seconds.
+        """
         while True:
             probe = await self._breaker.passage()
             try:
-                turn = await self.pacing.turn(kind, crowd=self._crowd)
+                turn = await self.pacing.turn(kind, crowd=self._crowd, patience=patience)
             except BaseException:
                 self._breaker.done(probe=probe)
                 raise

@@ -70,6 +70,11 @@ class Concurrency:
         """Whether another call may begin."""
         return self._out < self.limit
 
+    @property
+    def idle(self) -> bool:
+        """Whether no call is on the wire."""
+        return not self._out
+
     def begin(self) -> None:
         """Note that a call begins."""
         self._out += 1

@@ -11,7 +11,7 @@ import attrs
 
 from omi_async import _requests
 from omi_async._requests import Identity, Page, refused_items
-from omi_async.errors import InvalidRequestError, JournalError, OmiError, ResponseFormatError
+from omi_async.errors import InvalidRequestError, JournalError, OmiError, RateLimitError, ResponseFormatError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
@@ -85,7 +85,7 @@ class Delivery:
     ) -> _Refusal | None:
         """Send items and settle them; return what is refused without saying which is to blame."""
         for _ in range(ISOLATION_CALLS):
-            items = await self._not_refused_before(items)
+            items[:] = await self._not_refused_before(items)
             if not items:
                 return None
             try:
@@ -116,6 +116,12 @@ class Delivery:
             page = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
         except InvalidRequestError:
             raise
+        except RateLimitError as error:
+            for item in items:
+                item.tries += 1  # nobody is to take it for a fact that the server took
+                await self._account.settle(
+                    item, "unknown" if item.doubt else "not_sent", error=item.doubt or error
+                )
         except OmiError as error:
             if not error.maybe_applied or self._calls.server_is_down:
                 self._fatal(error)

@@ -12,7 +12,7 @@ from typing import Any, Self, get_args
 
 from omi_async._requests import Sender
 from omi_async.config import BATCH_SIZE, Retry
-from omi_async.errors import ConfigurationError, ImportStoppedError, OmiError
+from omi_async.errors import ConfigurationError, ImportStoppedError, OmiError, RateLimitError
 from omi_async.importing.account import Account, OnOutcome, OnProgress
 from omi_async.importing.admission import Admission, FactLike
 from omi_async.importing.answers import ImportStart, Rules
@@ -339,7 +339,10 @@ class Importer:
 
     async def _begin_work(self) -> None:
         if self._skip_existing:
-            self._admission.held.update(await self._reconciler.held())
+            try:
+                self._admission.held.update(await self._reconciler.held())
+            except RateLimitError:  # `max_wait` does not last for it
+                self._signal.stop()
         for _ in range(self._concurrency):
             self._spawn(self._work())
 

@@ -71,7 +71,7 @@ class TwoLanes:
                 if not self._broken:
                     break
                 if self._pacing.wait("create", live=False):
-                    await self._calls.until_open("create")
+                    await self._calls.until_open("create", "batch")
                 else:
                     await self._send_one(self._broken.pop())
             if not chunk:

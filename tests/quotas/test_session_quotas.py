@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import formatdate
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from omi_async import ConfigurationError, ConnectError, RateLimitError, Retry, S
 from omi_async._quota import QuotaPolicy
 from omi_async.local import DOCUMENTED_QUOTAS, FOREVER, REAL_QUOTAS, Fault, LocalServer, Quota
 from tests.clock import elapsed
-from tests.importing.helpers import serving, virtual_clock
+from tests.importing.helpers import facts, serving, virtual_clock
 
 KEY = "omi_dev_0123456789abcdef"
 
@@ -257,13 +259,81 @@ async def test_a_lost_call_is_counted() -> None:
 
 
 async def test_closing_a_session_sends_those_away_who_wait_for_a_window() -> None:
-    async with serving(session={"quotas": [QuotaPolicy(1, 30)]}) as (_, session):
+    async with serving(session={"quotas": [QuotaPolicy(1, 30)], "max_wait": 600}) as (_, session):
         await session.memories.list()
         waiting = [asyncio.create_task(session.memories.list()) for _ in range(3)]
         await asyncio.sleep(1)
         await session.close()
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [ConfigurationError] * 3
+
+
+async def test_who_has_too_many_before_him_is_told_at_once() -> None:
+    # Catches: finding out only when the window opens that somebody else was first.
+    async with serving(session={"quotas": [QuotaPolicy(1, 50)]}) as (server, session):
+        await session.memories.list()
+        before = asyncio.get_running_loop().time()
+        first = asyncio.create_task(session.memories.list())
+        await asyncio.sleep(1)
+        with pytest.raises(RateLimitError) as told:
+            await session.memories.list()
+        assert elapsed(before) < 2
+        assert told.value.retry_after == pytest.approx(99, abs=2)
+        await first
+        assert len(server.requests) == 2
+
+
+async def test_a_given_policy_is_not_raised_by_what_the_server_announces() -> None:
+    # Catches: the user's own limit replaced by the server's.
+    async with serving(quotas=DOCUMENTED_QUOTAS, session={"quotas": [QuotaPolicy(5, 60)]}) as (_, session):
+        before = asyncio.get_running_loop().time()
+        await session.memories.import_facts(facts(25 * 20))
+        assert elapsed(before) >= 180
+        assert [state.limit for state in session.quotas if state.source == "given"] == [5]
+
+
+async def test_more_remaining_than_the_limit_is_no_credit() -> None:
+    # Catches: a negative count, which no other process would take over.
+    async with serving(session={"quotas": ()}) as (server, session):
+        headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Remaining": "10", "X-RateLimit-Reset": "60"}
+        server.faults.add(Fault.answer(200, body=b"[]", headers=headers), on="list")
+        await session.memories.list()
+        assert [state.used for state in session.quotas] == [0]
+
+
+async def test_the_wait_is_told_where_only_a_reset_told_it() -> None:
+    async with serving(session={"quotas": (), "max_wait": 5}) as (server, session):
+        headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Reset": "3600"}
+        server.faults.add(Fault.answer(429, "no", headers=headers), on="list")
+        with pytest.raises(RateLimitError) as told:
+            await session.memories.list()
+        assert told.value.retry_after == pytest.approx(3600, abs=2)
+
+
+async def test_the_services_own_words_name_the_wait_where_the_header_was_lost() -> None:
+    # Catches: a load balancer that strips headers, and a client that then asks every few seconds for an hour.
+    async with serving(session={"quotas": (), "max_wait": 100}) as (server, session):
+        server.faults.add(Fault.answer(429, "Rate limit exceeded. Try again in 77s."), on="list")
+        before = asyncio.get_running_loop().time()
+        await session.memories.list()
+        assert elapsed(before) == pytest.approx(77, abs=0.1)
+        assert len(server.requests) == 2
+
+
+async def test_states_may_be_read_from_another_thread(tmp_path: Path) -> None:
+    # Catches: the ledger file's connection used by two threads at once, which SQLite answers with a crash.
+    async with serving(session={"quotas": [QuotaPolicy(500, 60)], "ledger": tmp_path / "x"}) as (_, session):
+        done = threading.Event()
+
+        def read() -> None:
+            while not done.is_set():
+                assert session.quotas[0].limit == 500
+
+        reading = asyncio.get_running_loop().run_in_executor(None, read)
+        for _number in range(100):
+            await session.memories.list()
+        done.set()
+        await reading
 
 
 async def test_the_time_at_which_a_window_opens_is_told() -> None:
