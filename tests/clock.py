@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 GRACE = 0.002
+"""Real seconds that threads get, again and again, until they are done."""
+
+MOMENT = 0.0002
 """Real seconds that the kernel gets to deliver what is under way, before the clock jumps."""
 
 
@@ -39,7 +42,8 @@ class _Selector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or timeout == 0:
             return ready
-        ready = super().select(GRACE)
+        time.sleep(MOMENT)  # epoll waits for whole milliseconds
+        ready = super().select(0)
         if ready:
             return ready
         if timeout is None or self.loop.threads:
