@@ -15,7 +15,7 @@ from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Fact, Memory
+from omi_async.models import Memory, Sendable
 
 __all__ = ["fact_payload", "memories_from", "memory_from", "memory_payload"]
 
@@ -237,7 +237,7 @@ def format_error(what: str, problems: list[str], memories: list[Memory] | None =
     )
 
 
-def fact_payload(fact: Fact) -> dict[str, Any]:
+def fact_payload(fact: Sendable) -> dict[str, Any]:
     """Return what is sent of a fact; without a category the server chooses one."""
     payload: dict[str, Any] = {
         "content": fact.content,

@@ -19,7 +19,7 @@ from omi_async._failures import error_for, refused_items
 from omi_async._wire import Identity, Page, Request, Response, Sender
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Fact, Memory
+from omi_async.models import Fact, Memory, Sendable
 
 __all__ = [
     "Identity",
@@ -83,7 +83,7 @@ def create_memory(fact: Fact) -> Request[Memory]:
     return _create(fact, _decode_memory)
 
 
-def _create(fact: Fact, decode: Callable[[Response], T]) -> Request[T]:
+def _create(fact: Sendable, decode: Callable[[Response], T]) -> Request[T]:
     return Request(
         kind="create",
         operation="create a memory",
@@ -99,17 +99,19 @@ def create_batch(facts: Sequence[Fact]) -> Request[list[Memory]]:
     return _batch(facts, _decode_batch)
 
 
-def import_batch(facts: Sequence[Fact]) -> Request[Page[Identity]]:
+def import_batch(facts: Sequence[Sendable]) -> Request[Page[Identity]]:
     """Build POST memories/batch for the importer: one attempt, read no further than identity needs."""
     return _batch(facts, _decode_batch_identities, attempts=1)
 
 
-def import_single(fact: Fact) -> Request[Page[Identity]]:
+def import_single(fact: Sendable) -> Request[Page[Identity]]:
     """Build POST memories for the importer, answered as a batch of one."""
     return attrs.evolve(_create(fact, _decode_single_identity), attempts=1)
 
 
-def _batch(facts: Sequence[Fact], decode: Callable[[Response], T], attempts: int | None = None) -> Request[T]:
+def _batch(
+    facts: Sequence[Sendable], decode: Callable[[Response], T], attempts: int | None = None
+) -> Request[T]:
     if len(facts) > BATCH_SIZE:
         raise ValueError(
             f"a batch holds at most {BATCH_SIZE} facts, not {len(facts)}; import_facts() takes any number"

@@ -17,7 +17,7 @@ from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FAILED, FactOutcome, ImportReport, State
 from omi_async.importing.stopping import StopSignal
-from omi_async.models import Fact
+from omi_async.models import Checked, Fact
 
 __all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
 
@@ -81,11 +81,11 @@ class Account:
         self.report.pulled = index + 1
         return index
 
-    def enter(self, fact: Fact) -> Item:
+    def enter(self, fields: Checked, given: Fact | None) -> Item:
         """Count a pulled fact and open its item; it stays open until `settle`."""
         index = self.report.pulled
         self.report.pulled = index + 1
-        item = self.open[index] = Item(index, fact)
+        item = self.open[index] = Item(index, fields, given)
         return item
 
     @property
@@ -139,11 +139,8 @@ class Account:
             item, state = verdict.item, verdict.state
             del self.open[item.index]
             if listened_to or state in FAILED:
-                self.add(
-                    FactOutcome(
-                        item.index, item.fact, state, verdict.memory_id, verdict.error, item.fact.origin
-                    )
-                )
+                fact = item.fact
+                self.add(FactOutcome(item.index, fact, state, verdict.memory_id, verdict.error, fact.origin))
             else:
                 unheard.append(state)
         for state, number in Counter(unheard).items():

@@ -16,7 +16,7 @@ from omi_async.importing.chunks import content_key, folding_key
 from omi_async.importing.items import Item, Verdict
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
-from omi_async.models import Fact, fact_from
+from omi_async.models import Fact, Sendable, checked_fields
 
 __all__ = ["Admission", "FactLike"]
 
@@ -64,10 +64,13 @@ class Admission:
     def admit(self, element: FactLike) -> Item | None:
         """Return the item to be sent, or None where the element has its state already."""
         try:
-            fact: Fact | None = fact_from(element)  # type: ignore[arg-type]  # an outcome is refused as no fact
+            fields = checked_fields(element)  # type: ignore[arg-type]  # an outcome is refused as no fact
         except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
             fact = self._fact_in_spite_of(error, element)
-        item = None if fact is None else self._unknown_to_us(self._account.enter(fact))
+            item = None if fact is None else self.admit(fact)
+        else:
+            given = element if isinstance(element, Fact) else None
+            item = self._unknown_to_us(self._account.enter(fields, given))
         if item is None:
             self._outcome_owed = True
         return item
@@ -109,10 +112,10 @@ class Admission:
             return None
         if item.doubt is not None:
             return self._doubtful(item)
-        if self.held and (memory_id := self.held.get(content_key(item.fact.content))) is not None:
+        if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
             self._account.record([Verdict(item, "existing", memory_id)])
             return None
-        if self._rules.any and (refused := self._rules.refuse(item.fact)) is not None:
+        if self._rules.any and (refused := self._rules.refuse(item)) is not None:
             self._account.record([Verdict(item, "invalid", error=refused)])
             return None
         return item
@@ -120,20 +123,20 @@ class Admission:
     def _folded(self, item: Item) -> Verdict | None:
         if not self._dedupe:
             return None
-        key = folding_key(item.fact.content)
+        key = folding_key(item.content)
         if key in self._keys:
             return Verdict(item, "duplicate")
         self._keys.add(key)
         return None
 
     def _recalled(self, item: Item, journal: Journal) -> Verdict | None:
-        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.fact.content))
+        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.content))
         if recalled is None:
             return None
         if recalled == "seen":
             return Verdict(item, "duplicate")
         item.place, item.first_sent = recalled.place, recalled.sent_at
-        if recalled.state == "rejected" and recalled.fact != _as_kept(item.fact):
+        if recalled.state == "rejected" and recalled.fact != _as_kept(item):
             return None  # mended, or nobody can tell: worth another call
         if recalled.state is not None:
             error = OmiError(recalled.words or "refused by the server in an earlier run")
@@ -147,5 +150,5 @@ class Admission:
         return None
 
 
-def _as_kept(fact: Fact) -> dict[str, Any]:
+def _as_kept(fact: Sendable) -> dict[str, Any]:
     return {**fact_payload(fact), "tags": list(fact.tags)}

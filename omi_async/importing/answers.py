@@ -14,7 +14,7 @@ from omi_async._retry import parse_http_date
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
-from omi_async.models import Fact
+from omi_async.models import Sendable
 
 __all__ = ["ImportStart", "Matched", "Rules", "match"]
 
@@ -54,7 +54,7 @@ def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
     found = []
     missing = []
     for item in items:
-        text = item.fact.content
+        text = item.content
         memory = by_text.get(text)
         if memory is None:
             missing.append(item)
@@ -62,13 +62,13 @@ def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
         found.append((item, memory))
         if further and further.get(text):
             by_text[text] = further[text].pop(0)
-    strangers = len(by_text.keys() - {item.fact.content for item in items}) if missing else 0
+    strangers = len(by_text.keys() - {item.content for item in items}) if missing else 0
     return Matched(found, missing, strangers)
 
 
 def may_be_locked(item: Item, content: str) -> bool:
     """Whether a listed text may be this item's, cut short because the memory is locked."""
-    return content.endswith("...") and content[:-3] == item.fact.content[:LOCKED_LENGTH]
+    return content.endswith("...") and content[:-3] == item.content[:LOCKED_LENGTH]
 
 
 class ImportStart:
@@ -150,12 +150,12 @@ class Rules:
                     "loc": ["body", "memories", int(index), "content"],
                     "type": "string_too_long",
                     "ctx": {"max_length": int(longest)},
-                } if self._believable(index, items) and len(items[index].fact.content) > longest > 0:
+                } if self._believable(index, items) and len(items[index].content) > longest > 0:
                     self._longest = min(longest, self._longest or longest)
                 case {"loc": ["body", "memories", int(index), "category"], "type": "enum"} if (
                     self._believable(index, items)
                 ):
-                    self._categories.add(items[index].fact.category or "")
+                    self._categories.add(items[index].category or "")
                 case _:
                     pass
         self.any = self._longest is not None or bool(self._categories)
@@ -164,7 +164,7 @@ class Rules:
     def _believable(index: Any, items: list[Item]) -> bool:
         return type(index) is int and 0 <= index < len(items)
 
-    def refuse(self, fact: Fact) -> InvalidFactError | None:
+    def refuse(self, fact: Sendable) -> InvalidFactError | None:
         """Return why the server would refuse this fact, or None."""
         if self._longest is not None and len(fact.content) > self._longest:
             return InvalidFactError(

@@ -103,7 +103,6 @@ class Delivery:
         return refusal
 
     async def _call(self, items: list[Item], *, single: bool, patient: bool) -> None:
-        facts = [item.fact for item in items]
         sent = 0.0
 
         def leaving() -> None:
@@ -112,7 +111,7 @@ class Delivery:
             sent = time.time()
 
         try:
-            request = _requests.import_single(facts[0]) if single else _requests.import_batch(facts)
+            request = _requests.import_single(items[0]) if single else _requests.import_batch(items)
             page = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
         except InvalidRequestError:
             raise
@@ -176,7 +175,7 @@ class Delivery:
             return items
         others = []
         for item in items:
-            refused = self._rules.refuse(item.fact)
+            refused = self._rules.refuse(item)
             if refused is None:
                 others.append(item)
             else:

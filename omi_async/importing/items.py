@@ -6,14 +6,18 @@ import attrs
 
 from omi_async.errors import OmiError
 from omi_async.importing.outcomes import State
-from omi_async.models import Fact
+from omi_async.models import Checked, Fact, fact_of
 
 __all__ = ["Item", "Verdict"]
 
 
-@attrs.define(eq=False)
 class Item:
-    """A pulled fact that has no state yet.
+    """A pulled fact that has no state yet: its checked fields, and what its calls have said.
+
+    Args:
+        index: its place among those pulled.
+        fields: what is sent of it.
+        given: the `Fact` that was given, where it was one.
 
     Attributes:
         tries: calls that carried it and may have stored it.
@@ -24,14 +28,38 @@ class Item:
         first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
     """
 
-    index: int
-    fact: Fact
-    tries: int = 0
-    writes_before: int = 0
-    doubt: OmiError | None = None
-    altered: bool = False
-    place: int | None = None
-    first_sent: float | None = None
+    __slots__ = (
+        "_given",
+        "altered",
+        "category",
+        "content",
+        "doubt",
+        "first_sent",
+        "index",
+        "place",
+        "tags",
+        "tries",
+        "visibility",
+        "writes_before",
+    )
+
+    def __init__(self, index: int, fields: Checked, given: Fact | None = None) -> None:
+        self.index = index
+        self.content, self.category, self.visibility, self.tags = fields
+        self._given = given
+        self.tries = 0
+        self.writes_before = 0
+        self.doubt: OmiError | None = None
+        self.altered = False
+        self.place: int | None = None
+        self.first_sent: float | None = None
+
+    @property
+    def fact(self) -> Fact:
+        """The fact that was given, or the one that it amounts to, made when somebody asks for it."""
+        if self._given is None:
+            self._given = fact_of((self.content, self.category, self.visibility, self.tags))
+        return self._given
 
 
 @attrs.define(eq=False)  # making a frozen one takes three times as long

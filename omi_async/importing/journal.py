@@ -285,10 +285,10 @@ class Journal:
             number=self._rows.next_number() if items else 0,
             server=self._server,
             sent_at=time.time(),
-            keys=b"".join([self.key(item.fact.content) for item in items]),
+            keys=b"".join([self.key(item.content) for item in items]),
             states=[SENDING] * len(items),
             ids=[None] * len(items),
-            facts={str(at): fact_payload(item.fact) for at, item in enumerate(items)} if self._texts else {},
+            facts={str(at): fact_payload(item) for at, item in enumerate(items)} if self._texts else {},
             errors={},
         )
 
@@ -303,7 +303,7 @@ class Journal:
             row.ids[at] = memory_id
             row.errors.pop(str(at), None)
             if letter == SENDING and self._texts:
-                row.facts[str(at)] = fact_payload(item.fact)  # it may have been mended
+                row.facts[str(at)] = fact_payload(item)  # it may have been mended
             if letter in STORED:
                 row.facts.pop(str(at), None)
             elif error is not None and self._texts:

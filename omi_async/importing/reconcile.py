@@ -155,7 +155,7 @@ class Reconciler:
         """
         wanted: dict[str, list[Item]] = {}
         for item in items:
-            wanted.setdefault(item.fact.content, []).append(item)
+            wanted.setdefault(item.content, []).append(item)
         listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
         whole = True
         confirmed = {*self._account.confirmed}

@@ -28,6 +28,7 @@ from omi_async.importing.chunks import Chunks, content_key
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import FAILURES_KEPT, ImportReport
 from omi_async.importing.stopping import Halt, StopSignal
+from omi_async.models import checked_fields
 from tests.clock import elapsed, run
 
 
@@ -112,7 +113,7 @@ def test_equal_keys_mean_equal_texts(one, other) -> None:
 
 
 def item(content: str, index: int = 0, category: str | None = None) -> Item:
-    return Item(index, Fact(content, category=category))
+    return Item(index, checked_fields(Fact(content, category=category)))
 
 
 def test_an_answer_is_matched_by_text() -> None:

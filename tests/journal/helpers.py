@@ -11,6 +11,7 @@ from typing import Any
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.importing.items import Item, Verdict
 from omi_async.local import LocalServer
+from omi_async.models import checked_fields
 
 SERVER = "the service"
 
@@ -81,7 +82,10 @@ async def run_import(server: LocalServer, facts: Any, journal: Any, **options: A
 
 
 def items(*contents: str) -> list[Item]:
-    return [Item(index, Fact(content, category="system")) for index, content in enumerate(contents)]
+    return [
+        Item(index, checked_fields(Fact(content, category="system")))
+        for index, content in enumerate(contents)
+    ]
 
 
 def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
