@@ -89,13 +89,16 @@ class Account:
         return item
 
     @property
+    def room(self) -> int:
+        """How many may be pulled for sure, whatever happens meanwhile."""
+        return self._room - len(self.open) - len(self._stream)
+
+    @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
-        held = len(self.open) + len(self._stream)
-        if held < self._room:
-            return False
+        room = self.room
         # As many as were settled: where every answer is lost, the bound is the room alone.
-        return held - min(self.set_aside, MOST_ASIDE, self.report.settled) >= self._room
+        return room <= 0 and room + min(self.set_aside, MOST_ASIDE, self.report.settled) <= 0
 
     async def wait_for_room(self) -> None:
         """Wait until something may be pulled again."""

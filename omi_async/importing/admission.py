@@ -55,7 +55,7 @@ class Admission:
         self.held: dict[bytes, str] = {}
         self._account = account
         self._rules = rules
-        self._dedupe = dedupe
+        self._folds = dedupe and journal is None  # which folds by itself
         self._journal = journal
         self._doubtful = doubtful
         self._keys: set[int] = set()
@@ -69,11 +69,23 @@ class Admission:
             fact = self._fact_in_spite_of(error, element)
             item = None if fact is None else self.admit(fact)
         else:
-            given = element if isinstance(element, Fact) else None
-            item = self._unknown_to_us(self._account.enter(fields, given))
+            item = self._account.enter(fields, element if isinstance(element, Fact) else None)
+            if self._folds:
+                seen = len(self._keys)
+                self._keys.add(folding_key(item.content))
+                if len(self._keys) == seen:
+                    self._account.note([Verdict(item, "duplicate")])
+                    item = None
+            if item is not None and (self._journal is not None or self.held or self._rules.any):
+                item = self._unknown_to_us(item)
         if item is None:
             self._outcome_owed = True
         return item
+
+    def at_once(self) -> int:
+        """Return how many facts may be admitted before `pause` is to be asked."""
+        account = self._account
+        return min(account.room, BREATH - account.report.pulled % BREATH)
 
     def pause(self) -> Awaitable[None] | None:
         """Return what is to be awaited before anything more is pulled: mostly None.
@@ -106,7 +118,7 @@ class Admission:
 
     def _unknown_to_us(self, item: Item) -> Item | None:
         """Settle an item that need not be sent."""
-        verdict = self._folded(item) if self._journal is None else self._recalled(item, self._journal)
+        verdict = None if self._journal is None else self._recalled(item, self._journal)
         if verdict is not None:
             self._account.note([verdict])
             return None
@@ -119,15 +131,6 @@ class Admission:
             self._account.record([Verdict(item, "invalid", error=refused)])
             return None
         return item
-
-    def _folded(self, item: Item) -> Verdict | None:
-        if not self._dedupe:
-            return None
-        key = folding_key(item.content)
-        if key in self._keys:
-            return Verdict(item, "duplicate")
-        self._keys.add(key)
-        return None
 
     def _recalled(self, item: Item, journal: Journal) -> Verdict | None:
         recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.content))

@@ -99,7 +99,8 @@ class Importer:
             journal=self._journal,
             doubtful=self._doubtful_from_earlier,
         )
-        self._chunks = Chunks(facts, self._admission.admit, pause=self._admission.pause)
+        admission = self._admission
+        self._chunks = Chunks(facts, admission.admit, pause=admission.pause, at_once=admission.at_once)
         self._pulling = asyncio.Lock()
         self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
