@@ -78,20 +78,6 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
     return tags
 
 
-def _checked(content: str, category: str | None, visibility: str, tags: Iterable[str]) -> Checked:
-    """Check what a fact is made of: what is plainly good here, and whatever else there is, field by field."""
-    plain = content.strip() if type(content) is str and content.isascii() else ""
-    if not 0 < len(plain) <= CONTENT_LENGTH:
-        plain = _content(content)
-    if category is not None and not (
-        type(category) is str and category.isascii() and category.isidentifier()
-    ):
-        category = _category(category)
-    if visibility is not PRIVATE:
-        visibility = _visibility(visibility)
-    return plain, category, visibility, tags if tags is _NONE else _tags(tags)
-
-
 class Sendable(Protocol):
     """What is sent of a fact: a `Fact`, or what has become of one that was checked."""
 
@@ -136,7 +122,9 @@ class Fact:
         tags: Iterable[str] = _NONE,
         origin: str | None = None,
     ) -> None:
-        _fill(self, _checked(content, category, visibility, tags), origin)
+        visibility = visibility if visibility is PRIVATE else _visibility(visibility)
+        checked_tags = _NONE if tags is _NONE else _tags(tags)
+        _fill(self, (_content(content), _category(category), visibility, checked_tags), origin)
 
 
 def _fill(fact: Fact, fields: Checked, origin: str | None) -> None:
@@ -192,6 +180,11 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
     return item if isinstance(item, Fact) else fact_of(checked_fields(item))
 
 
+def fields_of(fact: Fact) -> Checked:
+    """Return the fields of a `Fact`, which were checked when it was made."""
+    return fact.content, fact.category, fact.visibility, fact.tags
+
+
 def fact_of(fields: Checked) -> Fact:
     """Make a `Fact` of fields that were checked."""
     fact = object.__new__(Fact)
@@ -199,23 +192,29 @@ def fact_of(fields: Checked) -> Fact:
     return fact
 
 
-def checked_fields(item: Fact | str | Mapping[str, Any]) -> Checked:
-    """Return the fields of what `fact_from` makes a fact of, without making it. Raises as that does."""
+def checked_fields(item: str | Mapping[str, Any]) -> Checked:
+    """Return the fields of the `Fact` that `fact_from` would make, without making it. Raises as that does."""
+    category: Any = None
+    visibility: Any = None
+    tags: Any = None
     try:
-        if isinstance(item, Fact):
-            return item.content, item.category, item.visibility, item.tags
         if isinstance(item, str):
-            return _checked(item, None, PRIVATE, _NONE)
-        if not isinstance(item, (dict, Mapping)):  # a dict is known for a Mapping at once, others are asked
+            content: Any = item
+        elif isinstance(item, (dict, Mapping)):  # a dict is known for a Mapping at once, others are asked
+            get = item.get
+            content, category = get("content"), get("category")
+            visibility, tags = get("visibility"), get("tags")
+            if content is None:
+                raise InvalidFactError("content: is missing", field="content")
+        else:
             raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
-        content, visibility, tags = item.get("content"), item.get("visibility"), item.get("tags")
-        if content is None:
-            raise InvalidFactError("content: is missing", field="content")
-        return _checked(
-            content,
-            item.get("category"),
-            PRIVATE if visibility is None else visibility,
-            _NONE if tags is None else tags,
+        # No call for what is plainly good.
+        text = content.strip() if type(content) is str and content.isascii() else ""
+        return (
+            text if 0 < len(text) <= CONTENT_LENGTH else _content(content),
+            category if category is None else _category(category),
+            PRIVATE if visibility is None else _visibility(visibility),
+            _NONE if tags is None else _tags(tags),
         )
     except InvalidFactError as error:
         error.record = item

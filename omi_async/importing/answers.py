@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async._requests import Identity
+from omi_async._requests import Named
 from omi_async._retry import parse_http_date
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.importing.items import Item
@@ -29,39 +29,40 @@ class Matched:
     """What an answer says of the items of a call.
 
     Attributes:
-        found: those that it names, with the memory of each.
+        found: those that it names; each has its memory and its state now.
         missing: those that it does not.
         strangers: texts in it that nobody sent; they are counted only where something is missing.
     """
 
-    found: list[tuple[Item, Identity]]
+    found: list[Item]
     missing: list[Item]
     strangers: int
 
 
-def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
+def match(items: Iterable[Item], memories: list[Named], start: ImportStart) -> Matched:
     """Find the memory of each item by its text; neither number nor position says anything.
 
     Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
     server that knows memories by their text shows the same one for both.
     """
-    by_text: dict[str, Identity] = {}
-    further: dict[str, list[Identity]] = {}
-    for identity in identities:
-        text = identity.content.strip()
-        if by_text.setdefault(text, identity) is not identity:
-            further.setdefault(text, []).append(identity)
+    by_text: dict[str, Named] = {}
+    further: dict[str, list[Named]] = {}
+    for memory in memories:
+        text = memory[1].strip()
+        if by_text.setdefault(text, memory) is not memory:
+            further.setdefault(text, []).append(memory)
     found = []
     missing = []
     for item in items:
-        text = item.content
-        memory = by_text.get(text)
-        if memory is None:
+        named = by_text.get(item.content)
+        if named is None:
             missing.append(item)
             continue
-        found.append((item, memory))
-        if further and further.get(text):
-            by_text[text] = further[text].pop(0)
+        item.memory_id, _, created_at = named
+        item.state = start.state_of(created_at, item.first_sent)
+        found.append(item)
+        if further and further.get(item.content):
+            by_text[item.content] = further[item.content].pop(0)
     strangers = len(by_text.keys() - {item.content for item in items}) if missing else 0
     return Matched(found, missing, strangers)
 
@@ -103,9 +104,11 @@ class ImportStart:
         self._offset = offset
         self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def state_of(self, identity: Identity, first_sent: float | None = None) -> State:
-        """Say whether a memory is there because of this import, or of the earlier run that sent its fact."""
-        text = identity.created_at
+    def state_of(self, text: str | None, first_sent: float | None = None) -> State:
+        """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
+
+        The text is the memory's `created_at`.
+        """
         if text is None or self._offset is None:
             return "created"
         if first_sent is None and text > self._start_text and text[19::7] == ".Z":

@@ -10,12 +10,12 @@ from typing import Any, Final, Literal
 import attrs
 
 from omi_async import _requests
-from omi_async._requests import Identity, Page, refused_items
+from omi_async._requests import Named, Page, refused_items
 from omi_async.errors import InvalidRequestError, JournalError, OmiError, ResponseFormatError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
 from omi_async.importing.stopping import Halt
 
@@ -132,15 +132,9 @@ class Delivery:
                 self._fatal(error)
                 raise Halt from None
 
-    async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
-        matched = match(items, page.memories)
-        state_of = self._start.state_of
-        await self._account.settle_all(
-            [
-                Verdict(item, state_of(identity, item.first_sent), identity.id)
-                for item, identity in matched.found
-            ]
-        )
+    async def _answered(self, items: list[Item], page: Page[Named]) -> None:
+        matched = match(items, page.memories, self._start)
+        await self._account.settle_all(matched.found)
         if matched.missing:
             error = ResponseFormatError(
                 f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"

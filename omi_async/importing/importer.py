@@ -20,7 +20,7 @@ from omi_async.importing.calls import Calls
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.delivery import Delivery, OnUnknown
 from omi_async.importing.forecast import CallPace, Forecast, foresee
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal
 from omi_async.importing.lanes import Lanes, TwoLanes
 from omi_async.importing.outcomes import FactOutcome, ImportReport
@@ -370,7 +370,7 @@ class Importer:
         if self._on_unknown == "reconcile":
             self._reconciler.set_aside([item])
         else:
-            self._account.record([Verdict(item, "unknown", error=item.doubt)])
+            self._account.record([item.become("unknown", error=item.doubt)])
         return None
 
 

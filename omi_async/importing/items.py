@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import attrs
-
 from omi_async.errors import OmiError
 from omi_async.importing.outcomes import State
 from omi_async.models import Checked, Fact, fact_of
 
-__all__ = ["Item", "Verdict"]
+__all__ = ["Item"]
 
 
 class Item:
-    """A pulled fact that has no state yet: its checked fields, and what its calls have said.
+    """A pulled fact: its checked fields, what its calls have said, and in the end what became of it.
 
     Args:
         index: its place among those pulled.
@@ -26,6 +24,9 @@ class Item:
         altered: an answer held a text that nobody sent; this fact may stand there in other words.
         place: where it stands in the journal, once it does.
         first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
+        state: the one that it has in the end; until then it has no such attribute.
+        memory_id: the memory that holds it, where that is known.
+        error: why it failed, where it did.
     """
 
     __slots__ = (
@@ -34,9 +35,12 @@ class Item:
         "category",
         "content",
         "doubt",
+        "error",
         "first_sent",
         "index",
+        "memory_id",
         "place",
+        "state",
         "tags",
         "tries",
         "visibility",
@@ -53,6 +57,14 @@ class Item:
         self.altered = False
         self.place: int | None = None
         self.first_sent: float | None = None
+        self.state: State
+        self.memory_id: str | None = None
+        self.error: OmiError | None = None
+
+    def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
+        """Take its state, and return itself; the account is still to be told."""
+        self.state, self.memory_id, self.error = state, memory_id, error
+        return self
 
     @property
     def fact(self) -> Fact:
@@ -60,13 +72,3 @@ class Item:
         if self._given is None:
             self._given = fact_of((self.content, self.category, self.visibility, self.tags))
         return self._given
-
-
-@attrs.define(eq=False)  # making a frozen one takes three times as long
-class Verdict:
-    """What became of an item."""
-
-    item: Item
-    state: State
-    memory_id: str | None = None
-    error: OmiError | None = None

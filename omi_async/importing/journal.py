@@ -25,7 +25,7 @@ import attrs
 from omi_async._codec import fact_payload
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal_file import Durability, open_file, translated
 from omi_async.importing.journal_rows import SCHEMA, Row, Rows, writable
 from omi_async.importing.keyindex import PLACES, KeyIndex
@@ -256,12 +256,10 @@ class Journal:
             self._mark_seen(item.place)
             self._entering.discard(row.key(at))
 
-    def settled(self, verdicts: Sequence[Verdict]) -> None:
+    def settled(self, items: Sequence[Item]) -> None:
         """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
         changes = [
-            (verdict.item, _letter(verdict), verdict.memory_id, verdict.error)
-            for verdict in verdicts
-            if verdict.item.place is not None
+            (item, _letter(item), item.memory_id, item.error) for item in items if item.place is not None
         ]
         if changes:
             with self._transaction():
@@ -394,5 +392,5 @@ def _recalled(place: int, row: Row) -> Recalled:
     )
 
 
-def _letter(verdict: Verdict) -> str:
-    return ALTERED if verdict.state == "unknown" and verdict.item.altered else LETTERS[verdict.state]
+def _letter(item: Item) -> str:
+    return ALTERED if item.state == "unknown" and item.altered else LETTERS[item.state]
