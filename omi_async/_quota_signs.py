@@ -33,10 +33,11 @@ NOTHING: Final = Signs()
 
 def read_signs(response: Response) -> Signs:
     """Read the headers about quotas; one that is unreadable counts as missing."""
-    limit = _count(response.header("X-RateLimit-Limit"))
-    left = parse_retry_after(
-        response.header("Retry-After"), date=response.header("Date"), now=response.received
-    )
+    most, after = response.header("X-RateLimit-Limit"), response.header("Retry-After")
+    if most is None and after is None:
+        return NOTHING
+    limit = _count(most)
+    left = parse_retry_after(after, date=response.header("Date"), now=response.received)
     if limit is None and left is None:
         return NOTHING
     if left is None:

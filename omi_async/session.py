@@ -63,6 +63,8 @@ log: Final = logging.getLogger("omi_async")
 
 URLS_KEPT: Final = 64
 
+JSON: Final = "application/json"
+
 _own_pools: Final = set[aiohttp.ClientSession]()
 """Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first."""
 
@@ -133,10 +135,9 @@ class Session:
         self._base = usable_base(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
-            "Accept": "application/json",
+            "Accept": JSON,
             "User-Agent": f"omi_async/{omi_async.__version__} aiohttp/{aiohttp.__version__}",
         }
-        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
         self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
@@ -238,6 +239,7 @@ class Session:
         client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
             trace_configs=self._trace_configs,
         )
         _own_pools.add(client)
@@ -306,8 +308,8 @@ class Session:
             async with client.request(
                 request.method,
                 self._url_of(request.path),
-                data=request.body,
-                headers=self._headers if request.body is None else self._headers_with_body,
+                data=None if request.body is None else aiohttp.BytesPayload(request.body, content_type=JSON),
+                headers=None if self._borrowed is None else self._headers,  # an own pool has them
                 timeout=self._batch_timeout if request.slow else self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
