@@ -138,6 +138,8 @@ class Session:
             "Accept": JSON,
             "User-Agent": f"omi_async/{omi_async.__version__} aiohttp/{aiohttp.__version__}",
         }
+        self._headers_of_call = {} if client is None else self._headers  # an own pool has them
+        self._headers_with_body = {**self._headers_of_call, "Content-Type": JSON}
         self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
@@ -308,8 +310,8 @@ class Session:
             async with client.request(
                 request.method,
                 self._url_of(request.path),
-                data=None if request.body is None else aiohttp.BytesPayload(request.body, content_type=JSON),
-                headers=None if self._borrowed is None else self._headers,  # an own pool has them
+                data=request.body,
+                headers=self._headers_of_call if request.body is None else self._headers_with_body,
                 timeout=self._batch_timeout if request.slow else self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
