@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from omi_async import _json
-from omi_async._codec import fact_payload, format_error, memories_from, memory_from
+from omi_async._codec import fact_payload, fact_payloads, format_error, memories_from, memory_from
 from omi_async._failures import error_for, refused_items
 from omi_async._wire import Identity, Named, Page, Request, Response, Sender
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
@@ -122,7 +122,7 @@ def _batch(
         operation=f"create a batch of {len(facts)}",
         method="POST",
         path=f"{MEMORIES}/batch",
-        body=_json.dumps_checked({"memories": [fact_payload(fact) for fact in facts]}),
+        body=_json.dumps_checked({"memories": fact_payloads(facts)}),
         decode=decode,
         slow=True,
         attempts=attempts,

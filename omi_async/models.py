@@ -210,9 +210,10 @@ def checked_fields(item: str | Mapping[str, Any]) -> Checked:
             raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
         # No call for what is plainly good.
         text = content.strip() if type(content) is str and content.isascii() else ""
+        word = type(category) is str and category.isidentifier() and category.isascii()
         return (
             text if 0 < len(text) <= CONTENT_LENGTH else _content(content),
-            category if category is None else _category(category),
+            category if word else _category(category),
             PRIVATE if visibility is None else _visibility(visibility),
             _NONE if tags is None else _tags(tags),
         )

@@ -7,7 +7,6 @@ The I/O edge is `Session._attempt`. Everything before it is built in `_requests`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -345,8 +344,10 @@ class Session:
     def _interpret(self, request: Request[T], response: Response, *, repeated: bool) -> T:
         """Interpret an answer so that neither its error nor the frames of that hold the key."""
         if response.status < 300:  # noqa: PLR2004  # the 2xx class
-            with contextlib.suppress(ResponseFormatError):
+            try:
                 return interpret(request, response, repeated=repeated)
+            except ResponseFormatError:
+                pass
         response = self._without_key(response)
         return interpret(request, response, repeated=repeated)
 

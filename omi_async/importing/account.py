@@ -122,7 +122,8 @@ class Account:
     async def settle_all(self, items: Sequence[Item]) -> None:
         """Take open items that have become something, and hand their outcomes out."""
         self.record(items)
-        await self.hand_out()
+        if self._on_outcome is not None:
+            await self.hand_out()
 
     def record(self, items: Sequence[Item]) -> None:
         """Take what open items have become, first to the journal, then to the report; `hand_out` is owed."""

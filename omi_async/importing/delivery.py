@@ -85,7 +85,8 @@ class Delivery:
     ) -> _Refusal | None:
         """Send items and settle them; return what is refused without saying which is to blame."""
         for _ in range(ISOLATION_CALLS):
-            items = await self._not_refused_before(items)
+            if self._rules.any:
+                items = await self._not_refused_before(items)
             if not items:
                 return None
             try:
@@ -165,8 +166,6 @@ class Delivery:
 
     async def _not_refused_before(self, items: list[Item]) -> list[Item]:
         """Settle what the server is known to refuse, and return the others."""
-        if not self._rules.any:
-            return items
         others = []
         for item in items:
             refused = self._rules.refuse(item)
