@@ -59,14 +59,14 @@ Ceilings = dict[tuple[str, str], float]
 
 CEILINGS: dict[tuple[int, int], Ceilings] = {
     (3, 11): {
-        ("import", "calls"): 79.0,
+        ("import", "calls"): 60.0,
         ("import", "blocks"): 1.4,
         ("iterate", "calls"): 50.0,
         ("iterate", "blocks"): 1.1,
         ("read", "calls"): 39.0,
     },
     (3, 13): {
-        ("import", "calls"): 78.0,
+        ("import", "calls"): 59.0,
         ("import", "blocks"): 1.4,
         ("iterate", "calls"): 50.0,
         ("iterate", "blocks"): 1.1,

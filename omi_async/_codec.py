@@ -7,7 +7,7 @@ string belongs is an error that says where.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,9 +15,9 @@ from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Fact, Memory
+from omi_async.models import Memory, Sendable
 
-__all__ = ["fact_payload", "memories_from", "memory_from", "memory_payload"]
+__all__ = ["fact_payload", "fact_payloads", "memories_from", "memory_from", "memory_payload"]
 
 PROBLEMS_NAMED: Final = 10
 
@@ -237,16 +237,24 @@ def format_error(what: str, problems: list[str], memories: list[Memory] | None =
     )
 
 
-def fact_payload(fact: Fact) -> dict[str, Any]:
+def fact_payload(fact: Sendable) -> dict[str, Any]:
     """Return what is sent of a fact; without a category the server chooses one."""
-    payload: dict[str, Any] = {
-        "content": fact.content,
-        "visibility": fact.visibility,
-        "tags": fact.tags,
-    }
-    if fact.category is not None:
-        payload["category"] = fact.category
-    return payload
+    return fact_payloads([fact])[0]
+
+
+def fact_payloads(facts: Iterable[Sendable]) -> list[dict[str, Any]]:
+    """Return what is sent of facts."""
+    payloads = []
+    for fact in facts:
+        payload: dict[str, Any] = {
+            "content": fact.content,
+            "visibility": fact.visibility,
+            "tags": fact.tags,
+        }
+        if (category := fact.category) is not None:
+            payload["category"] = category
+        payloads.append(payload)
+    return payloads
 
 
 def memory_payload(memory: Memory) -> dict[str, Any]:

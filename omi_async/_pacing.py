@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, ParamSpec, TypeVar
 
 from omi_async._ledger_file import LedgerFile
 from omi_async._quota import Ledger, QuotaState, Spend
@@ -21,6 +21,7 @@ from omi_async.errors import OmiError, RateLimitError
 
 __all__ = ["Pacer", "Turn"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 LOOK_AGAIN: Final = 30.0
@@ -133,7 +134,7 @@ class Pacer:
             return self._ledger.states(time.time())
         if self._thread not in {None, get_ident()}:
             return self._ledger.states(time.time())
-        return self._within(now, lambda: self._ledger.states(now))
+        return self._within(now, self._ledger.states, now)
 
     def wait(self, kind: Kind, *, live: bool = True) -> float:
         """Return the seconds until a call of this kind may go, as far as quotas are concerned."""
@@ -159,8 +160,7 @@ class Pacer:
         if self._closed is not None:
             raise self._closed()
         self._thread = get_ident()
-        queue = self._queues.get((kind, crowd)) if self._queues else None
-        if queue is not None and queue.first() is not None:
+        if self._queues and (queue := self._queues.get((kind, crowd))) and queue.first() is not None:
             return None
         turn = self._try(kind, crowd, self._clock.now())
         return turn if isinstance(turn, Turn) else None
@@ -222,8 +222,9 @@ class Pacer:
         if crowd is not None:
             crowd.end()
         now = self._clock.now()
-        self._within(now, lambda: lesson(self._ledger, now))
-        self.poke()
+        self._within(now, lesson, self._ledger, now)
+        if self._queues:
+            self._dispatch()
 
     def close(self, error: Callable[[], OmiError]) -> None:
         """Send everybody away, each with an error of its own."""
@@ -240,7 +241,7 @@ class Pacer:
         """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
         if not self._free or (crowd is not None and not crowd.free):
             return float("inf")
-        return self._within(now, lambda: self._spend(kind, crowd, now))
+        return self._within(now, self._spend, kind, crowd, now)
 
     def _spend(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
         if wait := self._ledger.wait(kind, now, live=crowd is None):
@@ -251,8 +252,10 @@ class Pacer:
             crowd.begin()
         return Turn(self, spend, crowd)
 
-    def _within(self, now: float, work: Callable[[], T]) -> T:
-        return work() if self._file is None else self._file.within(self._ledger, now, work)
+    def _within(self, now: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        if self._file is None:
+            return work(*args, **kwargs)
+        return self._file.within(self._ledger, now, lambda: work(*args, **kwargs))
 
     def _dispatch(self) -> None:
         """Give out all turns that there are, and come again when there may be more."""

@@ -1,8 +1,7 @@
 """The ledger of quotas: which call may go now, and what the server's answers teach about the next ones.
 
-Pure arithmetic over fixed windows: `now` (epoch seconds) goes in, seconds to wait come out. A window is spent
-to its end in one burst, and then waited for. What is not known is not assumed: a server that never refuses is
-never slowed down.
+Pure: `now` (epoch seconds) goes in, seconds to wait come out. A window is spent to its end in one burst, and
+then waited for. What is not known is not assumed: a server that never refuses is never slowed down.
 """
 
 from __future__ import annotations
@@ -199,7 +198,7 @@ class Ledger:
 
     def _blamed(self, spend: Spend, limit: int | None, ends: float | None) -> Window:
         """Find the window that a refusal is about; make one where it is about none that is known."""
-        fitting = [window for window in self._by_kind[spend.kind] if _fits(window, spend.sent, ends)]
+        fitting = [window for window in self._by_kind[spend.kind] if window.fits(spend.sent, ends)]
         fitting.sort(key=lambda window: not window.ends_about(ends))
         known = _fitting_best(fitting, limit, ends)
         if known is not None:
@@ -386,11 +385,6 @@ class Ledger:
                 windows.append(window)
             elif kind not in window.kinds and window in windows:
                 windows.remove(window)
-
-
-def _fits(window: Window, now: float, ends: float | None) -> bool:
-    """Whether so much of a window of this length can be left."""
-    return window.length is None or ends is None or ends - now <= window.length + CLOSE
 
 
 def _fitting_best(windows: list[Window], limit: int | None, ends: float | None) -> Window | None:

@@ -38,8 +38,10 @@ NOTHING: Final = Signs()
 
 def read_signs(response: Response) -> Signs:
     """Read the headers about quotas; one that is unreadable counts as missing."""
-    limit = _count(response.header("X-RateLimit-Limit"))
-    left = retry_after(response)
+    most = response.header("X-RateLimit-Limit")
+    if most is None and response.status != OUT_OF_QUOTA:
+        return NOTHING
+    limit, left = _count(most), retry_after(response)
     if limit is None and left is None:
         return NOTHING
     if left is None:

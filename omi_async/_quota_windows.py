@@ -293,6 +293,10 @@ class Window:
         """Whether the open window ends at this moment, as far as whole seconds can tell."""
         return self.ends is not None and moment is not None and abs(self.ends - moment) <= CLOSE
 
+    def fits(self, now: float, ends: float | None) -> bool:
+        """Whether so much of a window of this length can be left."""
+        return self.length is None or ends is None or ends - now <= self.length + CLOSE
+
     def will_end(self, now: float, least: float | None) -> bool:
         """Whether our own account of the end agrees with what a refusal says: whole seconds, rounded down."""
         if self.ends is None or self.ends <= now:

@@ -14,15 +14,16 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from omi_async import _json
-from omi_async._codec import fact_payload, format_error, memories_from, memory_from
+from omi_async._codec import fact_payload, fact_payloads, format_error, memories_from, memory_from
 from omi_async._failures import error_for, refused_items
-from omi_async._wire import Identity, Page, Request, Response, Sender
+from omi_async._wire import Identity, Named, Page, Request, Response, Sender
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Fact, Memory
+from omi_async.models import Fact, Memory, Sendable
 
 __all__ = [
     "Identity",
+    "Named",
     "Page",
     "Request",
     "Response",
@@ -83,7 +84,7 @@ def create_memory(fact: Fact) -> Request[Memory]:
     return _create(fact, _decode_memory)
 
 
-def _create(fact: Fact, decode: Callable[[Response], T]) -> Request[T]:
+def _create(fact: Sendable, decode: Callable[[Response], T]) -> Request[T]:
     return Request(
         kind="create",
         operation="create a memory",
@@ -99,17 +100,19 @@ def create_batch(facts: Sequence[Fact]) -> Request[list[Memory]]:
     return _batch(facts, _decode_batch)
 
 
-def import_batch(facts: Sequence[Fact]) -> Request[Page[Identity]]:
+def import_batch(facts: Sequence[Sendable]) -> Request[Page[Named]]:
     """Build POST memories/batch for the importer: one attempt, read no further than identity needs."""
-    return _batch(facts, _decode_batch_identities, attempts=1)
+    return _batch(facts, _decode_batch_named, attempts=1)
 
 
-def import_single(fact: Fact) -> Request[Page[Identity]]:
+def import_single(fact: Sendable) -> Request[Page[Named]]:
     """Build POST memories for the importer, answered as a batch of one."""
-    return attrs.evolve(_create(fact, _decode_single_identity), attempts=1)
+    return attrs.evolve(_create(fact, _decode_single_named), attempts=1)
 
 
-def _batch(facts: Sequence[Fact], decode: Callable[[Response], T], attempts: int | None = None) -> Request[T]:
+def _batch(
+    facts: Sequence[Sendable], decode: Callable[[Response], T], attempts: int | None = None
+) -> Request[T]:
     if len(facts) > BATCH_SIZE:
         raise ValueError(
             f"a batch holds at most {BATCH_SIZE} facts, not {len(facts)}; import_facts() takes any number"
@@ -119,7 +122,7 @@ def _batch(facts: Sequence[Fact], decode: Callable[[Response], T], attempts: int
         operation=f"create a batch of {len(facts)}",
         method="POST",
         path=f"{MEMORIES}/batch",
-        body=_json.dumps_checked({"memories": [fact_payload(fact) for fact in facts]}),
+        body=_json.dumps_checked({"memories": fact_payloads(facts)}),
         decode=decode,
         slow=True,
         attempts=attempts,
@@ -202,21 +205,25 @@ def _decode_identity_page(response: Response) -> Page[Identity]:
     body = _json_body(response)
     if type(body) is not list:
         raise format_error("the server's answer", ["body: expected an array"])
-    return _identities(body, response)
+    found = [Identity._make(named) for named in _named(body)]
+    return Page(found, _truncated(response), len(body) - len(found), response.header("Date"))
 
 
-def _decode_batch_identities(response: Response) -> Page[Identity]:
-    return _identities(_batch_items(_json_body(response)), response)
+def _decode_batch_named(response: Response) -> Page[Named]:
+    return _page_of(_batch_items(_json_body(response)), response)
 
 
-def _decode_single_identity(response: Response) -> Page[Identity]:
-    return _identities([_json_body(response)], response)
+def _decode_single_named(response: Response) -> Page[Named]:
+    return _page_of([_json_body(response)], response)
 
 
-_identity: Final = tuple.__new__  # the class, called with three arguments, takes twice as long
+def _page_of(items: list[Any], response: Response) -> Page[Named]:
+    found = _named(items)
+    return Page(found, unreadable=len(items) - len(found), date=response.header("Date"))
 
 
-def _identities(items: list[Any], response: Response) -> Page[Identity]:
+def _named(items: list[Any]) -> list[Named]:
+    """Read what can be read."""
     found = []
     for item in items:
         try:
@@ -224,9 +231,8 @@ def _identities(items: list[Any], response: Response) -> Page[Identity]:
         except (TypeError, KeyError, AttributeError):
             continue
         if type(memory_id) is str and type(content) is str and memory_id:
-            created = created_at if type(created_at) is str else None
-            found.append(_identity(Identity, (memory_id, content, created)))
-    return Page(found, _truncated(response), len(items) - len(found), response.header("Date"))
+            found.append((memory_id, content, created_at if type(created_at) is str else None))
+    return found
 
 
 def _batch_items(body: Any) -> list[Any]:

@@ -13,6 +13,7 @@ __all__ = [
     "Identity",
     "Kind",
     "Listed",
+    "Named",
     "Pacing",
     "Page",
     "QuotaState",
@@ -188,8 +189,12 @@ class Sender(Protocol):
         ...
 
 
+Named = tuple[str, str, str | None]
+"""As much of a memory as the importer needs: its id, its content, and the server's text for `created_at`."""
+
+
 class Identity(NamedTuple):
-    """As much of a memory as the importer needs. `created_at` is the server's text, or None."""
+    """The same for those who read it field by field."""
 
     id: str
     content: str
@@ -205,7 +210,7 @@ Listed = TypeVar("Listed", bound=_HasId)
 
 
 @attrs.frozen
-class Page(Generic[Listed]):
+class Page(Generic[T]):
     """One page of the list.
 
     Attributes:
@@ -215,7 +220,7 @@ class Page(Generic[Listed]):
         date: the answer's Date header.
     """
 
-    memories: list[Listed]
+    memories: list[T]
     truncated: bool = False
     unreadable: int = 0
     date: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import attrs
 
@@ -15,6 +15,9 @@ __all__ = ["Fact", "Memory"]
 
 PRIVATE: Final = "private"
 _NONE: Final[tuple[str, ...]] = ()
+
+Checked = tuple[str, str | None, str, tuple[str, ...]]
+"""Content, category, visibility and tags, as a `Fact` holds them."""
 
 
 def _text(value: object, field: str) -> str:
@@ -75,6 +78,19 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
     return tags
 
 
+class Sendable(Protocol):
+    """What is sent of a fact: a `Fact`, or what has become of one that was checked."""
+
+    @property
+    def content(self) -> str: ...
+    @property
+    def category(self) -> str | None: ...
+    @property
+    def visibility(self) -> str: ...
+    @property
+    def tags(self) -> tuple[str, ...]: ...
+
+
 @attrs.frozen(init=False)
 class Fact:
     """A timeless statement about a person, to be stored as a memory.
@@ -106,13 +122,19 @@ class Fact:
         tags: Iterable[str] = _NONE,
         origin: str | None = None,
     ) -> None:
-        # What attrs would write for a frozen class, but with the slots' own setters, and no call for what is
-        # plainly good: a third faster.
-        _set_content(self, _content(content))
-        _set_category(self, category if category is None else _category(category))
-        _set_visibility(self, visibility if visibility is PRIVATE else _visibility(visibility))
-        _set_tags(self, tags if tags is _NONE else _tags(tags))
-        _set_origin(self, origin)
+        visibility = visibility if visibility is PRIVATE else _visibility(visibility)
+        checked_tags = _NONE if tags is _NONE else _tags(tags)
+        _fill(self, (_content(content), _category(category), visibility, checked_tags), origin)
+
+
+def _fill(fact: Fact, fields: Checked, origin: str | None) -> None:
+    """Do what attrs would do for a frozen class, but with the slots' own setters."""
+    content, category, visibility, tags = fields
+    _set_content(fact, content)
+    _set_category(fact, category)
+    _set_visibility(fact, visibility)
+    _set_tags(fact, tags)
+    _set_origin(fact, origin)
 
 
 _set_content, _set_category, _set_visibility, _set_tags, _set_origin = [
@@ -155,31 +177,51 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
     A mapping may hold other keys too; None stands for an absent value. Raises `InvalidFactError` with the
     item as its `record`, and nothing else, whatever the item is.
     """
-    if isinstance(item, Fact):
-        return item
+    return item if isinstance(item, Fact) else fact_of(checked_fields(item))
+
+
+def fields_of(fact: Fact) -> Checked:
+    """Return the fields of a `Fact`, which were checked when it was made."""
+    return fact.content, fact.category, fact.visibility, fact.tags
+
+
+def fact_of(fields: Checked) -> Fact:
+    """Make a `Fact` of fields that were checked."""
+    fact = object.__new__(Fact)
+    _fill(fact, fields, None)
+    return fact
+
+
+def checked_fields(item: str | Mapping[str, Any]) -> Checked:
+    """Return the fields of the `Fact` that `fact_from` would make, without making it. Raises as that does."""
+    category: Any = None
+    visibility: Any = None
+    tags: Any = None
     try:
         if isinstance(item, str):
-            return Fact(item)
-        if not isinstance(item, (dict, Mapping)):  # a dict is known for a Mapping at once, others are asked
+            content: Any = item
+        elif isinstance(item, (dict, Mapping)):  # a dict is known for a Mapping at once, others are asked
+            get = item.get
+            content, category = get("content"), get("category")
+            visibility, tags = get("visibility"), get("tags")
+            if content is None:
+                raise InvalidFactError("content: is missing", field="content")
+        else:
             raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
-        content, visibility, tags = item.get("content"), item.get("visibility"), item.get("tags")
-        if content is None:
-            raise InvalidFactError("content: is missing", field="content")
-        fact = object.__new__(Fact)
-        # To call the class with keywords takes a third longer.
-        Fact.__init__(
-            fact,
-            content,
-            category=item.get("category"),
-            visibility=PRIVATE if visibility is None else visibility,
-            tags=_NONE if tags is None else tags,
+        # No call for what is plainly good.
+        text = content.strip() if type(content) is str and content.isascii() else ""
+        word = type(category) is str and category.isidentifier() and category.isascii()
+        return (
+            text if 0 < len(text) <= CONTENT_LENGTH else _content(content),
+            category if word else _category(category),
+            PRIVATE if visibility is None else _visibility(visibility),
+            _NONE if tags is None else _tags(tags),
         )
     except InvalidFactError as error:
         error.record = item
         raise
     except Exception as error:  # a mapping or an iterable of tags may be anybody's code
         raise InvalidFactError(f"cannot be read: {type(error).__name__}", record=item) from error
-    return fact
 
 
 def checked_changes(

@@ -7,7 +7,6 @@ The I/O edge is `Session._attempt`. Everything before it is built in `_requests`
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -62,6 +61,8 @@ T = TypeVar("T")
 log: Final = logging.getLogger("omi_async")
 
 URLS_KEPT: Final = 64
+
+JSON: Final = "application/json"
 
 _own_pools: Final = set[aiohttp.ClientSession]()
 """Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first."""
@@ -133,10 +134,11 @@ class Session:
         self._base = usable_base(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
-            "Accept": "application/json",
+            "Accept": JSON,
             "User-Agent": f"omi_async/{omi_async.__version__} aiohttp/{aiohttp.__version__}",
         }
-        self._headers_with_body = {**self._headers, "Content-Type": "application/json"}
+        self._headers_of_call = {} if client is None else self._headers  # an own pool has them
+        self._headers_with_body = {**self._headers_of_call, "Content-Type": JSON}
         self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
@@ -238,6 +240,7 @@ class Session:
         client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=self._connections),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=self._headers,
             trace_configs=self._trace_configs,
         )
         _own_pools.add(client)
@@ -312,7 +315,7 @@ class Session:
                 request.method,
                 self._url_of(request.path),
                 data=request.body,
-                headers=self._headers if request.body is None else self._headers_with_body,
+                headers=self._headers_of_call if request.body is None else self._headers_with_body,
                 timeout=self._batch_timeout if request.slow else self._timeout,
                 allow_redirects=False,
                 raise_for_status=False,
@@ -346,8 +349,10 @@ class Session:
     def _interpret(self, request: Request[T], response: Response, *, repeated: bool) -> T:
         """Interpret an answer so that neither its error nor the frames of that hold the key."""
         if response.status < 300:  # noqa: PLR2004  # the 2xx class
-            with contextlib.suppress(ResponseFormatError):
+            try:
                 return interpret(request, response, repeated=repeated)
+            except ResponseFormatError:
+                pass
         response = self._without_key(response)
         return interpret(request, response, repeated=repeated)
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from omi_async.errors import JournalError, OmiError
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FAILED, FactOutcome, ImportReport, State
 from omi_async.importing.stopping import StopSignal
-from omi_async.models import Fact
+from omi_async.models import Checked, Fact
 
 __all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
 
@@ -81,21 +81,24 @@ class Account:
         self.report.pulled = index + 1
         return index
 
-    def enter(self, fact: Fact) -> Item:
+    def enter(self, fields: Checked, given: Fact | None) -> Item:
         """Count a pulled fact and open its item; it stays open until `settle`."""
         index = self.report.pulled
         self.report.pulled = index + 1
-        item = self.open[index] = Item(index, fact)
+        item = self.open[index] = Item(index, fields, given)
         return item
+
+    @property
+    def room(self) -> int:
+        """How many may be pulled for sure, whatever happens meanwhile."""
+        return self._room - len(self.open) - len(self._stream)
 
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
-        held = len(self.open) + len(self._stream)
-        if held < self._room:
-            return False
+        room = self.room
         # As many as were settled: where every answer is lost, the bound is the room alone.
-        return held - min(self.set_aside, MOST_ASIDE, self.report.settled) >= self._room
+        return room <= 0 and room + min(self.set_aside, MOST_ASIDE, self.report.settled) <= 0
 
     async def wait_for_room(self) -> None:
         """Wait until something may be pulled again."""
@@ -114,40 +117,38 @@ class Account:
         error: OmiError | None = None,
     ) -> None:
         """Give an open item its one state."""
-        await self.settle_all([Verdict(item, state, memory_id, error)])
+        await self.settle_all([item.become(state, memory_id, error)])
 
-    async def settle_all(self, verdicts: Sequence[Verdict]) -> None:
-        """Give open items their one state, and hand their outcomes out."""
-        self.record(verdicts)
-        await self.hand_out()
+    async def settle_all(self, items: Sequence[Item]) -> None:
+        """Take open items that have become something, and hand their outcomes out."""
+        self.record(items)
+        if self._on_outcome is not None:
+            await self.hand_out()
 
-    def record(self, verdicts: Sequence[Verdict]) -> None:
-        """Give open items their one state: first in the journal, then in the report; `hand_out` is owed."""
+    def record(self, items: Sequence[Item]) -> None:
+        """Take what open items have become, first to the journal, then to the report; `hand_out` is owed."""
         if self.journal is not None:
             try:
-                self.journal.settled(verdicts)
+                self.journal.settled(items)
             except JournalError as error:
                 self._stop_for(error)
-        self.confirmed.extend([verdict.memory_id for verdict in verdicts if verdict.memory_id is not None])
-        self.note(verdicts)
+        self.confirmed.extend([item.memory_id for item in items if item.memory_id is not None])
+        self.note(items)
 
-    def note(self, verdicts: Iterable[Verdict]) -> None:
-        """Give open items the state that the journal knows already; `hand_out` is owed."""
+    def note(self, items: Iterable[Item]) -> None:
+        """Take what open items have become, as the journal knows already; `hand_out` is owed."""
         listened_to = self.streaming or self._on_outcome is not None
         unheard = []
-        for verdict in verdicts:
-            item, state = verdict.item, verdict.state
+        for item in items:
+            state = item.state
             del self.open[item.index]
             if listened_to or state in FAILED:
-                self.add(
-                    FactOutcome(
-                        item.index, item.fact, state, verdict.memory_id, verdict.error, item.fact.origin
-                    )
-                )
+                fact = item.fact
+                self.add(FactOutcome(item.index, fact, state, item.memory_id, item.error, fact.origin))
             else:
                 unheard.append(state)
-        for state, number in Counter(unheard).items():
-            self.report.count(state, number)
+        for state in {*unheard}:
+            self.report.count(state, unheard.count(state))
         self._changed.set()
 
     def add(self, outcome: FactOutcome) -> None:
@@ -215,9 +216,9 @@ class Account:
         """Settle whatever is open, and check the law."""
         await self.settle_all(
             [
-                Verdict(item, "unknown", error=item.doubt)
+                item.become("unknown", error=item.doubt)
                 if item.doubt is not None
-                else Verdict(item, "not_sent", error=reason)
+                else item.become("not_sent", error=reason)
                 for item in self.open.values()
             ]
         )

@@ -13,10 +13,10 @@ from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
 from omi_async.importing.chunks import content_key, folding_key
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
-from omi_async.models import Fact, fact_from
+from omi_async.models import Fact, Sendable, checked_fields, fields_of
 
 __all__ = ["Admission", "FactLike"]
 
@@ -55,7 +55,7 @@ class Admission:
         self.held: dict[bytes, str] = {}
         self._account = account
         self._rules = rules
-        self._dedupe = dedupe
+        self._folds = dedupe and journal is None  # which folds by itself
         self._journal = journal
         self._doubtful = doubtful
         self._keys: set[int] = set()
@@ -64,13 +64,30 @@ class Admission:
     def admit(self, element: FactLike) -> Item | None:
         """Return the item to be sent, or None where the element has its state already."""
         try:
-            fact: Fact | None = fact_from(element)  # type: ignore[arg-type]  # an outcome is refused as no fact
+            given = element if isinstance(element, Fact) else None
+            # An outcome is refused as no fact.
+            fields = checked_fields(element) if given is None else fields_of(given)  # type: ignore[arg-type]
         except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
             fact = self._fact_in_spite_of(error, element)
-        item = None if fact is None else self._unknown_to_us(self._account.enter(fact))
+            item = None if fact is None else self.admit(fact)
+        else:
+            item = self._account.enter(fields, given)
+            if self._folds:
+                seen = len(self._keys)
+                self._keys.add(folding_key(item.content))
+                if len(self._keys) == seen:
+                    self._account.note([item.become("duplicate")])
+                    item = None
+            if item is not None and (self._journal is not None or self.held or self._rules.any):
+                item = self._unknown_to_us(item)
         if item is None:
             self._outcome_owed = True
         return item
+
+    def at_once(self) -> int:
+        """Return how many facts may be admitted before `pause` is to be asked."""
+        account = self._account
+        return min(account.room, BREATH - account.report.pulled % BREATH)
 
     def pause(self) -> Awaitable[None] | None:
         """Return what is to be awaited before anything more is pulled: mostly None.
@@ -103,49 +120,41 @@ class Admission:
 
     def _unknown_to_us(self, item: Item) -> Item | None:
         """Settle an item that need not be sent."""
-        verdict = self._folded(item) if self._journal is None else self._recalled(item, self._journal)
-        if verdict is not None:
-            self._account.note([verdict])
+        if self._journal is not None and self._recalled(item, self._journal):
+            self._account.note([item])
             return None
         if item.doubt is not None:
             return self._doubtful(item)
-        if self.held and (memory_id := self.held.get(content_key(item.fact.content))) is not None:
-            self._account.record([Verdict(item, "existing", memory_id)])
+        if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
+            self._account.record([item.become("existing", memory_id)])
             return None
-        if self._rules.any and (refused := self._rules.refuse(item.fact)) is not None:
-            self._account.record([Verdict(item, "invalid", error=refused)])
+        if self._rules.any and (refused := self._rules.refuse(item)) is not None:
+            self._account.record([item.become("invalid", error=refused)])
             return None
         return item
 
-    def _folded(self, item: Item) -> Verdict | None:
-        if not self._dedupe:
-            return None
-        key = folding_key(item.fact.content)
-        if key in self._keys:
-            return Verdict(item, "duplicate")
-        self._keys.add(key)
-        return None
-
-    def _recalled(self, item: Item, journal: Journal) -> Verdict | None:
-        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.fact.content))
+    def _recalled(self, item: Item, journal: Journal) -> bool:
+        """Whether the journal knows what has become of an item; the item then does too."""
+        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.content))
         if recalled is None:
-            return None
+            return False
         if recalled == "seen":
-            return Verdict(item, "duplicate")
+            item.become("duplicate")
+            return True
         item.place, item.first_sent = recalled.place, recalled.sent_at
-        if recalled.state == "rejected" and recalled.fact != _as_kept(item.fact):
-            return None  # mended, or nobody can tell: worth another call
+        if recalled.state == "rejected" and recalled.fact != _as_kept(item):
+            return False  # mended, or nobody can tell: worth another call
         if recalled.state is not None:
             error = OmiError(recalled.words or "refused by the server in an earlier run")
-            return Verdict(
-                item, recalled.state, recalled.memory_id, error if recalled.state == "rejected" else None
-            )
+            rejected = recalled.state == "rejected"
+            item.become(recalled.state, recalled.memory_id, error if rejected else None)
+            return True
         if recalled.in_doubt:
             item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
             item.tries = 1
             item.altered = recalled.altered
-        return None
+        return False
 
 
-def _as_kept(fact: Fact) -> dict[str, Any]:
+def _as_kept(fact: Sendable) -> dict[str, Any]:
     return {**fact_payload(fact), "tags": list(fact.tags)}

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async._requests import Identity
+from omi_async._requests import Named
 from omi_async._retry import parse_http_date
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
-from omi_async.models import Fact
+from omi_async.models import Sendable
 
 __all__ = ["ImportStart", "Matched", "Rules", "match"]
 
@@ -29,46 +29,47 @@ class Matched:
     """What an answer says of the items of a call.
 
     Attributes:
-        found: those that it names, with the memory of each.
+        found: those that it names; each has its memory and its state now.
         missing: those that it does not.
         strangers: texts in it that nobody sent; they are counted only where something is missing.
     """
 
-    found: list[tuple[Item, Identity]]
+    found: list[Item]
     missing: list[Item]
     strangers: int
 
 
-def match(items: Iterable[Item], identities: list[Identity]) -> Matched:
+def match(items: Iterable[Item], memories: list[Named], start: ImportStart) -> Matched:
     """Find the memory of each item by its text; neither number nor position says anything.
 
     Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
     server that knows memories by their text shows the same one for both.
     """
-    by_text: dict[str, Identity] = {}
-    further: dict[str, list[Identity]] = {}
-    for identity in identities:
-        text = identity.content.strip()
-        if by_text.setdefault(text, identity) is not identity:
-            further.setdefault(text, []).append(identity)
+    by_text: dict[str, Named] = {}
+    further: dict[str, list[Named]] = {}
+    for memory in memories:
+        text = memory[1].strip()
+        if by_text.setdefault(text, memory) is not memory:
+            further.setdefault(text, []).append(memory)
     found = []
     missing = []
     for item in items:
-        text = item.fact.content
-        memory = by_text.get(text)
-        if memory is None:
+        named = by_text.get(item.content)
+        if named is None:
             missing.append(item)
             continue
-        found.append((item, memory))
-        if further and further.get(text):
-            by_text[text] = further[text].pop(0)
-    strangers = len(by_text.keys() - {item.fact.content for item in items}) if missing else 0
+        item.memory_id, _, created_at = named
+        item.state = start.state_of(created_at, item.first_sent)
+        found.append(item)
+        if further and further.get(item.content):
+            by_text[item.content] = further[item.content].pop(0)
+    strangers = len(by_text.keys() - {item.content for item in items}) if missing else 0
     return Matched(found, missing, strangers)
 
 
 def may_be_locked(item: Item, content: str) -> bool:
     """Whether a listed text may be this item's, cut short because the memory is locked."""
-    return content.endswith("...") and content[:-3] == item.fact.content[:LOCKED_LENGTH]
+    return content.endswith("...") and content[:-3] == item.content[:LOCKED_LENGTH]
 
 
 class ImportStart:
@@ -103,9 +104,11 @@ class ImportStart:
         self._offset = offset
         self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def state_of(self, identity: Identity, first_sent: float | None = None) -> State:
-        """Say whether a memory is there because of this import, or of the earlier run that sent its fact."""
-        text = identity.created_at
+    def state_of(self, text: str | None, first_sent: float | None = None) -> State:
+        """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
+
+        The text is the memory's `created_at`.
+        """
         if text is None or self._offset is None:
             return "created"
         if first_sent is None and text > self._start_text and text[19::7] == ".Z":
@@ -150,12 +153,12 @@ class Rules:
                     "loc": ["body", "memories", int(index), "content"],
                     "type": "string_too_long",
                     "ctx": {"max_length": int(longest)},
-                } if self._believable(index, items) and len(items[index].fact.content) > longest > 0:
+                } if self._believable(index, items) and len(items[index].content) > longest > 0:
                     self._longest = min(longest, self._longest or longest)
                 case {"loc": ["body", "memories", int(index), "category"], "type": "enum"} if (
                     self._believable(index, items)
                 ):
-                    self._categories.add(items[index].fact.category or "")
+                    self._categories.add(items[index].category or "")
                 case _:
                     pass
         self.any = self._longest is not None or bool(self._categories)
@@ -164,7 +167,7 @@ class Rules:
     def _believable(index: Any, items: list[Item]) -> bool:
         return type(index) is int and 0 <= index < len(items)
 
-    def refuse(self, fact: Fact) -> InvalidFactError | None:
+    def refuse(self, fact: Sendable) -> InvalidFactError | None:
         """Return why the server would refuse this fact, or None."""
         if self._longest is not None and len(fact.content) > self._longest:
             return InvalidFactError(

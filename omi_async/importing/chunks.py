@@ -43,6 +43,10 @@ def _no_pause() -> None:
     pass
 
 
+def _one() -> int:
+    return 1
+
+
 class Chunks(Generic[T]):
     """The chunks of a source, each pulled when it is asked for.
 
@@ -51,6 +55,8 @@ class Chunks(Generic[T]):
         admit: makes a T of an element, or None where the element needs no place in a chunk.
         size: elements in a chunk; only the last may hold fewer.
         pause: gives what is to be awaited after an element, before the next one is pulled; mostly None.
+        at_once: how many elements in a row may be given places before `pause` is asked; it is asked in any
+            case after one that needs none.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
@@ -63,11 +69,13 @@ class Chunks(Generic[T]):
         size: int = BATCH_SIZE,
         *,
         pause: Callable[[], Awaitable[None] | None] = _no_pause,
+        at_once: Callable[[], int] = _one,
     ) -> None:
         self.exhausted = False
         self._broken = False
         self._admit = admit
         self._pause = pause
+        self._at_once = at_once
         self._size = size
         self._waiting: AsyncIterator[Any] | None = None
         self._ready: Iterator[Any] = iter(())
@@ -85,14 +93,19 @@ class Chunks(Generic[T]):
         if self.exhausted or self._broken:
             return chunk
         try:
+            at_once = self._at_once()
             while len(chunk) < size:
                 element = next(self._ready) if self._waiting is None else await anext(self._waiting)
                 admitted = self._admit(element)
                 if admitted is not None:
                     chunk.append(admitted)
+                    at_once -= 1
+                    if at_once > 0:
+                        continue
                 pause = self._pause()
                 if pause is not None:
                     await pause
+                at_once = self._at_once()
         except (StopIteration, StopAsyncIteration):
             self.exhausted = True
         except BaseException:

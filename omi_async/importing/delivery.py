@@ -10,12 +10,12 @@ from typing import Any, Final, Literal
 import attrs
 
 from omi_async import _requests
-from omi_async._requests import Identity, Page, refused_items
+from omi_async._requests import Named, Page, refused_items
 from omi_async.errors import InvalidRequestError, JournalError, OmiError, RateLimitError, ResponseFormatError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
 from omi_async.importing.stopping import Halt
 
@@ -85,7 +85,8 @@ class Delivery:
     ) -> _Refusal | None:
         """Send items and settle them; return what is refused without saying which is to blame."""
         for _ in range(ISOLATION_CALLS):
-            items[:] = await self._not_refused_before(items)
+            if self._rules.any:
+                items[:] = await self._not_refused_before(items)
             if not items:
                 return None
             try:
@@ -103,7 +104,6 @@ class Delivery:
         return refusal
 
     async def _call(self, items: list[Item], *, single: bool, patient: bool) -> None:
-        facts = [item.fact for item in items]
         sent = 0.0
 
         def leaving() -> None:
@@ -112,7 +112,7 @@ class Delivery:
             sent = time.time()
 
         try:
-            request = _requests.import_single(facts[0]) if single else _requests.import_batch(facts)
+            request = _requests.import_single(items[0]) if single else _requests.import_batch(items)
             page = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
         except InvalidRequestError:
             raise
@@ -139,15 +139,9 @@ class Delivery:
                 self._fatal(error)
                 raise Halt from None
 
-    async def _answered(self, items: list[Item], page: Page[Identity]) -> None:
-        matched = match(items, page.memories)
-        state_of = self._start.state_of
-        await self._account.settle_all(
-            [
-                Verdict(item, state_of(identity, item.first_sent), identity.id)
-                for item, identity in matched.found
-            ]
-        )
+    async def _answered(self, items: list[Item], page: Page[Named]) -> None:
+        matched = match(items, page.memories, self._start)
+        await self._account.settle_all(matched.found)
         if matched.missing:
             error = ResponseFormatError(
                 f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
@@ -178,11 +172,9 @@ class Delivery:
 
     async def _not_refused_before(self, items: list[Item]) -> list[Item]:
         """Settle what the server is known to refuse, and return the others."""
-        if not self._rules.any:
-            return items
         others = []
         for item in items:
-            refused = self._rules.refuse(item.fact)
+            refused = self._rules.refuse(item)
             if refused is None:
                 others.append(item)
             else:

@@ -20,7 +20,7 @@ from omi_async.importing.calls import Calls
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.delivery import Delivery, OnUnknown
 from omi_async.importing.forecast import CallPace, Forecast, foresee
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal
 from omi_async.importing.lanes import Lanes, TwoLanes
 from omi_async.importing.outcomes import FactOutcome, ImportReport
@@ -99,7 +99,8 @@ class Importer:
             journal=self._journal,
             doubtful=self._doubtful_from_earlier,
         )
-        self._chunks = Chunks(facts, self._admission.admit, pause=self._admission.pause)
+        admission = self._admission
+        self._chunks = Chunks(facts, admission.admit, pause=admission.pause, at_once=admission.at_once)
         self._pulling = asyncio.Lock()
         self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
@@ -372,7 +373,7 @@ class Importer:
         if self._on_unknown == "reconcile":
             self._reconciler.set_aside([item])
         else:
-            self._account.record([Verdict(item, "unknown", error=item.doubt)])
+            self._account.record([item.become("unknown", error=item.doubt)])
         return None
 
 

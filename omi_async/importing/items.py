@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import attrs
-
 from omi_async.errors import OmiError
 from omi_async.importing.outcomes import State
-from omi_async.models import Fact
+from omi_async.models import Checked, Fact, fact_of
 
-__all__ = ["Item", "Verdict"]
+__all__ = ["Item"]
 
 
-@attrs.define(eq=False)
 class Item:
-    """A pulled fact that has no state yet.
+    """A pulled fact: its checked fields, what its calls have said, and in the end what became of it.
+
+    Args:
+        index: its place among those pulled.
+        fields: what is sent of it.
+        given: the `Fact` that was given, where it was one.
 
     Attributes:
         tries: calls that carried it and may have stored it.
@@ -22,23 +24,51 @@ class Item:
         altered: an answer held a text that nobody sent; this fact may stand there in other words.
         place: where it stands in the journal, once it does.
         first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
+        state: the one that it has in the end; until then it has no such attribute.
+        memory_id: the memory that holds it, where that is known.
+        error: why it failed, where it did.
     """
 
-    index: int
-    fact: Fact
-    tries: int = 0
-    writes_before: int = 0
-    doubt: OmiError | None = None
-    altered: bool = False
-    place: int | None = None
-    first_sent: float | None = None
+    __slots__ = (
+        "_given",
+        "altered",
+        "category",
+        "content",
+        "doubt",
+        "error",
+        "first_sent",
+        "index",
+        "memory_id",
+        "place",
+        "state",
+        "tags",
+        "tries",
+        "visibility",
+        "writes_before",
+    )
 
+    def __init__(self, index: int, fields: Checked, given: Fact | None = None) -> None:
+        self.index = index
+        self.content, self.category, self.visibility, self.tags = fields
+        self._given = given
+        self.tries = 0
+        self.writes_before = 0
+        self.doubt: OmiError | None = None
+        self.altered = False
+        self.place: int | None = None
+        self.first_sent: float | None = None
+        self.state: State
+        self.memory_id: str | None = None
+        self.error: OmiError | None = None
 
-@attrs.define(eq=False)  # making a frozen one takes three times as long
-class Verdict:
-    """What became of an item."""
+    def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
+        """Take its state, and return itself; the account is still to be told."""
+        self.state, self.memory_id, self.error = state, memory_id, error
+        return self
 
-    item: Item
-    state: State
-    memory_id: str | None = None
-    error: OmiError | None = None
+    @property
+    def fact(self) -> Fact:
+        """The fact that was given, or the one that it amounts to, made when somebody asks for it."""
+        if self._given is None:
+            self._given = fact_of((self.content, self.category, self.visibility, self.tags))
+        return self._given

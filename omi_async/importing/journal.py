@@ -25,7 +25,7 @@ import attrs
 from omi_async._codec import fact_payload
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal_file import Durability, open_file, translated
 from omi_async.importing.journal_rows import SCHEMA, Row, Rows, writable
 from omi_async.importing.keyindex import PLACES, KeyIndex
@@ -256,12 +256,10 @@ class Journal:
             self._mark_seen(item.place)
             self._entering.discard(row.key(at))
 
-    def settled(self, verdicts: Sequence[Verdict]) -> None:
+    def settled(self, items: Sequence[Item]) -> None:
         """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
         changes = [
-            (verdict.item, _letter(verdict), verdict.memory_id, verdict.error)
-            for verdict in verdicts
-            if verdict.item.place is not None
+            (item, _letter(item), item.memory_id, item.error) for item in items if item.place is not None
         ]
         if changes:
             with self._transaction():
@@ -285,10 +283,10 @@ class Journal:
             number=self._rows.next_number() if items else 0,
             server=self._server,
             sent_at=time.time(),
-            keys=b"".join([self.key(item.fact.content) for item in items]),
+            keys=b"".join([self.key(item.content) for item in items]),
             states=[SENDING] * len(items),
             ids=[None] * len(items),
-            facts={str(at): fact_payload(item.fact) for at, item in enumerate(items)} if self._texts else {},
+            facts={str(at): fact_payload(item) for at, item in enumerate(items)} if self._texts else {},
             errors={},
         )
 
@@ -303,7 +301,7 @@ class Journal:
             row.ids[at] = memory_id
             row.errors.pop(str(at), None)
             if letter == SENDING and self._texts:
-                row.facts[str(at)] = fact_payload(item.fact)  # it may have been mended
+                row.facts[str(at)] = fact_payload(item)  # it may have been mended
             if letter in STORED:
                 row.facts.pop(str(at), None)
             elif error is not None and self._texts:
@@ -394,5 +392,5 @@ def _recalled(place: int, row: Row) -> Recalled:
     )
 
 
-def _letter(verdict: Verdict) -> str:
-    return ALTERED if verdict.state == "unknown" and verdict.item.altered else LETTERS[verdict.state]
+def _letter(item: Item) -> str:
+    return ALTERED if item.state == "unknown" and item.altered else LETTERS[item.state]

@@ -155,7 +155,7 @@ class Reconciler:
         """
         wanted: dict[str, list[Item]] = {}
         for item in items:
-            wanted.setdefault(item.fact.content, []).append(item)
+            wanted.setdefault(item.content, []).append(item)
         listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
         whole = True
         confirmed = {*self._account.confirmed}
@@ -184,7 +184,7 @@ class Reconciler:
     async def _compare(self, identity: Identity, wanted: dict[str, list[Item]]) -> None:
         content = identity.content.strip()
         for item in wanted.pop(content, ()):
-            state = self._start.state_of(identity, item.first_sent)
+            state = self._start.state_of(identity.created_at, item.first_sent)
             await self._account.settle(item, state, memory_id=identity.id)
         if content.endswith("..."):
             for group in wanted.values():

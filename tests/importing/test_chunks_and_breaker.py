@@ -20,7 +20,7 @@ from omi_async import (
     InvalidFactError,
     ServerError,
 )
-from omi_async._requests import Identity
+from omi_async._requests import Named
 from omi_async.errors import InvalidRequestError
 from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
 from omi_async.importing.breaker import Breaker
@@ -28,6 +28,7 @@ from omi_async.importing.chunks import Chunks, content_key
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import FAILURES_KEPT, ImportReport
 from omi_async.importing.stopping import Halt, StopSignal
+from omi_async.models import fields_of
 from tests.clock import elapsed, run
 
 
@@ -112,20 +113,21 @@ def test_equal_keys_mean_equal_texts(one, other) -> None:
 
 
 def item(content: str, index: int = 0, category: str | None = None) -> Item:
-    return Item(index, Fact(content, category=category))
+    return Item(index, fields_of(Fact(content, category=category)))
 
 
 def test_an_answer_is_matched_by_text() -> None:
     items = [item("a", 0), item("b", 1), item("b", 2), item("c", 3), item("d", 4), item("d", 5)]
-    identities = [
-        Identity("9", "stranger", None),
-        Identity("4", " d ", None),
-        Identity("3", "b", None),
-        Identity("2", "b", None),
-        Identity("1", "a", None),
+    memories: list[Named] = [
+        ("9", "stranger", None),
+        ("4", " d ", None),
+        ("3", "b", None),
+        ("2", "b", None),
+        ("1", "a", None),
     ]
-    matched = match(items, identities)
-    assert [(found.index, identity.id) for found, identity in matched.found] == [
+    matched = match(items, memories, ImportStart(0.0))
+    assert {found.state for found in matched.found} == {"created"}
+    assert [(found.index, found.memory_id) for found in matched.found] == [
         (0, "1"),
         (1, "3"),
         (2, "2"),
@@ -142,15 +144,15 @@ texts = st.lists(st.sampled_from("abcde"), max_size=8)
 @given(texts, texts)
 def test_each_of_equal_texts_takes_a_memory_of_its_own_while_there_are_enough(sent, named) -> None:
     items = [item(content, index) for index, content in enumerate(sent)]
-    identities = [Identity(str(number), f" {text}", None) for number, text in enumerate(named)]
-    matched = match(items, identities)
-    left = {text: [each for each in identities if each.content.strip() == text] for text in named}
+    memories: list[Named] = [(str(number), f" {text}", None) for number, text in enumerate(named)]
+    matched = match(items, memories, ImportStart(0.0))
+    left = {text: [memory[0] for memory in memories if memory[1].strip() == text] for text in named}
     expected = [
         (each, left[text].pop(0) if len(left[text]) > 1 else left[text][0])
         for each, text in zip(items, sent, strict=True)
         if text in left
     ]
-    assert matched.found == expected
+    assert [(each, each.memory_id) for each in matched.found] == expected
     assert matched.missing == [each for each, text in zip(items, sent, strict=True) if text not in left]
     if matched.missing:
         assert matched.strangers == len(set(named) - set(sent))
@@ -179,9 +181,8 @@ def http_date(seconds: float) -> str:
     return format_datetime(datetime.fromtimestamp(int(seconds), UTC), usegmt=True)
 
 
-def created(seconds: float, timespec: str = "microseconds") -> Identity:
-    moment = datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
-    return Identity("id", "x", moment)
+def created(seconds: float, timespec: str = "microseconds") -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
 @given(
@@ -226,7 +227,7 @@ def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
 def test_an_unreadable_moment_is_no_evidence(moment: str | None) -> None:
     start = ImportStart(2e9)
     start.learn(None, 2e9, 2e9)
-    assert start.state_of(Identity("id", "x", moment)) == "created"
+    assert start.state_of(moment) == "created"
 
 
 def test_a_moment_without_a_zone_is_utc_and_whole_seconds_may_be_a_second_later() -> None:
@@ -235,8 +236,8 @@ def test_a_moment_without_a_zone_is_utc_and_whole_seconds_may_be_a_second_later(
     assert start.state_of(created(1e9, "seconds")) == "created"
     assert start.state_of(created(1e9)) == "existing"
     assert start.state_of(created(1e9 - 1, "seconds")) == "existing"
-    assert start.state_of(Identity("id", "x", "2001-09-09T01:46:30")) == "existing"
-    assert start.state_of(Identity("id", "x", "9999-12-31T23:59:59.9Z")) == "created"
+    assert start.state_of("2001-09-09T01:46:30") == "existing"
+    assert start.state_of("9999-12-31T23:59:59.9Z") == "created"
 
 
 # Rules

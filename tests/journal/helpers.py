@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.local import LocalServer
+from omi_async.models import fields_of
 
 SERVER = "the service"
 
@@ -81,7 +82,9 @@ async def run_import(server: LocalServer, facts: Any, journal: Any, **options: A
 
 
 def items(*contents: str) -> list[Item]:
-    return [Item(index, Fact(content, category="system")) for index, content in enumerate(contents)]
+    return [
+        Item(index, fields_of(Fact(content, category="system"))) for index, content in enumerate(contents)
+    ]
 
 
 def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
@@ -114,7 +117,7 @@ def known(path: Path, contents: Iterable[str], server: str = SERVER) -> dict[str
 
 def settle(journal: Journal, items: Iterable[Item], state: Any = "created", **fields: Any) -> None:
     fields = {"memory_id": "memory"} | fields if state == "created" else fields
-    journal.settled([Verdict(item, state, **fields) for item in items])
+    journal.settled([item.become(state, **fields) for item in items])
 
 
 def sidecars(path: Path) -> list[Path]:

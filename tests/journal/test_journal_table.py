@@ -11,9 +11,10 @@ import pytest
 
 from omi_async import Fact, Journal, JournalError, OmiError
 from omi_async.importing import journal as journal_module
-from omi_async.importing.items import Item, Verdict
+from omi_async.importing.items import Item
 from omi_async.importing.journal_rows import ROWS_CACHED
 from omi_async.importing.keyindex import PLACES, KeyIndex
+from omi_async.models import fields_of
 from tests.journal.helpers import SERVER, begun, items, known, letters, settle, texts
 
 
@@ -33,7 +34,7 @@ def one_of_each(path: Path, **options: Any) -> None:
     for item, state in zip(batch, STATES, strict=False):
         error = OmiError(f"why {state}") if state not in {"created", "existing"} else None
         memory_id = f"id of {state}" if error is None else None
-        journal.settled([Verdict(item, state, memory_id, error)])
+        journal.settled([item.become(state, memory_id, error)])
     journal.end()
 
 
@@ -249,7 +250,7 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     late = items("late")
     journal.sending(late)  # must not be taken for what was lost
     settle(journal, [*late, neighbour])
-    journal.settled([Verdict(item, "not_sent") for item in lost])
+    journal.settled([item.become("not_sent") for item in lost])
     assert journal.counts() == {SERVER: {"created": 2, "unknown": 1}}
     journal.end()
     journal.begin(SERVER)
@@ -311,7 +312,7 @@ def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
 def test_tags_and_categories_are_kept_for_whoever_asks(path: Path) -> None:
     fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
     journal = begun(path)
-    journal.sending([Item(0, fact)])
+    journal.sending([Item(0, fields_of(fact), fact)])
     journal.end()
     with Journal(path) as journal:
         (entry,) = journal.unfinished()
