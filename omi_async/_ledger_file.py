@@ -83,6 +83,11 @@ class LedgerFile:
         if connection is not None:
             connection.close()
 
+    def __del__(self) -> None:
+        # Of a Session that was never closed; it says so itself.
+        if self._connection is not None:
+            self._connection.close()
+
     def _begin(self, ledger: Ledger, now: float) -> bool:
         if not self._usable or now < self._again:
             return False

@@ -255,7 +255,9 @@ class Importer:
             set_aside=self._set_aside,
             fatal=self._fail,
         )
-        self._two_lanes = TwoLanes(calls, self._delivery, lambda: self._chunks.exhausted)
+        self._two_lanes = TwoLanes(
+            calls, self._delivery, lambda: self._chunks.exhausted, self._returned.extend
+        )
         self._reconciler = Reconciler(
             calls=calls,
             account=self._account,

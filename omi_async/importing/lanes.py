@@ -29,9 +29,17 @@ class TwoLanes:
         calls: knows which window is open, and waits for it.
         delivery: sends the facts.
         exhausted: tells whether the input was read to its end.
+        give_back: takes facts that are to be in the next chunks.
     """
 
-    def __init__(self, calls: Calls, delivery: Delivery, exhausted: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        calls: Calls,
+        delivery: Delivery,
+        exhausted: Callable[[], bool],
+        give_back: Callable[[list[Item]], None],
+    ) -> None:
+        self._give_back = give_back
         self._calls = calls
         self._pacing = calls.pacing
         self._delivery = delivery
@@ -57,8 +65,8 @@ class TwoLanes:
     async def _send_singly(self, chunk: list[Item]) -> bool:
         """Send single facts while that is worth it; return whether the chunk was broken up for that.
 
-        All workers take them from the same chunk, so that the others stay whole. What is left of it in the
-        end is left in the chunk of the last one who took from it, of those who have none.
+        All workers take them from the same chunk, so that the others stay whole. Whoever ends first takes
+        what is left of it, or gives it back where he has a chunk of his own.
         """
         self._left += len(chunk)
         broken = False
@@ -74,9 +82,12 @@ class TwoLanes:
                     await self._calls.until_open("create", "batch")
                 else:
                     await self._send_one(self._broken.pop())
-            if not chunk:
-                chunk += self._broken
-                self._broken.clear()
+            left, self._broken = self._broken, []
+            if chunk:
+                self._left -= len(left)
+                self._give_back(left)
+            else:
+                chunk += left
         finally:
             self._left -= len(chunk)
         return broken

@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def test_a_key_that_made_no_call_for_long_is_forgotten(tmp_path: Path) -> None:
     later = file(tmp_path / "x", "b")
     spend(later, Ledger([HOUR]), EPOCH + FORGOTTEN_AFTER + 1)
     later.close()
-    rows = sqlite3.connect(tmp_path / "x").execute("SELECT account FROM ledgers").fetchall()
+    with closing(sqlite3.connect(tmp_path / "x")) as connection:
+        rows = connection.execute("SELECT account FROM ledgers").fetchall()
     assert rows == [("b",)]
 
 
@@ -95,7 +97,7 @@ def corrupt(path: Path) -> None:
 
 
 def other_table(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("CREATE TABLE ledgers (a, b)")
 
 
@@ -136,7 +138,7 @@ def test_a_row_that_is_garbage_is_replaced(tmp_path: Path, column: str, value: A
     first = file(tmp_path / "x")
     spend(first, Ledger([HOUR]))
     first.close()
-    with sqlite3.connect(tmp_path / "x") as connection:
+    with closing(sqlite3.connect(tmp_path / "x")) as connection, connection:
         connection.execute(f"UPDATE ledgers SET {column} = ?", (value,))
     connection.close()
     each, ledger = file(tmp_path / "x"), Ledger([HOUR])
@@ -269,6 +271,7 @@ def test_two_processes_with_one_ledger_stay_within_the_window(tmp_path: Path) ->
 
 KILLED = """
 import os, signal, sys
+from contextlib import closing
 from pathlib import Path
 from tests.quotas.test_ledger_file import HOUR, Ledger, file, spend
 each, ledger = file(Path(sys.argv[1])), Ledger([HOUR])
