@@ -92,7 +92,7 @@ def test_prints_every_sample_as_json():
 
 
 def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="it is of the extra bench")
     samples = {key: [{"cpu_per_batch": 1e-3 + 1e-5 * len(key)}] for key in CONTESTANTS}
     document = tmp_path / "throughput.json"
     document.write_text(json.dumps({"samples": samples}))

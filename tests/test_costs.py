@@ -12,7 +12,7 @@ import pytest
 from omi_async import Fact, FactOutcome, Session
 from omi_async.sources import open_facts
 
-pytest.importorskip("orjson")  # the ceilings are those with it
+pytest.importorskip("orjson", reason="the ceilings are those with it")
 pytest.importorskip("benchmarks", reason="the wheel comes without its benchmarks")
 pytestmark = pytest.mark.extras
 
@@ -51,7 +51,7 @@ def test_the_ceilings_are_not_far_above_what_is_counted():
 
 
 def test_the_loop_gets_its_turns_during_an_import_of_a_big_file(tmp_path: Path):
-    blockbuster = pytest.importorskip("blockbuster")
+    blockbuster = pytest.importorskip("blockbuster", reason="it is of the extra test")
     path = tmp_path / "facts.jsonl"
     lines = loop.write(path, SIZE)
     with serving() as url, blockbuster.blockbuster_ctx("omi_async") as watching:

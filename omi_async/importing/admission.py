@@ -65,8 +65,7 @@ class Admission:
         """Return the item to be sent, or None where the element has its state already."""
         try:
             given = element if isinstance(element, Fact) else None
-            # An outcome is refused as no fact.
-            fields = checked_fields(element) if given is None else fields_of(given)  # type: ignore[arg-type]
+            fields = checked_fields(element) if given is None else fields_of(given)  # type: ignore[arg-type]  # refuses an outcome
         except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
             fact = self._fact_in_spite_of(error, element)
             item = None if fact is None else self.admit(fact)

@@ -158,9 +158,8 @@ class Memories:
     ) -> ImportReport:
         """Import any number of facts, in batches of 25, and account for each of them.
 
-        The facts are pulled as they are needed, at most ``(concurrency + 1) * 25`` ahead. A fact that cannot
-        be one costs none of the others. A 429 is waited out. A call whose answer is lost is never blindly
-        repeated.
+        They are pulled as they are needed, at most ``(concurrency + 1) * 25`` ahead. A bad one costs none of
+        the others, a 429 is waited out, and a call whose answer is lost is never blindly repeated.
 
         Args:
             facts: any iterable or async iterable of `Fact`, text or mapping (``{"content": ...}``).
@@ -175,11 +174,10 @@ class Memories:
                 in the list, and send again what is surely absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that
                 know a memory by its text (the newest do).
-            max_wait: seconds that the import may wait for quota windows, in all. Where the next one opens
-                later, it ends at once and returns the report, with `resume_at`; None waits for any.
-            lanes: ``"batch"``: facts go in full batches only. ``"both"``: while the window of batch calls is
-                shut and that of single creates open, facts go singly where that ends the import sooner. They
-                spend the quota of your other writes (create, update, delete).
+            max_wait: seconds to wait for quota windows, in all; None for any. Where the next one opens later,
+                the import ends at once and returns the report, with `resume_at`.
+            lanes: ``"batch"``: full batches only. ``"both"``: also single facts, while the batches' window is
+                shut and that ends the import sooner; they spend the quota of your other writes.
             drain_timeout: seconds that calls on the wire have to land when the import is stopped.
             on_outcome: called exactly once for each pulled fact, whatever its state; plain or async.
             on_progress: called with the report so far after each settled batch; plain or async.
@@ -189,7 +187,7 @@ class Memories:
                 disk is full, the source or a callback raised (`__cause__`). Its `report` is complete.
             JournalError: the journal cannot be opened; nothing was pulled.
         """
-        importer = self.importer(
+        return await self.importer(
             facts,
             concurrency=concurrency,
             journal=journal,
@@ -201,8 +199,7 @@ class Memories:
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,
-        )
-        return await importer.run()
+        ).run()
 
     def importer(
         self,

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import signal
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -326,8 +327,6 @@ def wishes(path: Path, **changed: Any) -> Wishes:
 @asynccontextmanager
 async def serving(monkeypatch: pytest.MonkeyPatch, *quotas: Quota) -> AsyncIterator[LocalServer]:
     """Serve in this loop, at the address that the environment names."""
-    import time  # noqa: PLC0415  # the loop's, while it runs
-
     async with LocalServer(quotas=quotas, clock=time.time) as server:
         monkeypatch.setenv("OMI_API_KEY", server.api_key)
         monkeypatch.setenv("OMI_API_BASE", server.url)
@@ -416,8 +415,6 @@ async def test_a_forecast_of_many_windows_is_near_and_never_too_far():
 
 @pytest.mark.virtual_clock
 async def test_an_importer_foresees_its_end():
-    import time  # noqa: PLC0415  # the loop's, while it runs
-
     foretold: list[tuple[float, Forecast]] = []
     async with LocalServer(quotas=[Quota("batches", 5, 3600, ("batch",))], clock=time.time) as server:
         server.faults.add(Fault.slow(20), on="batch", times=FOREVER)

@@ -30,7 +30,7 @@ def test_what_needs_no_library_loads_none(arguments: list[str]):
 
 
 def test_commands_run_on_uvloop_where_it_is_installed():
-    uvloop = pytest.importorskip("uvloop")
+    uvloop = pytest.importorskip("uvloop", reason="it is of the extra speed")
 
     async def command() -> int:
         return 7 if isinstance(asyncio.get_running_loop(), uvloop.Loop) else 1

@@ -8,6 +8,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from email.utils import formatdate
 from typing import Any, Literal
 
 import attrs
@@ -109,8 +110,6 @@ class Server:
 
 
 def http_date(moment: float) -> str:
-    from email.utils import formatdate  # noqa: PLC0415  # only here
-
     return formatdate(int(moment), usegmt=True)
 
 
@@ -203,7 +202,7 @@ class Simulation:
             self.out += 1
             self._coming[kind] += 1
             spend = self.ledger.spend(kind, self.now)
-            self.at(self.now + self._latency(), lambda spend=spend: self._arrive(spend))  # type: ignore[misc]  # its own
+            self.at(self.now + self._latency(), lambda spend=spend: self._arrive(spend))  # type: ignore[misc]  # mypy cannot tell the type of a default
 
     def _arrive(self, spend: Spend) -> None:
         self._coming[spend.kind] -= 1

@@ -21,6 +21,7 @@ import pytest
 from omi_async import RateLimitError, Session
 from omi_async._ledger_file import FORGOTTEN_AFTER, LedgerFile, fingerprint
 from omi_async._quota import Ledger, QuotaPolicy
+from omi_async._quota_signs import Signs
 from omi_async.local import LocalServer, Quota
 from tests.importing.helpers import serving
 from tests.quotas.model import EPOCH
@@ -59,8 +60,6 @@ def test_processes_and_later_ones_spend_one_window_together(tmp_path: Path) -> N
 
 
 def test_what_one_process_learns_all_know(tmp_path: Path) -> None:
-    from omi_async._quota_signs import Signs  # noqa: PLC0415  # only here
-
     one, other = file(tmp_path / "x"), file(tmp_path / "x")
     ledger, another = Ledger(), Ledger()
     spend(other, another)

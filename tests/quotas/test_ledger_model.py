@@ -11,8 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omi_async._quota import Ledger
+from omi_async._quota_signs import Signs
 from omi_async._quota_windows import DOUBT, KINDS, SHORTEST_DOUBT
 from omi_async._wire import Kind
+from omi_async.errors import ConnectError, ResponseLostError
 from tests.quotas.model import EPOCH, Policy, Server, Simulation, Words, ideal, jitter
 
 LENGTHS = st.sampled_from([1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0])
@@ -244,9 +246,6 @@ def test_whatever_is_said_the_ledger_gives_sound_numbers(steps: list[Any]) -> No
 def act(  # noqa: PLR0917  # a step of the test above
     ledger: Ledger, step: str, kind: Kind, now: float, number: int, left: float, out: list[Any]
 ) -> Ledger:
-    from omi_async._quota_signs import Signs  # noqa: PLC0415  # only here
-    from omi_async.errors import ConnectError, ResponseLostError  # noqa: PLC0415  # only here
-
     if step == "spend" or not out:
         out.append(ledger.spend(kind, now))
     elif step == "load":
