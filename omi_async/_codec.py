@@ -7,7 +7,7 @@ string belongs is an error that says where.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -15,9 +15,9 @@ from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Memory, Sendable
+from omi_async.models import Memory
 
-__all__ = ["fact_payload", "fact_payloads", "memories_from", "memory_from", "memory_payload"]
+__all__ = ["memories_from", "memory_from", "memory_payload"]
 
 PROBLEMS_NAMED: Final = 10
 
@@ -235,26 +235,6 @@ def format_error(what: str, problems: list[str], memories: list[Memory] | None =
     return ResponseFormatError(
         f"{what} cannot be read: {named}{more}", problems=problems, memories=memories or ()
     )
-
-
-def fact_payload(fact: Sendable) -> dict[str, Any]:
-    """Return what is sent of a fact; without a category the server chooses one."""
-    return fact_payloads([fact])[0]
-
-
-def fact_payloads(facts: Iterable[Sendable]) -> list[dict[str, Any]]:
-    """Return what is sent of facts."""
-    payloads = []
-    for fact in facts:
-        payload: dict[str, Any] = {
-            "content": fact.content,
-            "visibility": fact.visibility,
-            "tags": fact.tags,
-        }
-        if (category := fact.category) is not None:
-            payload["category"] = category
-        payloads.append(payload)
-    return payloads
 
 
 def memory_payload(memory: Memory) -> dict[str, Any]:

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
+from itertools import chain
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from omi_async import _json
-from omi_async._codec import fact_payload, fact_payloads, format_error, memories_from, memory_from
+from omi_async._codec import format_error, memories_from, memory_from
 from omi_async._failures import error_for, refused_items
 from omi_async._wire import Identity, Named, Page, Request, Response, Sender
 from omi_async.config import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Fact, Memory, Sendable
+from omi_async.models import Fact, Memory, Payload, fact_payload
 
 __all__ = [
     "Identity",
@@ -81,48 +82,48 @@ def _list(
 
 def create_memory(fact: Fact) -> Request[Memory]:
     """Build POST memories."""
-    return _create(fact, _decode_memory)
+    return _create(fact_payload(fact), _decode_memory)
 
 
-def _create(fact: Sendable, decode: Callable[[Response], T]) -> Request[T]:
+def _create(payload: Payload, decode: Callable[[Response], T]) -> Request[T]:
     return Request(
         kind="create",
         operation="create a memory",
         method="POST",
         path=MEMORIES,
-        body=_json.dumps_checked(fact_payload(fact)),
+        body=_json.dumps_checked(payload),
         decode=decode,
     )
 
 
 def create_batch(facts: Sequence[Fact]) -> Request[list[Memory]]:
     """Build POST memories/batch that returns memories. Raises ValueError above 25 facts."""
-    return _batch(facts, _decode_batch)
+    return _batch([fact_payload(fact) for fact in facts], _decode_batch)
 
 
-def import_batch(facts: Sequence[Sendable]) -> Request[Page[Named]]:
+def import_batch(payloads: Sequence[Payload]) -> Request[Named]:
     """Build POST memories/batch for the importer: one attempt, read no further than identity needs."""
-    return _batch(facts, _decode_batch_named, attempts=1)
+    return _batch(payloads, _decode_batch_named, attempts=1)
 
 
-def import_single(fact: Sendable) -> Request[Page[Named]]:
+def import_single(payload: Payload) -> Request[Named]:
     """Build POST memories for the importer, answered as a batch of one."""
-    return attrs.evolve(_create(fact, _decode_single_named), attempts=1)
+    return attrs.evolve(_create(payload, _decode_single_named), attempts=1)
 
 
 def _batch(
-    facts: Sequence[Sendable], decode: Callable[[Response], T], attempts: int | None = None
+    payloads: Sequence[Payload], decode: Callable[[Response], T], attempts: int | None = None
 ) -> Request[T]:
-    if len(facts) > BATCH_SIZE:
+    if len(payloads) > BATCH_SIZE:
         raise ValueError(
-            f"a batch holds at most {BATCH_SIZE} facts, not {len(facts)}; import_facts() takes any number"
+            f"a batch holds at most {BATCH_SIZE} facts, not {len(payloads)}; import_facts() takes any number"
         )
     return Request(
         kind="batch",
-        operation=f"create a batch of {len(facts)}",
+        operation=f"create a batch of {len(payloads)}",
         method="POST",
         path=f"{MEMORIES}/batch",
-        body=_json.dumps_checked({"memories": fact_payloads(facts)}),
+        body=_json.dumps_checked({"memories": payloads}),
         decode=decode,
         slow=True,
         attempts=attempts,
@@ -205,34 +206,42 @@ def _decode_identity_page(response: Response) -> Page[Identity]:
     body = _json_body(response)
     if type(body) is not list:
         raise format_error("the server's answer", ["body: expected an array"])
-    found = [Identity._make(named) for named in _named(body)]
+    found = [*map(Identity, *_columns(body))]
     return Page(found, _truncated(response), len(body) - len(found), response.header("Date"))
 
 
-def _decode_batch_named(response: Response) -> Page[Named]:
-    return _page_of(_batch_items(_json_body(response)), response)
+def _decode_batch_named(response: Response) -> Named:
+    return Named(*_columns(_batch_items(_json_body(response))), response.header("Date"))
 
 
-def _decode_single_named(response: Response) -> Page[Named]:
-    return _page_of([_json_body(response)], response)
+def _decode_single_named(response: Response) -> Named:
+    return Named(*_columns([_json_body(response)]), response.header("Date"))
 
 
-def _page_of(items: list[Any], response: Response) -> Page[Named]:
-    found = _named(items)
-    return Page(found, unreadable=len(items) - len(found), date=response.header("Date"))
+def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
+    """Return id, content and `created_at` of the memories that can be read."""
+    try:
+        ids = [item["id"] for item in items]
+        contents = [item["content"] for item in items]
+        created = [item["created_at"] for item in items]
+        "".join(chain(ids, contents, created))  # the cheapest way to see that all are strings
+        if all(ids):
+            return ids, contents, created
+    except (TypeError, KeyError):
+        pass
+    readable = [item for item in items if _is_readable(item)]
+    dates = [item.get("created_at") for item in readable]
+    return (
+        [item["id"] for item in readable],
+        [item["content"] for item in readable],
+        [date if type(date) is str else "" for date in dates],
+    )
 
 
-def _named(items: list[Any]) -> list[Named]:
-    """Read what can be read."""
-    found = []
-    for item in items:
-        try:
-            memory_id, content, created_at = item["id"], item["content"], item.get("created_at")
-        except (TypeError, KeyError, AttributeError):
-            continue
-        if type(memory_id) is str and type(content) is str and memory_id:
-            found.append((memory_id, content, created_at if type(created_at) is str else None))
-    return found
+def _is_readable(item: Any) -> bool:
+    if type(item) is not dict:
+        return False
+    return type(item.get("id")) is str and type(item.get("content")) is str and item["id"] != ""
 
 
 def _batch_items(body: Any) -> list[Any]:

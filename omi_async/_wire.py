@@ -189,16 +189,28 @@ class Sender(Protocol):
         ...
 
 
-Named = tuple[str, str, str | None]
-"""As much of a memory as the importer needs: its id, its content, and the server's text for `created_at`."""
+class Named(NamedTuple):
+    """As much of an answer's memories as the importer needs, column by column.
+
+    Attributes:
+        ids: of each memory.
+        contents: likewise.
+        created: the server's text for `created_at`; empty where there is none.
+        date: the answer's Date header.
+    """
+
+    ids: list[str]
+    contents: list[str]
+    created: list[str]
+    date: str | None = None
 
 
 class Identity(NamedTuple):
-    """The same for those who read it field by field."""
+    """The same of one memory of the list."""
 
     id: str
     content: str
-    created_at: str | None
+    created_at: str
 
 
 class _HasId(Protocol):

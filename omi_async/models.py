@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, NotRequired, TypedDict
 
 import attrs
 
@@ -16,27 +16,34 @@ __all__ = ["Fact", "Memory"]
 PRIVATE: Final = "private"
 _NONE: Final[tuple[str, ...]] = ()
 
-Checked = tuple[str, str | None, str, tuple[str, ...]]
-"""Content, category, visibility and tags, as a `Fact` holds them."""
+
+class Payload(TypedDict):
+    """What is sent of a fact, checked; without a category the server chooses one."""
+
+    content: str
+    visibility: str
+    tags: tuple[str, ...]
+    category: NotRequired[str]
 
 
 def _text(value: object, field: str) -> str:
-    if type(value) is str and value.isascii():
-        return value
     if not isinstance(value, str):
         raise InvalidFactError(f"{field}: must be a string, not {type(value).__name__}", field=field)
-    text = str.__str__(value)  # an exact str also of a StrEnum, whatever its own methods say
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidFactError(
-            f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
-        ) from None
+    text = value if type(value) is str else str.__str__(value)  # whatever a StrEnum's own methods say
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise InvalidFactError(
+                f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
+            ) from None
     return text
 
 
-def _content(value: str) -> str:
-    text = (value if type(value) is str and value.isascii() else _text(value, "content")).strip()
+def _content(value: str | None) -> str:
+    if value is None:
+        raise InvalidFactError("content: is missing", field="content")
+    text = _text(value, "content").strip()
     if not text:
         raise InvalidFactError("content: is empty", field="content")
     if len(text) > CONTENT_LENGTH:
@@ -47,10 +54,10 @@ def _content(value: str) -> str:
 
 
 def _category(value: str | None) -> str | None:
-    if value is None:
-        return None
-    if type(value) is str and value.isascii() and value.isidentifier():
-        return value
+    return None if value is None else _word(value)
+
+
+def _word(value: str) -> str:
     word = _text(value, "category")
     if not word or "," in word or " " in word or not word.isprintable():
         raise InvalidFactError(
@@ -60,7 +67,7 @@ def _category(value: str | None) -> str | None:
 
 
 def _visibility(value: str) -> str:
-    word = value if type(value) is str else _text(value, "visibility")
+    word = _text(value, "visibility")
     if word not in VISIBILITIES:
         raise InvalidFactError("visibility: must be exactly 'private' or 'public'", field="visibility")
     return word
@@ -76,19 +83,6 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
         if type(tag) is not str or not tag.isascii():
             return tuple([_text(tag, "tags") for tag in tags])
     return tags
-
-
-class Sendable(Protocol):
-    """What is sent of a fact: a `Fact`, or what has become of one that was checked."""
-
-    @property
-    def content(self) -> str: ...
-    @property
-    def category(self) -> str | None: ...
-    @property
-    def visibility(self) -> str: ...
-    @property
-    def tags(self) -> tuple[str, ...]: ...
 
 
 @attrs.frozen(init=False)
@@ -127,7 +121,9 @@ class Fact:
         _fill(self, (_content(content), _category(category), visibility, checked_tags), origin)
 
 
-def _fill(fact: Fact, fields: Checked, origin: str | None) -> None:
+def _fill(
+    fact: Fact, fields: tuple[str, str | None, str, tuple[str, ...]], origin: str | None = None
+) -> None:
     """Do what attrs would do for a frozen class, but with the slots' own setters."""
     content, category, visibility, tags = fields
     _set_content(fact, content)
@@ -177,51 +173,59 @@ def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
     A mapping may hold other keys too; None stands for an absent value. Raises `InvalidFactError` with the
     item as its `record`, and nothing else, whatever the item is.
     """
-    return item if isinstance(item, Fact) else fact_of(checked_fields(item))
+    return item if isinstance(item, Fact) else fact_of(checked(item))
 
 
-def fields_of(fact: Fact) -> Checked:
-    """Return the fields of a `Fact`, which were checked when it was made."""
-    return fact.content, fact.category, fact.visibility, fact.tags
-
-
-def fact_of(fields: Checked) -> Fact:
-    """Make a `Fact` of fields that were checked."""
+def fact_of(payload: Payload) -> Fact:
+    """Make the `Fact` of which this is sent."""
     fact = object.__new__(Fact)
-    _fill(fact, fields, None)
+    _fill(fact, (payload["content"], payload.get("category"), payload["visibility"], payload["tags"]))
     return fact
 
 
-def checked_fields(item: str | Mapping[str, Any]) -> Checked:
-    """Return the fields of the `Fact` that `fact_from` would make, without making it. Raises as that does."""
-    category: Any = None
-    visibility: Any = None
-    tags: Any = None
+def fact_payload(fact: Fact) -> Payload:
+    """Return what is sent of a fact."""
+    category = fact.category
+    if category is None:
+        return {"content": fact.content, "visibility": fact.visibility, "tags": fact.tags}
+    return {
+        "content": fact.content,
+        "visibility": fact.visibility,
+        "tags": fact.tags,
+        "category": category,
+    }
+
+
+def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
+    """Return what is sent of the `Fact` that `fact_from` would make, and make none. Raises as that does."""
     try:
-        if isinstance(item, str):
-            content: Any = item
-        elif isinstance(item, (dict, Mapping)):  # a dict is known for a Mapping at once, others are asked
-            get = item.get
-            content, category = get("content"), get("category")
-            visibility, tags = get("visibility"), get("tags")
-            if content is None:
-                raise InvalidFactError("content: is missing", field="content")
-        else:
-            raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
+        if type(item) is not dict:
+            if isinstance(item, Fact):
+                return fact_payload(item)
+            if isinstance(item, str):
+                return {"content": _content(item), "visibility": PRIVATE, "tags": _NONE}
+            if not isinstance(item, Mapping):
+                raise InvalidFactError(
+                    f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}"
+                )
+        get = item.get
+        content, category, visibility, tags = get("content"), get("category"), get("visibility"), get("tags")
         # No call for what is plainly good.
         text = content.strip() if type(content) is str and content.isascii() else ""
-        word = type(category) is str and category.isidentifier() and category.isascii()
-        return (
-            text if 0 < len(text) <= CONTENT_LENGTH else _content(content),
-            category if word else _category(category),
-            PRIVATE if visibility is None else _visibility(visibility),
-            _NONE if tags is None else _tags(tags),
-        )
+        payload: Payload = {
+            "content": text if text and len(text) <= CONTENT_LENGTH else _content(content),
+            "visibility": PRIVATE if visibility is None else _visibility(visibility),
+            "tags": _NONE if tags is None else _tags(tags),
+        }
+        if category is not None:
+            plain = type(category) is str and category.isidentifier() and category.isascii()
+            payload["category"] = category if plain else _word(category)
     except InvalidFactError as error:
         error.record = item
         raise
     except Exception as error:  # a mapping or an iterable of tags may be anybody's code
         raise InvalidFactError(f"cannot be read: {type(error).__name__}", record=item) from error
+    return payload
 
 
 def checked_changes(

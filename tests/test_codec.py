@@ -11,7 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, Memory, ResponseFormatError, _codec, _json
-from omi_async._codec import fact_payload, memories_from, memory_from, memory_payload
+from omi_async._codec import memories_from, memory_from, memory_payload
+from omi_async.models import fact_payload
 
 GOOD: dict[str, Any] = {
     "id": "mem_789ghi",

@@ -270,9 +270,9 @@ def test_a_page_that_was_cut_short_is_gone_on_behind():
 def test_unreadable_elements_count_as_places():
     listing = Listing[Identity](list_identities, 10)
     pages = [
-        Page([Identity("a", "x", None)], unreadable=2),
+        Page([Identity("a", "x", "")], unreadable=2),
         Page(list[Identity](), unreadable=3),
-        Page([Identity("b", "x", None)], unreadable=1),
+        Page([Identity("b", "x", "")], unreadable=1),
         Page(list[Identity]()),
     ]
     found = []

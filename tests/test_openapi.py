@@ -26,6 +26,7 @@ from omi_async._requests import (
     update_memory,
 )
 from omi_async.local import LocalServer
+from omi_async.models import fact_payload
 
 DOCUMENT: Final = json.loads((Path(__file__).parent / "wire/omi_openapi_memories.json").read_bytes())
 PATHS: Final[dict[str, Any]] = DOCUMENT["paths"]
@@ -76,7 +77,9 @@ facts = st.builds(
 
 @given(facts, st.lists(facts, min_size=1, max_size=25))
 def test_what_is_sent_is_what_the_document_describes(fact, batch):
-    for request in (create_memory(fact), import_single(fact), create_batch(batch), import_batch(batch)):
+    payloads = [fact_payload(each) for each in batch]
+    requests = create_memory(fact), import_single(payloads[0]), create_batch(batch), import_batch(payloads)
+    for request in requests:
         check(request)
     check(update_memory("mem_1", {"content": fact.content, "visibility": fact.visibility, "tags": fact.tags}))
 

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from omi_async import Fact, InvalidRequestError, Memory, ResponseFormatError, _json, errors
-from omi_async._codec import fact_payload, memory_payload
+from omi_async._codec import memory_payload
 from omi_async._requests import (
     Identity,
+    Named,
     Page,
     Request,
     Response,
@@ -31,9 +32,11 @@ from omi_async._requests import (
     refused_items,
     update_memory,
 )
+from omi_async.models import fact_payload
 
 WIRE = Path(__file__).parent / "wire"
 FACT = Fact("User is vegetarian", category="interesting", tags=["diet"])
+PAYLOAD = fact_payload(FACT)
 NOON = 1_795_348_800.0
 
 REQUESTS: dict[str, Callable[[], Request[Any]]] = {
@@ -43,8 +46,8 @@ REQUESTS: dict[str, Callable[[], Request[Any]]] = {
     "update_memory": lambda: update_memory("mem_1", {"content": "x"}),
     "delete_memory": lambda: delete_memory("mem_1"),
     "list_identities": lambda: list_identities(limit=1000, offset=0),
-    "import_batch": lambda: import_batch([FACT]),
-    "import_single": lambda: import_single(FACT),
+    "import_batch": lambda: import_batch([PAYLOAD]),
+    "import_single": lambda: import_single(PAYLOAD),
 }
 DOCUMENTED = ["list_memories", "create_memory", "create_batch", "update_memory", "delete_memory"]
 
@@ -288,10 +291,10 @@ def test_an_update_changes_something():
 
 
 def test_a_batch_holds_at_most_25():
-    for build in (create_batch, import_batch):
-        build([FACT] * 25)
+    for build in (lambda size: create_batch([FACT] * size), lambda size: import_batch([PAYLOAD] * size)):
+        build(25)
         with pytest.raises(ValueError, match="at most 25 facts, not 26"):
-            build([FACT] * 26)
+            build(26)
 
 
 def test_what_is_sent_stands_in_no_repr():
@@ -303,11 +306,8 @@ def test_what_is_sent_stands_in_no_repr():
 # What the importer reads
 
 
-def identities(name: str, body: Any, headers: dict[str, str] | None = None) -> Page[Identity]:
-    page: Page[Identity] = interpret(
-        REQUESTS[name](), Response(200, headers or {}, json.dumps(body).encode())
-    )
-    return page
+def read(name: str, body: Any, headers: dict[str, str] | None = None) -> Any:
+    return interpret(REQUESTS[name](), Response(200, headers or {}, json.dumps(body).encode()))
 
 
 BROKEN: list[Any] = [
@@ -326,14 +326,16 @@ BROKEN: list[Any] = [
 def test_the_importer_counts_what_it_cannot_read():
     good = {"id": "1", "content": "a", "created_at": "2026-01-01T00:00:00Z", "tags": "whatever"}
     undated = {"id": "2", "content": "b", "created_at": 5}
-    found = [Identity("1", "a", "2026-01-01T00:00:00Z"), Identity("2", "b", None)]
+    found = [Identity("1", "a", good["created_at"]), Identity("2", "b", "")]
     page = [good, *BROKEN, undated]
-    read = identities("list_identities", page, {"Date": "x", "X-Omi-List-Truncated": "true"})
-    assert read == Page(found, truncated=True, unreadable=len(BROKEN), date="x")
-    assert identities("import_batch", {"memories": page}) == Page(found, unreadable=len(BROKEN))
-    assert identities("import_single", good) == Page(found[:1])
+    headers = {"Date": "x", "X-Omi-List-Truncated": "true"}
+    listed = Page(found, truncated=True, unreadable=len(BROKEN), date="x")
+    assert read("list_identities", page, headers) == listed
+    named = Named(["1", "2"], ["a", "b"], [good["created_at"], ""], "x")
+    assert read("import_batch", {"memories": page}, headers) == named
+    assert read("import_single", good) == Named(["1"], ["a"], [good["created_at"]])
     for broken in BROKEN:
-        assert identities("import_single", broken) == Page([], unreadable=1)
+        assert read("import_single", broken) == Named([], [], [])
 
 
 @pytest.mark.parametrize(
@@ -347,7 +349,7 @@ def test_the_importer_counts_what_it_cannot_read():
 )
 def test_the_importer_refuses_what_is_no_such_answer(name: str, body: Any):
     with pytest.raises(ResponseFormatError, match="expected an"):
-        identities(name, body)
+        read(name, body)
 
 
 # refused_items
@@ -416,10 +418,11 @@ facts = st.builds(
 
 @given(st.lists(facts, max_size=25))
 def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(given):
-    body = _json.dumps({"memories": [fact_payload(fact) for fact in given]})
-    assert import_batch(given).body == create_batch(given).body == body
-    for fact in given[:1]:
-        assert import_single(fact).body == create_memory(fact).body == _json.dumps(fact_payload(fact))
+    payloads = [fact_payload(fact) for fact in given]
+    body = _json.dumps({"memories": payloads})
+    assert import_batch(payloads).body == create_batch(given).body == body
+    for fact, payload in zip(given[:1], payloads, strict=False):
+        assert import_single(payload).body == create_memory(fact).body == _json.dumps(dict(payload))
 
 
 @pytest.mark.parametrize(
@@ -433,4 +436,4 @@ def test_an_importers_answer_is_refused_where_its_strings_are_unsound(body: byte
 def test_an_importers_answer_may_hold_any_number_where_nobody_looks():
     body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
     page = interpret(list_identities(limit=1000, offset=0), Response(200, {}, body))
-    assert page.memories == [Identity("1", "a", None)]
+    assert page.memories == [Identity("1", "a", "")]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from operator import attrgetter
 from typing import Final
 
 from omi_async.errors import JournalError, OmiError
@@ -17,7 +18,6 @@ from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FAILED, FactOutcome, ImportReport, State
 from omi_async.importing.stopping import StopSignal
-from omi_async.models import Checked, Fact
 
 __all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
 
@@ -42,7 +42,7 @@ class Account:
     Attributes:
         report: the counts.
         streaming: whether outcomes are read one by one through `next_outcome`.
-        open: items without a state, by index.
+        open: items without a state.
         confirmed: ids that the server named to this import, the last few: what the list must show.
         set_aside: how many of them are in doubt and wait to be looked for.
         journal: where verdicts are written before anybody hears of them.
@@ -59,7 +59,7 @@ class Account:
     ) -> None:
         self.report = ImportReport()
         self.streaming = False
-        self.open: dict[int, Item] = {}
+        self.open: set[Item] = set()
         self.set_aside = 0
         self.confirmed: deque[str] = deque(maxlen=CONFIRMED_KEPT)
         self.journal: Journal | None = None
@@ -75,18 +75,11 @@ class Account:
 
     # The facts' way in
 
-    def next_index(self) -> int:
-        """Count a pulled element that is no fact and return its index."""
+    def pull(self, number: int) -> int:
+        """Count pulled elements, and return the index of the first; its items are to stand in `open`."""
         index = self.report.pulled
-        self.report.pulled = index + 1
+        self.report.pulled = index + number
         return index
-
-    def enter(self, fields: Checked, given: Fact | None) -> Item:
-        """Count a pulled fact and open its item; it stays open until `settle`."""
-        index = self.report.pulled
-        self.report.pulled = index + 1
-        item = self.open[index] = Item(index, fields, given)
-        return item
 
     @property
     def room(self) -> int:
@@ -132,23 +125,23 @@ class Account:
                 self.journal.settled(items)
             except JournalError as error:
                 self._stop_for(error)
-        self.confirmed.extend([item.memory_id for item in items if item.memory_id is not None])
+        self.confirmed.extend(filter(None, [item.memory_id for item in items]))
         self.note(items)
 
-    def note(self, items: Iterable[Item]) -> None:
+    def note(self, items: Sequence[Item]) -> None:
         """Take what open items have become, as the journal knows already; `hand_out` is owed."""
-        listened_to = self.streaming or self._on_outcome is not None
-        unheard = []
-        for item in items:
-            state = item.state
-            del self.open[item.index]
-            if listened_to or state in FAILED:
-                fact = item.fact
-                self.add(FactOutcome(item.index, fact, state, item.memory_id, item.error, fact.origin))
-            else:
-                unheard.append(state)
-        for state in {*unheard}:
-            self.report.count(state, unheard.count(state))
+        self.open.difference_update(items)
+        states = [item.state for item in items]
+        if self.streaming or self._on_outcome is not None or not FAILED.isdisjoint(states):
+            for item in items:
+                self.add(
+                    FactOutcome(
+                        item.index, item.fact, item.state, item.memory_id, item.error, item.fact.origin
+                    )
+                )
+        else:
+            for state in {*states}:
+                self.report.count(state, states.count(state))
         self._changed.set()
 
     def add(self, outcome: FactOutcome) -> None:
@@ -219,7 +212,7 @@ class Account:
                 item.become("unknown", error=item.doubt)
                 if item.doubt is not None
                 else item.become("not_sent", error=reason)
-                for item in self.open.values()
+                for item in sorted(self.open, key=attrgetter("index"))
             ]
         )
         report = self.report

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
 
-from omi_async._codec import fact_payload
 from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
-from omi_async.importing.chunks import content_key, folding_key
+from omi_async.importing.chunks import content_key, folding_keys
 from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
-from omi_async.models import Fact, Sendable, checked_fields, fields_of
+from omi_async.models import Fact, Payload, checked, fact_payload
 
 __all__ = ["Admission", "FactLike"]
 
@@ -61,32 +60,53 @@ class Admission:
         self._keys: set[int] = set()
         self._outcome_owed = False
 
-    def admit(self, element: FactLike) -> Item | None:
-        """Return the item to be sent, or None where the element has its state already."""
-        try:
-            given = element if isinstance(element, Fact) else None
-            fields = checked_fields(element) if given is None else fields_of(given)  # type: ignore[arg-type]  # refuses an outcome
-        except Exception as error:  # noqa: BLE001  # a mapping or its tags may raise anything
-            fact = self._fact_in_spite_of(error, element)
-            item = None if fact is None else self.admit(fact)
-        else:
-            item = self._account.enter(fields, given)
-            if self._folds:
-                seen = len(self._keys)
-                self._keys.add(folding_key(item.content))
-                if len(self._keys) == seen:
-                    self._account.note([item.become("duplicate")])
-                    item = None
-            if item is not None and (self._journal is not None or self.held or self._rules.any):
-                item = self._unknown_to_us(item)
-        if item is None:
+    def admit(self, elements: Sequence[FactLike]) -> list[Item]:
+        """Return the items to be sent; the other elements have their state already."""
+        items = []
+        for index, element in enumerate(elements, self._account.pull(len(elements))):
+            try:
+                payload = checked(element)  # type: ignore[arg-type]  # it refuses an outcome
+            except InvalidFactError as error:
+                items += self._in_spite_of(error, index, element)
+            else:
+                items.append(Item(index, payload, element))
+        self._account.open.update(items)
+        if self._folds:
+            items = self._folded(items)
+        if self._journal is not None or self.held or self._rules.any:
+            items = [unknown for item in items if (unknown := self._unknown_to_us(item)) is not None]
+        if len(items) < len(elements):
             self._outcome_owed = True
-        return item
+        return items
+
+    def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:
+        """Return the item of an outcome that has a fact; count anything else as what it is."""
+        if not isinstance(element, FactOutcome):
+            self._account.add(FactOutcome(index, None, "invalid", error=error))
+        elif element.fact is None:
+            self._account.add(attrs.evolve(element, index=index))
+        else:
+            return [Item(index, fact_payload(element.fact), element.fact)]
+        return []
+
+    def _folded(self, items: list[Item]) -> list[Item]:
+        """Settle those whose text came earlier, and return the others."""
+        keys = folding_keys([item.content for item in items])
+        fresh = {*keys}
+        if len(fresh) == len(keys) and fresh.isdisjoint(self._keys):
+            self._keys |= fresh
+            return items
+        first, again = list[Item](), list[Item]()
+        for item, key in zip(items, keys, strict=True):
+            (again if key in self._keys else first).append(item)
+            self._keys.add(key)
+        self._account.note([item.become("duplicate") for item in again])
+        return first
 
     def at_once(self) -> int:
         """Return how many facts may be admitted before `pause` is to be asked."""
         account = self._account
-        return min(account.room, BREATH - account.report.pulled % BREATH)
+        return max(1, min(account.room, BREATH - account.report.pulled % BREATH))
 
     def pause(self) -> Awaitable[None] | None:
         """Return what is to be awaited before anything more is pulled: mostly None.
@@ -106,17 +126,6 @@ class Admission:
         elif self._account.report.pulled % BREATH == 0:
             await asyncio.sleep(0)
 
-    def _fact_in_spite_of(self, error: Exception, element: FactLike) -> Fact | None:
-        """Return the fact of an outcome; None where there is none, and count the element as what it is."""
-        if isinstance(element, FactOutcome):
-            if element.fact is None:
-                self._account.add(attrs.evolve(element, index=self._account.next_index()))
-            return element.fact
-        if not isinstance(error, InvalidFactError):
-            error = InvalidFactError(f"cannot be read: {error!r}", record=element)
-        self._account.add(FactOutcome(self._account.next_index(), None, "invalid", error=error))
-        return None
-
     def _unknown_to_us(self, item: Item) -> Item | None:
         """Settle an item that need not be sent."""
         if self._journal is not None and self._recalled(item, self._journal):
@@ -127,7 +136,7 @@ class Admission:
         if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
             self._account.record([item.become("existing", memory_id)])
             return None
-        if self._rules.any and (refused := self._rules.refuse(item)) is not None:
+        if self._rules.any and (refused := self._rules.refuse(item.payload)) is not None:
             self._account.record([item.become("invalid", error=refused)])
             return None
         return item
@@ -141,7 +150,7 @@ class Admission:
             item.become("duplicate")
             return True
         item.place, item.first_sent = recalled.place, recalled.sent_at
-        if recalled.state == "rejected" and recalled.fact != _as_kept(item):
+        if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
             return False  # mended, or nobody can tell: worth another call
         if recalled.state is not None:
             error = OmiError(recalled.words or "refused by the server in an earlier run")
@@ -155,5 +164,5 @@ class Admission:
         return False
 
 
-def _as_kept(fact: Sendable) -> dict[str, Any]:
-    return {**fact_payload(fact), "tags": list(fact.tags)}
+def _as_kept(payload: Payload) -> dict[str, Any]:
+    return {**payload, "tags": list(payload["tags"])}

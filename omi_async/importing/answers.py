@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
-
-import attrs
+from typing import Any, Final, NamedTuple
 
 from omi_async._requests import Named
 from omi_async._retry import parse_http_date
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.importing.items import Item
 from omi_async.importing.outcomes import State
-from omi_async.models import Sendable
+from omi_async.models import Payload
 
 __all__ = ["ImportStart", "Matched", "Rules", "match"]
 
@@ -24,8 +22,7 @@ LOCKED_LENGTH = 70
 """Characters of a locked memory that the list shows, before `...` (backend)."""
 
 
-@attrs.frozen
-class Matched:
+class Matched(NamedTuple):
     """What an answer says of the items of a call.
 
     Attributes:
@@ -39,30 +36,30 @@ class Matched:
     strangers: int
 
 
-def match(items: Iterable[Item], memories: list[Named], start: ImportStart) -> Matched:
+def match(items: list[Item], named: Named, start: ImportStart) -> Matched:
     """Find the memory of each item by its text; neither number nor position says anything.
 
     Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
     server that knows memories by their text shows the same one for both.
     """
-    by_text: dict[str, Named] = {}
-    further: dict[str, list[Named]] = {}
-    for memory in memories:
-        text = memory[1].strip()
-        if by_text.setdefault(text, memory) is not memory:
-            further.setdefault(text, []).append(memory)
-    found = []
-    missing = []
+    if [item.content for item in items] == named.contents:
+        start.judge(items, named.ids, named.created)
+        return Matched(items, [], 0)
+    by_text: dict[str, list[tuple[str, str]]] = {}
+    for memory_id, content, created in zip(named.ids, named.contents, named.created, strict=True):
+        by_text.setdefault(content.strip(), []).append((memory_id, created))
+    found, missing = list[Item](), list[Item]()
+    ids, moments = list[str](), list[str]()
     for item in items:
-        named = by_text.get(item.content)
-        if named is None:
+        memories = by_text.get(item.content)
+        if memories is None:
             missing.append(item)
             continue
-        item.memory_id, _, created_at = named
-        item.state = start.state_of(created_at, item.first_sent)
+        memory_id, created = memories.pop(0) if len(memories) > 1 else memories[0]
         found.append(item)
-        if further and further.get(item.content):
-            by_text[item.content] = further[item.content].pop(0)
+        ids.append(memory_id)
+        moments.append(created)
+    start.judge(found, ids, moments)
     strangers = len(by_text.keys() - {item.content for item in items}) if missing else 0
     return Matched(found, missing, strangers)
 
@@ -104,15 +101,23 @@ class ImportStart:
         self._offset = offset
         self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def state_of(self, text: str | None, first_sent: float | None = None) -> State:
+    def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
+        """Give items their memories and states; `created` are the texts of `created_at`, or empty."""
+        start = "~" if self._offset is None else self._start_text  # which comes after all dates
+        for item, memory_id, text in zip(items, ids, created, strict=True):
+            item.memory_id = memory_id
+            if text > start and text[19::7] == ".Z" and item.first_sent is None:
+                item.state = "created"  # written as our start is: such texts are ordered as the times are
+            else:
+                item.state = self.state_of(text, item.first_sent)
+
+    def state_of(self, text: str, first_sent: float | None = None) -> State:
         """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
 
-        The text is the memory's `created_at`.
+        The text is the memory's `created_at`, or empty.
         """
-        if text is None or self._offset is None:
+        if self._offset is None:
             return "created"
-        if first_sent is None and text > self._start_text and text[19::7] == ".Z":
-            return "created"  # written as our start is: such texts are ordered as the times are
         try:
             created_at = datetime.fromisoformat(text)
         except ValueError:
@@ -158,7 +163,7 @@ class Rules:
                 case {"loc": ["body", "memories", int(index), "category"], "type": "enum"} if (
                     self._believable(index, items)
                 ):
-                    self._categories.add(items[index].category or "")
+                    self._categories.add(items[index].payload.get("category", ""))
                 case _:
                     pass
         self.any = self._longest is not None or bool(self._categories)
@@ -167,16 +172,17 @@ class Rules:
     def _believable(index: Any, items: list[Item]) -> bool:
         return type(index) is int and 0 <= index < len(items)
 
-    def refuse(self, fact: Sendable) -> InvalidFactError | None:
+    def refuse(self, payload: Payload) -> InvalidFactError | None:
         """Return why the server would refuse this fact, or None."""
-        if self._longest is not None and len(fact.content) > self._longest:
+        content, category = payload["content"], payload.get("category")
+        if self._longest is not None and len(content) > self._longest:
             return InvalidFactError(
-                f"content: has {len(fact.content)} characters, this server said that it takes at most "
+                f"content: has {len(content)} characters, this server said that it takes at most "
                 f"{self._longest}",
                 field="content",
             )
-        if fact.category is not None and fact.category in self._categories:
+        if category is not None and category in self._categories:
             return InvalidFactError(
-                f"category: this server said that it does not know {fact.category!r}", field="category"
+                f"category: this server said that it does not know {category!r}", field="category"
             )
         return None

@@ -102,7 +102,7 @@ class Calls:
     ) -> T:
         """Make a call, again while it was surely not applied and that may pass.
 
-        While the call is on the wire its `items` are in doubt; they stay so when it may have been applied.
+        Where it may have been applied, its `items` are in doubt, also when it was cancelled on its way.
         `leaving` is called each time that it is about to leave, at last, after all waiting.
 
         Raises:
@@ -170,8 +170,6 @@ class Calls:
             turn.give_back()
             self._breaker.done(probe=probe)
             raise
-        before = [item.doubt for item in items]
-        _doubt(items, _ON_THE_WIRE)
         self._report.requests += 1
         self._report.retries += repeated
         began = asyncio.get_running_loop().time()
@@ -180,10 +178,10 @@ class Calls:
         except OmiError as error:
             if error.maybe_applied:
                 _doubt(items, error)
-            else:
-                for item, doubt in zip(items, before, strict=True):
-                    item.doubt = doubt
             self._judge(request.kind, error, began, probe=probe)
+            raise
+        except BaseException:  # it was cancelled
+            _doubt(items, _ON_THE_WIRE)
             raise
         finally:
             self._breaker.done(probe=probe)

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
-from typing import Any, Final, Generic, TypeVar
+from itertools import islice
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from omi_async.config import BATCH_SIZE
 
-__all__ = ["Chunks", "content_key", "folding_key"]
+__all__ = ["Chunks", "content_key", "folding_keys"]
 
 T = TypeVar("T")
 
 KEY_BYTES = 16
-_LOW_64_BITS: Final = 2**64 - 1
 _BLANK: Final = blake2b(digest_size=KEY_BYTES)  # a copy is made in half the time that a new one takes
 
 
@@ -30,13 +30,12 @@ def content_key(content: str) -> bytes:
     return hashed.digest()
 
 
-def folding_key(content: str) -> int:
-    """Return the 128 bits that stand for a stripped text within this process, at a third of the cost.
+def folding_keys(contents: Iterable[str]) -> list[int]:
+    """Return the 128 bits that stand for each stripped text within this process, at a third of the cost.
 
-    They are two of Python's own keyed hashes (SipHash, PEP 456), the first of which the string keeps for the
-    look-ups to come.
+    They are two of Python's own keyed hashes (SipHash, PEP 456).
     """
-    return hash(content) << 64 | hash(content + "\0") & _LOW_64_BITS
+    return [(hash(content) << 64) + hash(content + "\0") for content in contents]
 
 
 def _no_pause() -> None:
@@ -47,16 +46,27 @@ def _one() -> int:
     return 1
 
 
+def _nothing(_most: int) -> list[Any]:
+    return []
+
+
+class AtHand(Protocol):
+    """An async source that may have more than one element ready."""
+
+    def at_hand(self, most: int) -> list[Any]:
+        """Return the next elements, at most so many, that need not be waited for; perhaps none."""
+        ...
+
+
 class Chunks(Generic[T]):
     """The chunks of a source, each pulled when it is asked for.
 
     Args:
         source: any iterable or async iterable; a TypeError is raised for anything else.
-        admit: makes a T of an element, or None where the element needs no place in a chunk.
+        admit: makes Ts of elements, fewer where some need no place in a chunk.
         size: elements in a chunk; only the last may hold fewer.
-        pause: gives what is to be awaited after an element, before the next one is pulled; mostly None.
-        at_once: how many elements in a row may be given places before `pause` is asked; it is asked in any
-            case after one that needs none.
+        pause: gives what is to be awaited after some elements, before the next ones are pulled; mostly None.
+        at_once: how many elements may be pulled before `pause` is asked; at least 1.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
@@ -65,7 +75,7 @@ class Chunks(Generic[T]):
     def __init__(
         self,
         source: object,
-        admit: Callable[[Any], T | None],
+        admit: Callable[[list[Any]], list[T]],
         size: int = BATCH_SIZE,
         *,
         pause: Callable[[], Awaitable[None] | None] = _no_pause,
@@ -81,6 +91,7 @@ class Chunks(Generic[T]):
         self._ready: Iterator[Any] = iter(())
         if isinstance(source, AsyncIterable):
             self._waiting = aiter(source)
+            self._at_hand = getattr(self._waiting, "at_hand", _nothing)
         elif isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
             self._ready = iter(source)
         else:
@@ -90,28 +101,32 @@ class Chunks(Generic[T]):
         """Return the next chunk; an empty one at the end. What the source raises comes out here."""
         chunk: list[T] = []
         size = self._size if most is None else most
-        if self.exhausted or self._broken:
-            return chunk
         try:
-            at_once = self._at_once()
-            while len(chunk) < size:
-                element = next(self._ready) if self._waiting is None else await anext(self._waiting)
-                admitted = self._admit(element)
-                if admitted is not None:
-                    chunk.append(admitted)
-                    at_once -= 1
-                    if at_once > 0:
-                        continue
+            while len(chunk) < size and not self.exhausted and not self._broken:
+                chunk += await self._some(min(size - len(chunk), self._at_once()))
                 pause = self._pause()
                 if pause is not None:
                     await pause
-                at_once = self._at_once()
-        except (StopIteration, StopAsyncIteration):
-            self.exhausted = True
         except BaseException:
             self._broken = True
             raise
         return chunk
+
+    async def _some(self, most: int) -> list[T]:
+        """Pull some elements and admit them: also those that came before the source raised."""
+        elements: list[Any] = []
+        try:
+            if self._waiting is None:
+                elements.extend(islice(self._ready, most))
+                self.exhausted = len(elements) < most
+            else:
+                elements.append(await anext(self._waiting))
+                elements += self._at_hand(most - 1)
+        except StopAsyncIteration:
+            self.exhausted = True
+        finally:
+            admitted = self._admit(elements)
+        return admitted
 
     async def close(self) -> None:
         """Close an async source that was not read to its end, so that it can let go of its files now."""

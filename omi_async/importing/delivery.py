@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from omi_async import _requests
-from omi_async._requests import Named, Page, refused_items
+from omi_async._requests import Named, refused_items
 from omi_async.errors import InvalidRequestError, JournalError, OmiError, RateLimitError, ResponseFormatError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
@@ -112,8 +112,9 @@ class Delivery:
             sent = time.time()
 
         try:
-            request = _requests.import_single(items[0]) if single else _requests.import_batch(items)
-            page = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
+            payloads = [item.payload for item in items]
+            request = _requests.import_single(*payloads) if single else _requests.import_batch(payloads)
+            named = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
         except InvalidRequestError:
             raise
         except RateLimitError as error:
@@ -128,8 +129,8 @@ class Delivery:
                 raise Halt from None
             await self._doubtful(items, error)
         else:
-            self._start.learn(page.date, sent, time.time())
-            await self._answered(items, page)
+            self._start.learn(named.date, sent, time.time())
+            await self._answered(items, named)
 
     def _write_down(self, items: list[Item]) -> None:
         if self._account.journal is not None:
@@ -139,8 +140,8 @@ class Delivery:
                 self._fatal(error)
                 raise Halt from None
 
-    async def _answered(self, items: list[Item], page: Page[Named]) -> None:
-        matched = match(items, page.memories, self._start)
+    async def _answered(self, items: list[Item], named: Named) -> None:
+        matched = match(items, named, self._start)
         await self._account.settle_all(matched.found)
         if matched.missing:
             error = ResponseFormatError(
@@ -174,7 +175,7 @@ class Delivery:
         """Settle what the server is known to refuse, and return the others."""
         others = []
         for item in items:
-            refused = self._rules.refuse(item)
+            refused = self._rules.refuse(item.payload)
             if refused is None:
                 others.append(item)
             else:

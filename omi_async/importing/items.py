@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from omi_async.errors import OmiError
 from omi_async.importing.outcomes import State
-from omi_async.models import Checked, Fact, fact_of
+from omi_async.models import Fact, Payload, fact_of
 
 __all__ = ["Item"]
 
 
 class Item:
-    """A pulled fact: its checked fields, what its calls have said, and in the end what became of it.
+    """A pulled fact: what is sent of it, what its calls have said, and in the end what became of it.
 
     Args:
         index: its place among those pulled.
-        fields: what is sent of it.
-        given: the `Fact` that was given, where it was one.
+        payload: what is sent of it.
+        given: what was given.
 
     Attributes:
+        content: its text.
         tries: calls that carried it and may have stored it.
         writes_before: calls that had been carried out when the first of its own failed.
         doubt: the error of the last of them, while it is open whether it did.
@@ -32,24 +33,23 @@ class Item:
     __slots__ = (
         "_given",
         "altered",
-        "category",
         "content",
         "doubt",
         "error",
         "first_sent",
         "index",
         "memory_id",
+        "payload",
         "place",
         "state",
-        "tags",
         "tries",
-        "visibility",
         "writes_before",
     )
 
-    def __init__(self, index: int, fields: Checked, given: Fact | None = None) -> None:
+    def __init__(self, index: int, payload: Payload, given: object = None) -> None:
         self.index = index
-        self.content, self.category, self.visibility, self.tags = fields
+        self.payload = payload
+        self.content = payload["content"]
         self._given = given
         self.tries = 0
         self.writes_before = 0
@@ -69,6 +69,6 @@ class Item:
     @property
     def fact(self) -> Fact:
         """The fact that was given, or the one that it amounts to, made when somebody asks for it."""
-        if self._given is None:
-            self._given = fact_of((self.content, self.category, self.visibility, self.tags))
+        if not isinstance(self._given, Fact):
+            self._given = fact_of(self.payload)
         return self._given

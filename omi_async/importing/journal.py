@@ -22,7 +22,6 @@ from typing import Any, Final, Literal, Self, get_args
 
 import attrs
 
-from omi_async._codec import fact_payload
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item
@@ -286,7 +285,7 @@ class Journal:
             keys=b"".join([self.key(item.content) for item in items]),
             states=[SENDING] * len(items),
             ids=[None] * len(items),
-            facts={str(at): fact_payload(item) for at, item in enumerate(items)} if self._texts else {},
+            facts={str(at): item.payload for at, item in enumerate(items)} if self._texts else {},
             errors={},
         )
 
@@ -301,7 +300,7 @@ class Journal:
             row.ids[at] = memory_id
             row.errors.pop(str(at), None)
             if letter == SENDING and self._texts:
-                row.facts[str(at)] = fact_payload(item)  # it may have been mended
+                row.facts[str(at)] = item.payload  # it may have been mended
             if letter in STORED:
                 row.facts.pop(str(at), None)
             elif error is not None and self._texts:

@@ -17,6 +17,7 @@ from omi_async._wire import Turn
 from omi_async.importing.calls import Calls
 from omi_async.importing.stopping import StopSignal
 from omi_async.local import FOREVER, Fault, LocalServer, Quota
+from omi_async.models import fact_payload
 from tests.clock import elapsed
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving
 
@@ -178,7 +179,7 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
     calls = Calls(
         Failing(), concurrency=1, retry=Retry(), max_wait=None, signal=StopSignal(), report=ImportReport()
     )
-    request = import_batch([Fact("x")])
+    request = import_batch([fact_payload(Fact("x"))])
     before = asyncio.get_running_loop().time()
     async with asyncio.TaskGroup() as tasks:
         for _ in range(10):

@@ -11,7 +11,7 @@ from typing import Any
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.importing.items import Item
 from omi_async.local import LocalServer
-from omi_async.models import fields_of
+from omi_async.models import fact_payload
 
 SERVER = "the service"
 
@@ -83,7 +83,7 @@ async def run_import(server: LocalServer, facts: Any, journal: Any, **options: A
 
 def items(*contents: str) -> list[Item]:
     return [
-        Item(index, fields_of(Fact(content, category="system"))) for index, content in enumerate(contents)
+        Item(index, fact_payload(Fact(content, category="system"))) for index, content in enumerate(contents)
     ]
 
 

@@ -14,7 +14,7 @@ from omi_async.importing import journal as journal_module
 from omi_async.importing.items import Item
 from omi_async.importing.journal_rows import ROWS_CACHED
 from omi_async.importing.keyindex import PLACES, KeyIndex
-from omi_async.models import fields_of
+from omi_async.models import fact_payload
 from tests.journal.helpers import SERVER, begun, items, known, letters, settle, texts
 
 
@@ -312,7 +312,7 @@ def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
 def test_tags_and_categories_are_kept_for_whoever_asks(path: Path) -> None:
     fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
     journal = begun(path)
-    journal.sending([Item(0, fields_of(fact), fact)])
+    journal.sending([Item(0, fact_payload(fact), fact)])
     journal.end()
     with Journal(path) as journal:
         (entry,) = journal.unfinished()
