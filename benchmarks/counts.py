@@ -61,15 +61,15 @@ CEILINGS: dict[tuple[int, int], Ceilings] = {
     (3, 11): {
         ("import", "calls"): 60.0,
         ("import", "blocks"): 1.4,
-        ("iterate", "calls"): 50.0,
-        ("iterate", "blocks"): 1.1,
+        ("iterate", "calls"): 6.0,
+        ("iterate", "blocks"): 1.0,
         ("read", "calls"): 39.0,
     },
     (3, 13): {
         ("import", "calls"): 59.0,
         ("import", "blocks"): 1.4,
-        ("iterate", "calls"): 50.0,
-        ("iterate", "blocks"): 1.1,
+        ("iterate", "calls"): 6.4,
+        ("iterate", "blocks"): 1.0,
         ("read", "calls"): 39.0,
     },
 }

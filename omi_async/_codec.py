@@ -1,7 +1,8 @@
 """The wire's JSON to models and back: one strict cattrs converter.
 
 Strict about types, open about values: an unknown category, visibility or field is data; a number where a
-string belongs is an error that says where.
+string belongs is an error that says where. A page is read column by column; what cannot be read so, the
+converter reads one by one, and its word is the last.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from datetime import UTC, datetime
+from itertools import chain
+from operator import attrgetter, itemgetter
 from typing import Any, Final
 
+import attrs
 from cattrs import BaseValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.errors import ResponseFormatError
-from omi_async.models import Memory
+from omi_async.models import Memory, memories_of
 
 __all__ = ["memories_from", "memory_from", "memory_payload"]
 
@@ -51,8 +55,6 @@ _exact_bool = _exactly(bool)
 
 
 def _or_null(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Let null pass; cattrs' own way there takes longer than what is to be read."""
-
     def read(value: Any, target: Any) -> Any:
         return None if value is None else structure(value, target)
 
@@ -63,11 +65,10 @@ _str_or_null = _or_null(_exact_str)
 _bool_or_null = _or_null(_exact_bool)
 
 
-def _id(value: Any, target: Any) -> str:
-    if type(value) is str and value:
-        return value
-    _exact_str(value, target)
-    raise ValueError("expected an id, got an empty string")
+def _id(value: Any, target: Any) -> Any:
+    if not _exact_str(value, target):
+        raise ValueError("expected an id, got an empty string")
+    return value
 
 
 def _visibility(value: Any, target: Any) -> Any:
@@ -79,10 +80,9 @@ def _datetime(value: Any, target: Any) -> datetime | None:
     if value is None:
         return None
     try:
-        moment = datetime.fromisoformat(value if type(value) is str else _exact_str(value, target))
+        return _aware(datetime.fromisoformat(_exact_str(value, target)))
     except ValueError:
         raise ValueError("expected an ISO 8601 date and time") from None
-    return moment if moment.tzinfo is not None else _aware(moment)
 
 
 def _aware(moment: datetime) -> datetime:
@@ -105,84 +105,114 @@ def _zulu(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-_HOOKS: Final[dict[str, Callable[[Any, Any], Any]]] = {
-    "id": _id,
-    "content": _exact_str,
-    "category": _exact_str,
-    "visibility": _visibility,
-    "tags": _tags,
-    "created_at": _datetime,
-    "updated_at": _datetime,
-    "manually_added": _exact_bool,
-    "scoring": _str_or_null,
-    "reviewed": _exact_bool,
-    "user_review": _bool_or_null,
-    "edited": _exact_bool,
+Column = tuple[Any, ...]
+"""What one field holds in each memory of a page."""
+
+
+def _all(*kinds: type) -> Callable[[Column], Column | None]:
+    allowed = frozenset(kinds)
+    return lambda column: column if allowed.issuperset(map(type, column)) else None
+
+
+_all_str = _all(str)
+_all_bool = _all(bool)
+_all_str_or_null = _all(str, type(None))
+_all_bool_or_null = _all(bool, type(None))
+
+
+def _all_ids(column: Column) -> Column | None:
+    return column if _all_str(column) and all(column) else None
+
+
+def _all_tags(column: Column) -> Iterable[tuple[str, ...]] | None:
+    if {*map(type, column)} == {list} and {*map(type, chain.from_iterable(column))} <= {str}:
+        return map(tuple, column)
+    return None
+
+
+def _all_aware(column: Column) -> list[datetime] | None:
+    if not _all_str(column):
+        return None
+    moments = list(map(datetime.fromisoformat, column))
+    return moments if None not in map(_zone, moments) else None
+
+
+_zone = attrgetter("tzinfo")
+
+ValueReader = Callable[[Any, Any], Any]
+ColumnReader = Callable[[Column], Iterable[Any] | None]
+
+_READERS: Final[dict[str, tuple[ValueReader, ColumnReader]]] = {
+    "id": (_id, _all_ids),
+    "content": (_exact_str, _all_str),
+    "category": (_exact_str, _all_str),
+    "visibility": (_visibility, _all_str),
+    "tags": (_tags, _all_tags),
+    "created_at": (_datetime, _all_aware),
+    "updated_at": (_datetime, _all_aware),
+    "manually_added": (_exact_bool, _all_bool),
+    "scoring": (_str_or_null, _all_str_or_null),
+    "reviewed": (_exact_bool, _all_bool),
+    "user_review": (_bool_or_null, _all_bool_or_null),
+    "edited": (_exact_bool, _all_bool),
 }
-"""How each field of a memory is read."""
+"""How each field of a memory is read: one value, which settles what is valid, and a whole column.
 
-_BLANK: Final = Memory(id="-")
-_NO_TAGS: Final[list[str]] = []
+A column with anything unusual in it gives None, or an error: then it has to be read value by value."""
 
-
-def _memory(value: Any, target: Any) -> Memory:
-    """Read a memory as cattrs would with these hooks, in two thirds of the time.
-
-    What cattrs generates calls the class with keywords, which is slow; it has its turn where this one fails.
-    """
-    get = value.get
-    memory_id = value["id"]
-    content, category = get("content", ""), get("category", _BLANK.category)
-    visibility, tags = get("visibility"), get("tags", _NO_TAGS)
-    created_at, updated_at = get("created_at"), get("updated_at")
-    scoring, user_review = get("scoring"), get("user_review")
-    by_hand, reviewed = get("manually_added", False), get("reviewed", False)
-    edited = get("edited", False)
-    memory = object.__new__(Memory)
-    Memory.__init__(
-        memory,
-        id=_id(memory_id, target),
-        content=content if type(content) is str else _exact_str(content, target),
-        category=category if type(category) is str else _exact_str(category, target),
-        visibility=visibility if type(visibility) is str else _visibility(visibility, target),
-        tags=_tags(tags, target) if tags != _NO_TAGS else _BLANK.tags,
-        created_at=_datetime(created_at, target),
-        updated_at=_datetime(updated_at, target),
-        manually_added=by_hand if type(by_hand) is bool else _exact_bool(by_hand, target),
-        scoring=scoring if scoring is None else _exact_str(scoring, target),
-        reviewed=reviewed if type(reviewed) is bool else _exact_bool(reviewed, target),
-        user_review=user_review if user_review is None else _exact_bool(user_review, target),
-        edited=edited if type(edited) is bool else _exact_bool(edited, target),
-    )
-    return memory
+_FIELDS: Final = [field.name for field in attrs.fields(Memory)]
+_DEFAULTS: Final[dict[str, Any]] = {
+    field.name: field.default for field in attrs.fields(Memory) if field.default is not attrs.NOTHING
+} | {"tags": []}
+"""What a missing field would hold, as JSON has it; the id has no default."""
 
 
-def _make_converter(*, detailed_validation: bool) -> Converter:
-    converter = Converter(detailed_validation=detailed_validation)
+def _make_converter() -> Converter:
+    converter = Converter()
     converter.register_unstructure_hook(datetime, _zulu)
-    if detailed_validation:
-        fields: Any = {name: override(struct_hook=hook) for name, hook in _HOOKS.items()}
-        converter.register_structure_hook(Memory, make_dict_structure_fn(Memory, converter, **fields))
-    else:
-        converter.register_structure_hook(Memory, _memory)
+    fields: Any = {name: override(struct_hook=hook) for name, (hook, _column) in _READERS.items()}
+    converter.register_structure_hook(Memory, make_dict_structure_fn(Memory, converter, **fields))
     return converter
 
 
-# The terse one is the faster by far; the detailed one is asked only when it has something to explain.
-_terse = _make_converter(detailed_validation=False)
-_detailed = _make_converter(detailed_validation=True)
+_converter: Final = _make_converter()
+_row: Final[Callable[[dict[str, Any]], Column]] = itemgetter(*_FIELDS)
 
 
-def _problems(value: Any, place: str) -> list[str]:
-    """Name all that is wrong with one memory."""
-    if type(value) is not dict:
-        return [f"{place}: {_unlike('an object', value)}"]
+def _by_columns(values: list[Any]) -> list[Memory]:
+    """Read memories to the same result as `_one_by_one`, faster: the loops over the values run in C.
+
+    Raises any error where it cannot read all of them.
+    """
+    if {*map(type, values)} != {dict}:
+        raise TypeError("not only objects")
     try:
-        _detailed.structure(value, Memory)
-    except BaseValidationError as error:
-        lines = transform_error(error, path=place, format_exception=_describe)
-        return [_place_first(line) for line in lines]
-    return [f"{place}: cannot be read"]
+        rows = list(map(_row, values))
+    except KeyError:
+        rows = [_row(_DEFAULTS | value) for value in values]
+    return memories_of(map(_read_column, _FIELDS, zip(*rows, strict=True)), len(rows))
+
+
+def _read_column(name: str, column: Column) -> Iterable[Any]:
+    read_value, read_column = _READERS[name]
+    read = read_column(column)
+    return read if read is not None else [read_value(value, None) for value in column]
+
+
+def _one_by_one(values: list[Any], place_of: Callable[[int], str]) -> tuple[list[Memory], list[str]]:
+    """Read what can be read, and name all that is wrong with the rest."""
+    memories: list[Memory] = []
+    problems: list[str] = []
+    for index, value in enumerate(values):
+        if not isinstance(value, dict):
+            problems.append(f"{place_of(index)}: {_unlike('an object', value)}")
+            continue
+        try:
+            memories.append(_converter.structure(value, Memory))
+        except BaseValidationError as error:
+            lines = transform_error(error, path=place_of(index), format_exception=_describe)
+            problems += map(_place_first, lines)
+    return memories, problems
 
 
 def _describe(error: BaseException, _kind: type | None) -> str:
@@ -197,7 +227,7 @@ def _place_first(line: str) -> str:
 
 def memory_from(value: Any) -> Memory:
     """Read one memory. Raises `ResponseFormatError` that names each field at fault."""
-    memories, problems = _read([value], lambda _index: "memory")
+    memories, problems = _one_by_one([value], lambda _index: "memory")
     if problems:
         raise format_error("the memory that the server returned", problems)
     return memories[0]
@@ -210,22 +240,14 @@ def memories_from(value: Any, place: str = "") -> list[Memory]:
     """
     if type(value) is not list:
         raise format_error("the server's answer", [f"{place or 'body'}: {_unlike('an array', value)}"])
-    memories, problems = _read(value, lambda index: f"{place}[{index}]")
+    try:
+        return _by_columns(value)
+    except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words
+        memories, problems = _one_by_one(value, lambda index: f"{place}[{index}]")
     if problems:
         what = f"{len(value) - len(memories)} of {len(value)} memories that the server returned"
         raise format_error(what, problems, memories)
     return memories
-
-
-def _read(values: list[Any], place_of: Callable[[int], str]) -> tuple[list[Memory], list[str]]:
-    memories: list[Memory] = []
-    problems: list[str] = []
-    for index, value in enumerate(values):
-        try:
-            memories.append(_terse.structure(value, Memory))
-        except Exception:  # noqa: BLE001  # whatever it was, the detailed converter finds the words
-            problems += _problems(value, place_of(index))
-    return memories, problems
 
 
 def format_error(what: str, problems: list[str], memories: list[Memory] | None = None) -> ResponseFormatError:
@@ -239,6 +261,6 @@ def format_error(what: str, problems: list[str], memories: list[Memory] | None =
 
 def memory_payload(memory: Memory) -> dict[str, Any]:
     """Return a memory as the service itself would show it: dates in ISO 8601 with Z."""
-    payload: dict[str, Any] = _terse.unstructure(memory)
+    payload: dict[str, Any] = _converter.unstructure(memory)
     payload["tags"] = list(memory.tags)
     return payload

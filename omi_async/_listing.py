@@ -18,6 +18,7 @@ end, as far as anybody can see.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Final, Generic
 
 from omi_async._wire import Listed, Page, Request
@@ -31,6 +32,8 @@ MOST_STALE_PAGES: Final = 10
 
 MOST_BARREN_READINGS: Final = 3
 """Readings in a row that were disturbed and found nothing new, after which it is no use to read again."""
+
+_id_of: Final = attrgetter("id")
 
 
 class Listing(Generic[Listed]):
@@ -88,19 +91,23 @@ class Listing(Generic[Listed]):
         overlap = 1 if self._position else 0
         if overlap and not page.unreadable:
             self._compare(memories)
-        unmet = [memory.id for memory in memories if memory.id not in self._met]
-        fresh = list({memory.id: memory for memory in memories if memory.id not in self._seen}.values())
-        self._met.update(unmet)
-        self._seen.update(memory.id for memory in fresh)
+        named = dict(zip(map(_id_of, memories), memories, strict=True))
+        progress = not self._met.issuperset(named)
+        known = self._seen.intersection(named)
+        self._met.update(named)
+        self._seen.update(named)
+        for memory_id in known:
+            del named[memory_id]
+        fresh = list(named.values())
         self._fruitful = self._fruitful or bool(fresh)
         held = len(memories) + page.unreadable
-        if held <= overlap and not unmet:
+        if held <= overlap and not progress:
             self._check_whole(page)
             self._end()
         elif self._only_front and not fresh and self.steady:
             self._done = True
         else:
-            self._move(memories, max(held - overlap, 1), bool(unmet))
+            self._move(memories, max(held - overlap, 1), progress)
         return fresh
 
     def _compare(self, memories: list[Listed]) -> None:

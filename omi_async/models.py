@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import repeat
 from typing import Any, Final, NotRequired, TypedDict
 
 import attrs
@@ -165,6 +167,20 @@ class Memory:
     reviewed: bool = False
     user_review: bool | None = None
     edited: bool = False
+
+
+_MEMORY_SETTERS: Final = [vars(Memory)[field.name].__set__ for field in attrs.fields(Memory)]
+
+
+def memories_of(columns: Iterable[Iterable[Any]], count: int) -> list[Memory]:
+    """Make so many memories of fields that were checked, which come as columns in the order of the class.
+
+    As attrs would do it for a frozen class, but with the slots' own setters, in loops that run in C.
+    """
+    memories = list(map(object.__new__, repeat(Memory, count)))
+    for set_field, column in zip(_MEMORY_SETTERS, columns, strict=True):
+        deque(map(set_field, memories, column), maxlen=0)
+    return memories
 
 
 def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:

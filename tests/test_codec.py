@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
+from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
+import attrs
 import pytest
-from cattrs import BaseValidationError
-from hypothesis import example, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, Memory, ResponseFormatError, _codec, _json
@@ -56,20 +58,120 @@ def test_the_documented_memory_is_read():
     )
 
 
-odd: st.SearchStrategy[Any] = (
-    st.none() | st.booleans() | st.integers() | st.sampled_from(["", "x", "2024-12-06", []]) | st.just([1])
+texts = st.text(max_size=5)
+dates = st.none() | st.sampled_from(
+    [
+        "2024-12-06T11:00:00Z",
+        "2024-12-06T11:00:00.123456+00:00",
+        "2024-12-06T23:30:00.5-09:30",
+        "20241206T110000+053007",
+        "2024-12-06T11:00:00",
+        "2024-12-06",
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59.999999-23:59",
+    ]
 )
+usual: dict[str, st.SearchStrategy[Any]] = {
+    "id": st.text(min_size=1, max_size=5),
+    "content": texts,
+    "category": texts,
+    "visibility": st.none() | texts,
+    "tags": st.lists(texts, max_size=3),
+    "created_at": dates,
+    "updated_at": dates,
+    "manually_added": st.booleans(),
+    "scoring": st.none() | texts,
+    "reviewed": st.booleans(),
+    "user_review": st.none() | st.booleans(),
+    "edited": st.booleans(),
+    "locked": st.booleans(),
+}
+ODD = [
+    None,
+    True,
+    0,
+    1,
+    1.0,
+    "",
+    "x",
+    "2024-12-06T24:00:01Z",
+    "2024-02-30",
+    [],
+    [1],
+    ["x", None],
+    {},
+    {"x": 1},
+]
+whole = st.fixed_dictionaries(usual)
+partial = st.fixed_dictionaries(
+    {"id": usual["id"]}, optional={name: values for name, values in usual.items() if name != "id"}
+)
+slightly_odd = st.builds(
+    lambda memory, name, value: memory | {name: value},
+    partial,
+    st.sampled_from([*GOOD]),
+    st.sampled_from(ODD),
+)
+very_odd = st.fixed_dictionaries({}, optional=dict.fromkeys(usual, st.sampled_from(ODD)))
+pages = st.lists(whole | partial, max_size=6) | st.lists(partial | slightly_odd | very_odd, max_size=6)
 
 
-@given(st.fixed_dictionaries({}, optional={name: st.just(value) | odd for name, value in GOOD.items()}))
-def test_both_converters_read_the_same_and_refuse_the_same(value: dict[str, Any]):
+def read_one_by_one(page: list[dict[str, Any]]) -> tuple[list[Memory], tuple[str, ...]]:
+    memories, problems = _codec._one_by_one(page, lambda index: f"[{index}]")
+    return memories, tuple(problems)
+
+
+def assert_read_as_one_by_one(page: list[dict[str, Any]]) -> None:
+    problems: tuple[str, ...] = ()
     try:
-        expected = _codec._detailed.structure(value, Memory)
-    except BaseValidationError:
-        with pytest.raises((KeyError, TypeError, ValueError)):
-            _codec._terse.structure(value, Memory)
-    else:
-        assert _codec._terse.structure(value, Memory) == expected
+        read = memories_from(page)
+    except ResponseFormatError as error:
+        read, problems = list(error.memories), error.problems
+    assert (read, problems) == read_one_by_one(page)
+    assert repr(read) == repr(read_one_by_one(page)[0])  # True is not 1, and a date has its own offset
+
+
+@given(pages)
+def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]]):
+    assert_read_as_one_by_one(page)
+
+
+@pytest.mark.parametrize("name", [*GOOD])
+def test_one_odd_value_is_read_as_its_memory_is(name: str):
+    for value in ODD:
+        assert_read_as_one_by_one([GOOD, GOOD | {name: value}])
+    assert_read_as_one_by_one([GOOD, {key: value for key, value in GOOD.items() if key != name}])
+
+
+@given(st.lists(whole | partial, min_size=1, max_size=6))
+def test_a_page_that_can_be_read_is_read_by_columns(page: list[dict[str, Any]]):
+    assert (_codec._by_columns(page), ()) == read_one_by_one(page)
+
+
+@given(st.lists(whole, max_size=3), slightly_odd | very_odd)
+def test_a_page_that_cannot_be_read_is_not_read_by_columns(page: list[dict[str, Any]], last: dict[str, Any]):
+    page.append(last)
+    _, problems = read_one_by_one(page)
+    assume(problems)
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        _codec._by_columns(page)
+
+
+def test_only_exact_dicts_are_read_by_columns():
+    page = [OrderedDict(GOOD), GOOD]
+    assert memories_from(page) == [memory_from(GOOD)] * 2
+    with pytest.raises(TypeError):
+        _codec._by_columns(page)
+
+
+def test_a_memory_that_was_read_is_like_any_other():
+    (read,) = memories_from([GOOD])
+    (again,) = memories_from([GOOD])
+    assert hash(read) == hash(again)
+    assert pickle.loads(pickle.dumps(read)) == read
+    assert attrs.evolve(read, content="x").content == "x"
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        read.content = "x"  # type: ignore[misc]  # frozen
 
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))
@@ -115,10 +217,11 @@ def test_the_server_owns_its_vocabulary(more: dict[str, Any]):
     ],
 )
 def test_a_date_is_a_moment(text: str, moment: datetime):
-    read = memory_from(GOOD | {"created_at": text}).created_at
-    assert read == moment
-    assert read is not None
-    assert read.tzinfo is not None
+    wire = GOOD | {"created_at": text}
+    for memory in (memory_from(wire), *memories_from([wire])):
+        assert memory.created_at == moment
+        assert memory.created_at is not None
+        assert memory.created_at.tzinfo is not None
 
 
 @pytest.mark.parametrize(
