@@ -7,6 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Generator, Mapping
 from functools import partial
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self, get_args
 
@@ -83,7 +84,7 @@ class Facts:
         not mean the end, which only `anext` tells.
         """
         pending = self._pending
-        return [pending.popleft() for _ in range(min(most, len(pending)))]
+        return [*map(deque.popleft, repeat(pending, min(most, len(pending))))]
 
     async def _refill(self) -> None:
         if self._bridge is None:
