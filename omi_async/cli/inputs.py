@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 from omi_async.cli.output import say
 from omi_async.importing.outcomes import FactOutcome
 from omi_async.models import Fact
-from omi_async.sources import SourceError, open_facts
+from omi_async.sources import Facts, SourceError, open_facts
 
 __all__ = ["Inputs"]
 
 _GZIP = b"\x1f\x8b"
 _FEW_LINES = 3
+
+Item = Fact | FactOutcome
 
 
 class _Counted(io.FileIO):
@@ -35,6 +37,23 @@ class _Counted(io.FileIO):
         self.bytes += len(data)
         self.lines += data.count(b"\n")
         return data
+
+
+class _Items:
+    """What an async generator yields, and what is at hand behind it."""
+
+    def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:
+        self._items = items
+        self.at_hand = at_hand
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Item]:
+        return anext(self._items)
+
+    async def aclose(self) -> None:
+        await self._items.aclose()
 
 
 class Inputs:
@@ -68,14 +87,28 @@ class Inputs:
         self._sizes = [_size(path) for path in self.paths]
         self._done = 0
         self._current: _Counted | None = None
+        self._source: Facts | None = None
         self._origin = ""
 
-    async def facts(self) -> AsyncGenerator[Fact | FactOutcome]:
-        """Yield the facts of all files, and an invalid outcome for each record that is none."""
+    def facts(self) -> _Items:
+        """Give the facts of all files, and an invalid outcome for each record that is none.
+
+        As with those of one file, `at_hand` takes what was read already, without waiting.
+        """
+        return _Items(self._facts(), self._at_hand)
+
+    def _at_hand(self, most: int) -> list[Item]:
+        items = [] if self._source is None else self._source.at_hand(most)
+        if items:
+            self._origin = items[-1].origin or ""
+        return items
+
+    async def _facts(self) -> AsyncGenerator[Item]:
         for path in self.paths:
             try:
                 with self._opened(path) as place:
                     async with open_facts(place, self._format, self.mapping, self.defaults) as source:
+                        self._source = source
                         async for item in source:
                             self._origin = item.origin or ""
                             yield item

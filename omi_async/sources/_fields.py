@@ -49,12 +49,14 @@ class Fields:
 
     def of_json(self, value: object, origin: str) -> Fact:
         """Make a fact of a JSON object or string. Raises `InvalidFactError`."""
-        if isinstance(value, str):
-            return self.of_text(value, origin)
         if not isinstance(value, dict):
+            if isinstance(value, str):
+                return self.of_text(value, origin)
             raise InvalidFactError(f"a fact must be an object or a string, not {_json_name(value)}")
-        get = self._getter(value)
-        content = get("content") if "content" in self.mapping else _first(value, TEXT_KEYS)
+        get = self._getter(value) if self.mapping else value.get
+        content = get("content")
+        if content is None and "content" not in self.mapping:
+            content = _first(value, TEXT_KEYS)
         if content is None:
             raise self._no_content(value)
         return self.of_parts(content, get("category"), get("visibility"), get("tags"), origin)
@@ -79,6 +81,11 @@ class Fields:
             origin=origin,
         )
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """The keys of a record whose values, if not empty, `of_json` makes a fact of or else raises."""
+        return frozenset(self.mapping.get(field, field) for field in _COLUMNS)
+
     def has_text(self, record: Record) -> bool:
         """Whether the record says a text, good or bad."""
         if "content" in self.mapping:
@@ -100,8 +107,6 @@ class Fields:
         return Columns(fields=self, width=len(header), **found)
 
     def _getter(self, record: Record) -> Callable[[str], Any]:
-        if not self.mapping:
-            return record.get
         return lambda field: value_at(record, self.mapping.get(field, field))
 
     def _no_content(self, record: Record) -> InvalidFactError:

@@ -1,8 +1,18 @@
 from __future__ import annotations
 
-import pytest
+import json
+from typing import Any
 
-from omi_async.sources._lines import LONGEST
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from omi_async.errors import InvalidFactError
+from omi_async.importing.outcomes import FactOutcome
+from omi_async.sources._fields import fields_from
+from omi_async.sources._jsonl import _item, read_jsonl
+from omi_async.sources._lines import LONGEST, Lines
+from omi_async.sources._records import Item, Records
 from tests.sources.source_reading import read, read_pieces
 
 
@@ -121,3 +131,62 @@ def test_an_empty_file_has_no_facts():
         for data in ("", "\n", " \n\r\n"):
             assert read(data, name).items == []
             assert read(data, name).error is None
+
+
+TEXTS = st.text(max_size=8) | st.sampled_from(["", " ", "public", "private", "\ud800", "x" * 501])
+LEAVES = (
+    TEXTS | st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from([10**19, 10**30, 1e30])
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(TEXTS, inner, max_size=2),
+    max_leaves=4,
+)
+KEYS = ("content", "category", "visibility", "tags", "text", "memory", "id", "data", "data.text")
+GOOD = st.fixed_dictionaries(
+    {"content": st.text(min_size=1, max_size=8)},
+    optional={
+        "category": st.sampled_from(["work", "", None]),
+        "visibility": st.sampled_from(["public", "private", "", None]),
+        "tags": st.none() | st.lists(st.text(max_size=3), max_size=2),
+        "id": st.none() | st.booleans() | st.text(max_size=8),
+    },
+)
+RECORDS = GOOD | TEXTS | st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=4) | VALUES
+LINES = st.one_of(
+    RECORDS.map(lambda record: json.dumps(record).encode()),
+    st.sampled_from([b"", b"\r", b' {"content": "a"} \r', b'{"content": ' + b"[" * 300 + b"]" * 300 + b"}"]),
+    st.binary(max_size=8).filter(lambda line: b"\n" not in line),
+)
+MAPPINGS = st.dictionaries(st.sampled_from(KEYS[:4]), st.sampled_from(KEYS))
+DEFAULTS = st.fixed_dictionaries(
+    {}, optional={"category": st.just("system"), "visibility": st.just("public"), "tags": st.just(["a"])}
+)
+
+
+def told(items: list[Item]) -> list[tuple[str, object]]:
+    """Everything, in a form in which two readings can be compared: no error equals another."""
+    return [(repr(item), repr(record_of(item))) for item in items]
+
+
+def record_of(item: Item) -> object:
+    error = item.error if isinstance(item, FactOutcome) else None
+    return error.record if isinstance(error, InvalidFactError) else None
+
+
+@given(st.lists(LINES, max_size=6), MAPPINGS, DEFAULTS)
+@example([b'{"content": "a", "id": 1}', b'{"content": 1}', b'{"content": "a"}', b"null"], {}, {})
+@example([b'{"text": "a", "content": 1e30}'], {"content": "text"}, {})
+@example([b'{"data": {"text": "a"}}', b'{"data.text": "a"}'], {"content": "data.text"}, {})
+@example([b'"a"', b'"' + b" " * LONGEST + b'a"'], {}, {})
+def test_the_quick_way_makes_what_the_careful_way_makes(
+    lines: list[bytes], mapping: dict[str, Any], defaults: dict[str, Any]
+):
+    quick, careful = (Records("x", fields_from(mapping, defaults)) for _ in range(2))
+    whole = b"".join(line + b"\n" for line in lines)
+
+    batches = list(read_jsonl(Lines([whole], "x"), quick))
+
+    expected = [_item(line, number, careful) for number, line in enumerate(lines, 1) if line.strip()]
+    assert told([item for batch in batches for item in batch]) == told(expected)
+    assert quick.count == careful.count
