@@ -20,7 +20,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import aiohttp
 from aiohttp import StreamReader
@@ -82,6 +82,7 @@ class _Answer:
     def __init__(self, whole: bytes) -> None:
         loop = asyncio.get_running_loop()
         self.status = 200
+        self.closed = True
         self.headers = CIMultiDict[str]()
         self.content_length = len(whole)
         self.content = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
@@ -90,13 +91,6 @@ class _Answer:
 
     async def read(self) -> bytes:
         return await self.content.read()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.sleep(0)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
 
 class _Client:
@@ -107,8 +101,9 @@ class _Client:
     def __init__(self) -> None:
         self.blocks: list[int] = []
 
-    def request(self, method: str, url: object, *, data: bytes | None = None, **_: object) -> _Answer:
+    async def request(self, method: str, url: object, *, data: bytes | None = None, **_: object) -> _Answer:
         self.blocks.append(sys.getallocatedblocks())
+        await asyncio.sleep(0)
         return _Answer(answer_to(data or b"", f"{method} {url} ".encode()))
 
 

@@ -7,11 +7,12 @@ and by not one call more than it holds.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
-from typing import Final, NamedTuple, ParamSpec, TypeVar
+from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 
 from omi_async._ledger_file import LedgerFile
 from omi_async._quota import Ledger, QuotaState, Spend
@@ -21,8 +22,8 @@ from omi_async.errors import OmiError, RateLimitError
 
 __all__ = ["Pacer", "Turn"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 LOOK_AGAIN: Final = 30.0
 """Seconds after which a wait is looked at again: the machine may have slept, another process have learned."""
@@ -40,47 +41,50 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._ahead: float | None = None  # of the loop's clock
+        self._ahead = -math.inf  # of the loop's clock
 
     def now(self) -> float:
         """Return the time."""
-        ticks, wall = asyncio.get_running_loop().time(), time.time()
-        if self._ahead is None or wall - ticks > self._ahead + ASLEEP:
-            self._ahead = wall - ticks
+        ticks = asyncio.get_running_loop().time()
+        ahead = time.time() - ticks
+        if ahead > self._ahead + ASLEEP:
+            self._ahead = ahead
         return ticks + self._ahead
 
 
 class Turn:
-    """Leave to make one call, counted and with a place on the wire; only the first of its ends counts."""
+    """Leave to make one call, counted and with a place on the wire; only the first of its ends counts.
 
-    __slots__ = ("_crowd", "_ended", "_pacer", "_spend")
+    Attributes:
+        crowd: the import that it belongs to.
+        ended: whether the pacer has it back.
+    """
+
+    __slots__ = ("_pacer", "_spend", "crowd", "ended")
 
     def __init__(self, pacer: Pacer, spend: Spend, crowd: Crowd | None) -> None:
         self._pacer = pacer
         self._spend = spend
-        self._crowd = crowd
-        self._ended = False
+        self.crowd = crowd
+        self.ended = False
 
     def give_back(self) -> None:
         """End it without a call."""
-        self._end(lambda ledger, _now: ledger.give_back(self._spend))
+        if not self.ended:
+            self._pacer.end_turn(self, self._pacer.ledger.give_back, self._spend)
 
     def answered(self, response: Response) -> None:
         """End it with an answer, of whatever status."""
-        signs = read_signs(response)
-        if response.status == 429:  # noqa: PLR2004  # Too Many Requests
-            self._end(lambda ledger, now: ledger.refused(self._spend, now, signs))
-        else:
-            self._end(lambda ledger, now: ledger.answered(self._spend, now, signs))
+        if not self.ended:
+            pacer, ledger = self._pacer, self._pacer.ledger
+            refused = response.status == 429  # noqa: PLR2004  # Too Many Requests
+            lesson = ledger.refused if refused else ledger.answered
+            pacer.end_turn(self, lesson, self._spend, pacer.clock.now(), read_signs(response))
 
     def failed(self, error: BaseException) -> None:
         """End it without an answer; a call that was given up may have reached the server."""
-        self._end(lambda ledger, _now: ledger.failed(self._spend, error))
-
-    def _end(self, lesson: Callable[[Ledger, float], None]) -> None:
-        if not self._ended:
-            self._ended = True
-            self._pacer.end_turn(lesson, self._crowd)
+        if not self.ended:
+            self._pacer.end_turn(self, self._pacer.ledger.failed, self._spend, error)
 
 
 class _Waiter(NamedTuple):
@@ -111,13 +115,17 @@ class Pacer:
         ledger: knows which call may go.
         connections: calls on the wire at the same time, at most.
         file: the ledger's file, shared with other processes; None for none.
+
+    Attributes:
+        ledger: the same.
+        clock: what the ledger's moments are told by.
     """
 
     def __init__(self, ledger: Ledger, connections: int, file: LedgerFile | None = None) -> None:
-        self._ledger = ledger
+        self.ledger = ledger
+        self.clock = Clock()
         self._free = connections
         self._file = file
-        self._clock = Clock()
         self._queues: dict[tuple[Kind, Crowd | None], _Queue] = {}
         self._number = 0
         self._closed: Callable[[], OmiError] | None = None
@@ -129,25 +137,25 @@ class Pacer:
     def states(self) -> tuple[QuotaState, ...]:
         """Return what is known of each policy; outside of the loop, without a look into the file."""
         try:
-            now = self._clock.now()
+            now = self.clock.now()
         except RuntimeError:
-            return self._ledger.states(time.time())
+            return self.ledger.states(time.time())
         if self._thread not in {None, get_ident()}:
-            return self._ledger.states(time.time())
-        return self._within(now, self._ledger.states, now)
+            return self.ledger.states(time.time())
+        return self._within(self.ledger.states, now)
 
     def wait(self, kind: Kind, *, live: bool = True) -> float:
         """Return the seconds until a call of this kind may go, as far as quotas are concerned."""
-        return self._ledger.wait(kind, self._clock.now(), live=live, alone=False)
+        return self.ledger.wait(kind, self.clock.now(), live=live, alone=False)
 
     def capacity(self, kind: Kind, seconds: float) -> float:
         """Return how many calls an import can make within so many seconds."""
-        now = self._clock.now()
-        return self._ledger.capacity(kind, now, now + seconds)
+        now = self.clock.now()
+        return self.ledger.capacity(kind, now, now + seconds)
 
     def seconds_for(self, kind: Kind, calls: int) -> float:
         """Return how long so many calls of an import wait for windows, the last one of them."""
-        return self._ledger.seconds_for(kind, calls, self._clock.now())
+        return self.ledger.seconds_for(kind, calls, self.clock.now())
 
     # Turns
 
@@ -162,7 +170,7 @@ class Pacer:
         self._thread = get_ident()
         if self._queues and (queue := self._queues.get((kind, crowd))) and queue.first() is not None:
             return None
-        turn = self._try(kind, crowd, self._clock.now())
+        turn = self._try(kind, crowd, self.clock.now())
         return turn if isinstance(turn, Turn) else None
 
     async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
@@ -181,7 +189,7 @@ class Pacer:
         turn = self.turn_at_once(kind, crowd=crowd)
         if turn is not None:
             return turn
-        now = self._clock.now()
+        now = self.clock.now()
         if patience is not None and crowd is None:
             self._refuse_those_too_far_behind(kind, patience, now)
         queue = self._queues.get((kind, crowd))
@@ -207,22 +215,22 @@ class Pacer:
     def _refuse_those_too_far_behind(self, kind: Kind, patience: float, now: float) -> None:
         """Raise where so many came first that one window does not do for all of them."""
         ahead = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
-        wait = self._ledger.seconds_for(kind, ahead + 1, now, live=True)
+        wait = self.ledger.seconds_for(kind, ahead + 1, now, live=True)
         if ahead and wait > patience:
-            raise out_of_quota(kind, wait, self._ledger.blocking(kind, now))
+            raise out_of_quota(kind, wait, self.ledger.blocking(kind, now))
 
     def poke(self) -> None:
         """Look again who may go: a crowd has changed its mind."""
         if self._queues:
             self._dispatch()
 
-    def end_turn(self, lesson: Callable[[Ledger, float], None], crowd: Crowd | None) -> None:
-        """Take a turn back, with what was learned."""
+    def end_turn(self, turn: Turn, lesson: Callable[[*Ts], None], *about: *Ts) -> None:
+        """Take a turn back, and teach the ledger what was learned."""
+        turn.ended = True
         self._free += 1
-        if crowd is not None:
-            crowd.end()
-        now = self._clock.now()
-        self._within(now, lesson, self._ledger, now)
+        if turn.crowd is not None:
+            turn.crowd.end()
+        self._within(lesson, *about)
         if self._queues:
             self._dispatch()
 
@@ -241,25 +249,26 @@ class Pacer:
         """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
         if not self._free or (crowd is not None and not crowd.free):
             return float("inf")
-        return self._within(now, self._spend, kind, crowd, now)
+        return self._within(self._spend, kind, crowd, now)
 
     def _spend(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
-        if wait := self._ledger.wait(kind, now, live=crowd is None):
+        if wait := self.ledger.wait(kind, now, live=crowd is None):
             return wait
-        spend = self._ledger.spend(kind, now)
+        spend = self.ledger.spend(kind, now)
         self._free -= 1
         if crowd is not None:
             crowd.begin()
         return Turn(self, spend, crowd)
 
-    def _within(self, now: float, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    def _within(self, work: Callable[[*Ts], T], *about: *Ts) -> T:
+        """Do some work on the ledger, as the file has it where there is one."""
         if self._file is None:
-            return work(*args, **kwargs)
-        return self._file.within(self._ledger, now, lambda: work(*args, **kwargs))
+            return work(*about)
+        return self._file.within(self.ledger, self.clock.now(), lambda: work(*about))
 
     def _dispatch(self) -> None:
         """Give out all turns that there are, and come again when there may be more."""
-        now = self._clock.now()
+        now = self.clock.now()
         soonest = float("inf")
         queues = [*self._queues.values()]
         # To be told that it must wait may end an import, and all of its waits.
@@ -286,9 +295,9 @@ class Pacer:
 
     def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
-        if not self._ledger.wait(queue.kind, now, live=queue.crowd is None, alone=False):
+        if not self.ledger.wait(queue.kind, now, live=queue.crowd is None, alone=False):
             return  # it is open: only the first call through it is waited for
-        state = self._ledger.blocking(queue.kind, now, live=queue.crowd is None)
+        state = self.ledger.blocking(queue.kind, now, live=queue.crowd is None)
         for waiter in queue.waiters:
             if now + wait > waiter.until and not waiter.granted.done():
                 waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))

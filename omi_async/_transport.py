@@ -95,17 +95,21 @@ def _harmless_cause(error: Exception) -> BaseException | None:
 async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
     """Read a body of at most `most` bytes, counted after decompression, and say whether it was cut there.
 
-    A cut answer's connection is closed: what is still to come is not worth reading.
+    The answer's connection is given back. A cut one's is closed: what is still to come is not worth reading.
     """
     length = answer.content_length
     if length is not None and length <= most and "Content-Encoding" not in answer.headers:
-        return await answer.read(), False
-    body = bytearray()  # not a list: a server may send a byte at a time
-    async for chunk in answer.content.iter_any():
-        body += chunk
-        if len(body) > most:
+        whole = await answer.read()
+        if not answer.closed:  # read() has closed it, unless the server has switched to another protocol
             answer.close()
-            return bytes(body[:most]), True
+        return whole, False
+    body = bytearray()  # not a list: a server may send a byte at a time
+    async with answer:
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > most:
+                answer.close()
+                return bytes(body[:most]), True
     return bytes(body), False
 
 

@@ -57,7 +57,7 @@ class QuotaState:
     source: Source
 
 
-@attrs.frozen
+@attrs.frozen(slots=False)  # one is made for each call: a frozen class with slots takes longer to fill
 class Response:
     """An answer as it came: status, headers (any mapping), the whole body.
 
@@ -81,7 +81,7 @@ class Response:
         return value
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen(kw_only=True, slots=False)  # as Response
 class Request(Generic[T]):
     """One call, ready to be sent.
 
@@ -221,8 +221,7 @@ class _HasId(Protocol):
 Listed = TypeVar("Listed", bound=_HasId)
 
 
-@attrs.frozen
-class Page(Generic[T]):
+class Page(NamedTuple, Generic[T]):
     """One page of the list.
 
     Attributes:

@@ -311,7 +311,7 @@ class Session:
         started = time.monotonic()
         try:
             client = self._open()
-            async with client.request(
+            answer = await client.request(
                 request.method,
                 self._url_of(request.path),
                 data=request.body,
@@ -320,9 +320,9 @@ class Session:
                 allow_redirects=False,
                 raise_for_status=False,
                 middlewares=only_once(client, request),
-            ) as answer:
-                body, cut = await read_bounded(answer, MAX_RESPONSE)
-                response = Response(answer.status, answer.headers, body, cut, time.time())
+            )
+            body, cut = await read_bounded(answer, MAX_RESPONSE)
+            response = Response(answer.status, answer.headers, body, cut, time.time())
         except asyncio.CancelledError as error:
             turn.failed(error)
             raise

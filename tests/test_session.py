@@ -385,7 +385,7 @@ async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalSer
 
     async with aiohttp.ClientSession(
         base_url="https://elsewhere.example/",
-        headers={"X-Mine": "1", "Authorization": "Bearer theirs"},
+        headers={"X-Mine": "1", "Authorization": "Bearer theirs", "Content-Type": "text/plain"},
         cookies={"a": "b"},
         timeout=aiohttp.ClientTimeout(total=0.001),
         raise_for_status=True,

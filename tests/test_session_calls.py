@@ -305,6 +305,25 @@ async def test_an_unusual_answer_is_an_answer(data: bytes, result: int):
         assert len(await listed(server)) == result
 
 
+@pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"], ids=["of no length", "of 5 bytes"])
+async def test_an_answer_that_switches_protocols_leaves_nothing_open(length: bytes):
+    # Catches: a body that is read to its end, and a connection that aiohttp does not take back for all that.
+    asyncio.get_running_loop().set_debug(True)  # aiohttp warns then
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+    async with (
+        raw_server(_sends(switching + length + b"\r\nhello")) as server,
+        Session(KEY, base_url=server.url, retry=ONCE) as session,
+    ):
+        with pytest.raises(APIError, match="101 Switching Protocols") as caught:
+            await session.memories.list()
+        assert caught.value.status == 101
+        client = session._client
+        assert client is not None
+        assert client.connector is not None
+        assert not client.connector._acquired
+        assert not client.connector._conns
+
+
 # Bounds
 
 

@@ -62,8 +62,9 @@ class Breaker:
     def succeeded(self) -> None:
         """Note that the server works."""
         self._failures = self._failed_probes = 0
-        self._opens_at = self.broken = None
-        self._changed.set()
+        if self._opens_at is not None:
+            self._opens_at = self.broken = None
+            self._changed.set()
 
     def failed(self, error: OmiError, *, probe: bool) -> None:
         """Note that a call failed on the server's side."""

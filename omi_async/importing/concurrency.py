@@ -8,6 +8,7 @@ without either raises it by one.
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable
 from statistics import median
 from typing import Final
@@ -60,7 +61,7 @@ class Concurrency:
         self._begun = False
         self._open = False
         self._best: dict[Kind, float] = {}
-        self._rounds: dict[Kind, list[float]] = {}
+        self._rounds: defaultdict[Kind, list[float]] = defaultdict(list)
         self._lowered_at = float("-inf")
 
     # As the pacer sees it
@@ -101,10 +102,11 @@ class Concurrency:
 
     def answered(self, kind: Kind, began: float, now: float) -> None:
         """Note that a call was answered, after the seconds between two moments of the loop's clock."""
-        self.open()
+        if not self._open:
+            self.open()
         if began < self._lowered_at:
             return  # it was one of many still
-        times = self._rounds.setdefault(kind, [])
+        times = self._rounds[kind]
         times.append(now - began)
         if len(times) >= max(self.limit, FEWEST):
             del self._rounds[kind]

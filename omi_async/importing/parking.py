@@ -101,10 +101,11 @@ class Parking:
 
     def over(self, kind: Kind) -> None:
         """Note that a call of a kind may go, or does not wait any longer."""
-        self._aside.pop(kind, None)
-        self._until.pop(kind, None)
-        if not self._until:
-            self._report.waiting_for = None
+        if self._until or self._aside:
+            self._aside.pop(kind, None)
+            self._until.pop(kind, None)
+            if not self._until:
+                self._report.waiting_for = None
 
     def gave_up(self, wait: float) -> None:
         """Note when it is worth while to come again: the soonest of what was not waited for."""
