@@ -8,7 +8,7 @@ converter reads one by one, and its word is the last.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from itertools import chain
 from operator import attrgetter, itemgetter
