@@ -207,15 +207,15 @@ def _decode_identity_page(response: Response) -> Page[Identity]:
     if type(body) is not list:
         raise format_error("the server's answer", ["body: expected an array"])
     found = [*map(Identity, *_columns(body))]
-    return Page(found, _truncated(response), len(body) - len(found), response.header("Date"))
+    return Page(found, _truncated(response), len(body) - len(found), response)
 
 
 def _decode_batch_named(response: Response) -> Named:
-    return Named(*_columns(_batch_items(_json_body(response))), response.header("Date"))
+    return Named(*_columns(_batch_items(_json_body(response))), response)
 
 
 def _decode_single_named(response: Response) -> Named:
-    return Named(*_columns([_json_body(response)]), response.header("Date"))
+    return Named(*_columns([_json_body(response)]), response)
 
 
 def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
@@ -276,7 +276,7 @@ def interpret(request: Request[T], response: Response, *, repeated: bool = False
         APIError: the subclass for the status.
         ResponseFormatError: a success that does not decode.
     """
-    if HTTPStatus.OK <= response.status < HTTPStatus.MULTIPLE_CHOICES:
+    if 200 <= response.status < 300:  # noqa: PLR2004  # the 2xx class
         return request.decode(response)
     if repeated and request.method == "DELETE" and response.status == HTTPStatus.NOT_FOUND:
         return request.decode(Response(HTTPStatus.NO_CONTENT))

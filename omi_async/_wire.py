@@ -63,13 +63,15 @@ class Response:
 
     Attributes:
         cut: whether the body was longer than the library reads; then it is only the beginning.
-        received: when it came, in epoch seconds; needed only where the server sends no Date.
+        sent: when its call left, in epoch seconds.
+        received: when it came.
     """
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict)
     body: bytes = attrs.field(default=b"", repr=False)
     cut: bool = False
+    sent: float | None = None
     received: float | None = None
 
     def header(self, name: str) -> str | None:
@@ -196,13 +198,13 @@ class Named(NamedTuple):
         ids: of each memory.
         contents: likewise.
         created: the server's text for `created_at`; empty where there is none.
-        date: the answer's Date header.
+        answer: what they were read from.
     """
 
     ids: list[str]
     contents: list[str]
     created: list[str]
-    date: str | None = None
+    answer: Response
 
 
 class Identity(NamedTuple):
@@ -228,10 +230,10 @@ class Page(NamedTuple, Generic[T]):
         memories: in the server's order.
         truncated: the server gave up reading before the end of the list (X-Omi-List-Truncated).
         unreadable: elements that could not be read; always 0 where those raise.
-        date: the answer's Date header.
+        answer: what they were read from, for those who need more of it.
     """
 
     memories: list[T]
     truncated: bool = False
     unreadable: int = 0
-    date: str | None = None
+    answer: Response | None = None

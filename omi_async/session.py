@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import aiohttp
+import attrs
 import backoff
 from multidict import CIMultiDict
 from yarl import URL
@@ -308,7 +309,7 @@ class Session:
     async def _attempt(self, request: Request[Any], turn: Turn) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
         failure: OmiError | None = None
-        started = time.monotonic()
+        sent = time.time()
         try:
             client = self._open()
             answer = await client.request(
@@ -322,7 +323,7 @@ class Session:
                 middlewares=only_once(client, request),
             )
             body, cut = await read_bounded(answer, MAX_RESPONSE)
-            response = Response(answer.status, answer.headers, body, cut, time.time())
+            response = Response(answer.status, answer.headers, body, cut, sent, time.time())
         except asyncio.CancelledError as error:
             turn.failed(error)
             raise
@@ -341,7 +342,7 @@ class Session:
             finally:
                 del failure  # else it would keep its own traceback alive
         if log.isEnabledFor(logging.DEBUG):
-            took = time.monotonic() - started
+            took = time.time() - sent
             words = "%s %s: %d in %.3f s, %d bytes"
             log.debug(words, request.method, request.path, response.status, took, len(body))
         return response
@@ -367,7 +368,7 @@ class Session:
         body = response.body
         for spelling in (self._key.encode(), _json.dumps(str.__str__(self._key))[1:-1]):
             body = body.replace(spelling, b"***")
-        return Response(response.status, headers, body, response.cut, response.received)
+        return attrs.evolve(response, headers=headers, body=body)
 
     def _log_retry(self, request: Request[Any], attempts: int, details: Any) -> None:
         log.warning(

@@ -78,7 +78,6 @@ def plain(result: Any) -> Any:
                 "memories": [plain(memory) for memory in result.memories],
                 "truncated": result.truncated,
                 "unreadable": result.unreadable,
-                "date": result.date,
             }
         case list():
             return [plain(item) for item in result]
@@ -306,8 +305,12 @@ def test_what_is_sent_stands_in_no_repr():
 # What the importer reads
 
 
-def read(name: str, body: Any, headers: dict[str, str] | None = None) -> Any:
-    return interpret(REQUESTS[name](), Response(200, headers or {}, json.dumps(body).encode()))
+def success(body: Any) -> Response:
+    return Response(200, {"X-Omi-List-Truncated": "true"}, json.dumps(body).encode())
+
+
+def read(name: str, body: Any) -> Any:
+    return interpret(REQUESTS[name](), success(body))
 
 
 BROKEN: list[Any] = [
@@ -328,14 +331,14 @@ def test_the_importer_counts_what_it_cannot_read():
     undated = {"id": "2", "content": "b", "created_at": 5}
     found = [Identity("1", "a", good["created_at"]), Identity("2", "b", "")]
     page = [good, *BROKEN, undated]
-    headers = {"Date": "x", "X-Omi-List-Truncated": "true"}
-    listed = Page(found, truncated=True, unreadable=len(BROKEN), date="x")
-    assert read("list_identities", page, headers) == listed
-    named = Named(["1", "2"], ["a", "b"], [good["created_at"], ""], "x")
-    assert read("import_batch", {"memories": page}, headers) == named
-    assert read("import_single", good) == Named(["1"], ["a"], [good["created_at"]])
+    listed = Page(found, truncated=True, unreadable=len(BROKEN), answer=success(page))
+    assert read("list_identities", page) == listed
+    batch = {"memories": page}
+    named = Named(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch))
+    assert read("import_batch", batch) == named
+    assert read("import_single", good) == Named(["1"], ["a"], [good["created_at"]], success(good))
     for broken in BROKEN:
-        assert read("import_single", broken) == Named([], [], [])
+        assert read("import_single", broken) == Named([], [], [], success(broken))
 
 
 @pytest.mark.parametrize(

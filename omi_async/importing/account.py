@@ -17,7 +17,7 @@ from omi_async.errors import JournalError, OmiError
 from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal
 from omi_async.importing.outcomes import FAILED, FactOutcome, ImportReport, State
-from omi_async.importing.stopping import StopSignal
+from omi_async.importing.stopping import Halt, StopSignal
 
 __all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
 
@@ -42,6 +42,7 @@ class Account:
     Attributes:
         report: the counts.
         streaming: whether outcomes are read one by one through `next_outcome`.
+        watched: whether anybody wants to hear of progress.
         open: items without a state.
         confirmed: ids that the server named to this import, the last few: what the list must show.
         set_aside: how many of them are in doubt and wait to be looked for.
@@ -59,6 +60,7 @@ class Account:
     ) -> None:
         self.report = ImportReport()
         self.streaming = False
+        self.watched = on_progress is not None
         self.open: set[Item] = set()
         self.set_aside = 0
         self.confirmed: deque[str] = deque(maxlen=CONFIRMED_KEPT)
@@ -98,6 +100,15 @@ class Account:
         while self.full:
             self._changed.clear()
             await self._changed.wait()
+
+    def sending(self, items: Sequence[Item]) -> None:
+        """Write down that a call with these items is about to leave. Raises `Halt` where that fails."""
+        if self.journal is not None:
+            try:
+                self.journal.sending(items)
+            except JournalError as error:
+                self._stop_for(error)
+                raise Halt from None
 
     # The outcomes' way out
 

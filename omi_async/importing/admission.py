@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Literal
 
 import attrs
@@ -103,21 +103,20 @@ class Admission:
         self._account.note([item.become("duplicate") for item in again])
         return first
 
-    def at_once(self) -> int:
-        """Return how many facts may be admitted before `pause` is to be asked."""
+    def room(self) -> int:
+        """Return how many facts may be admitted before `due` is to be asked."""
         account = self._account
         return max(1, min(account.room, BREATH - account.report.pulled % BREATH))
 
-    def pause(self) -> Awaitable[None] | None:
-        """Return what is to be awaited before anything more is pulled: mostly None.
+    def due(self) -> bool:
+        """Whether there is to be a pause before anything more is pulled."""
+        return self._outcome_owed or self._account.full or self._account.report.pulled % BREATH == 0
 
-        With the element accounted for, whoever waits there may be cancelled.
+    async def pause(self) -> None:
+        """Hand out what is owed, wait for room, let others have their turn, as each is due.
+
+        With the element accounted for, whoever waits here may be cancelled.
         """
-        if self._outcome_owed or self._account.full or self._account.report.pulled % BREATH == 0:
-            return self._pause()
-        return None
-
-    async def _pause(self) -> None:
         if self._outcome_owed:
             self._outcome_owed = False
             await self._account.hand_out()

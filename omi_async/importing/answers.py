@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from omi_async._requests import Named
+from omi_async._requests import Named, Response
 from omi_async._retry import parse_http_date
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.importing.items import Item
@@ -82,13 +82,14 @@ class ImportStart:
         self._start: datetime  # by the server's clock, once the offset is known
         self._start_text: str  # the same, as the service writes it
 
-    def learn(self, date: str | None, sent: float, received: float) -> None:
-        """Compare the clocks at the first answer that has a Date; `sent` and `received` are epoch seconds."""
+    def learn(self, answer: Response) -> None:
+        """Compare the clocks at the first answer."""
         if self._offset is not None:
             return
+        date, sent, received = answer.header("Date"), answer.sent, answer.received
         moment = parse_http_date(date) if date else None
         offset = 0.0
-        if moment is not None:
+        if moment is not None and sent is not None and received is not None:
             # A Date has whole seconds: the server's clock stood in [date, date + 1) while ours went from
             # sent to received. Where the clocks differ, the least difference errs towards `created`.
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent

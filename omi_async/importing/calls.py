@@ -44,10 +44,6 @@ class WindowShut(Exception):  # noqa: N818  # no error: there is something else 
     """A call would have to wait for a quota window."""
 
 
-def _nothing() -> None:
-    pass
-
-
 class Calls:
     """Makes the calls of one import.
 
@@ -58,6 +54,7 @@ class Calls:
         max_wait: seconds that may be spent waiting for quota windows, in all; None for any.
         signal: stops the waiting; is set when `max_wait` would be passed.
         report: where calls are counted, and what is waited for is noted.
+        on_leave: is called with the items of a call when it is about to leave, at last, after all waiting.
         on_park: is called when the import begins to wait for a quota window.
 
     Attributes:
@@ -74,7 +71,8 @@ class Calls:
         max_wait: float | None,
         signal: StopSignal,
         report: ImportReport,
-        on_park: Callable[[], None] = lambda: None,
+        on_leave: Callable[[Sequence[Item]], None],
+        on_park: Callable[[], None],
     ) -> None:
         self.pacing = sender.pacing
         self._sender = sender
@@ -83,6 +81,8 @@ class Calls:
         self._parking = Parking(max_wait, signal, report, on_park, lambda: self._crowd.idle)
         self._signal = signal
         self._report = report
+        self._on_leave = on_leave
+        self._loop = asyncio.get_running_loop()
         self._breaker = Breaker()
         self.writes = 0
 
@@ -97,13 +97,11 @@ class Calls:
         request: Request[T],
         items: Sequence[Item] = (),
         *,
-        leaving: Callable[[], None] = _nothing,
         patient: bool = True,
     ) -> T:
         """Make a call, again while it was surely not applied and that may pass.
 
         Where it may have been applied, its `items` are in doubt, also when it was cancelled on its way.
-        `leaving` is called each time that it is about to leave, at last, after all waiting.
 
         Raises:
             OmiError: what the last try raised.
@@ -115,13 +113,17 @@ class Calls:
         failures = 0
         repeated = False
         while True:
-            turn, probe = await self._turn(kind, patient=patient)
+            turn, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
+            began = self._leave(items, turn, probe=probe)
+            self._report.retries += repeated
             try:
-                return await self._attempt(request, items, leaving, turn, probe=probe, repeated=repeated)
+                result = await self._sender.send(request, turn=turn)
             except RateLimitError as error:
+                self._failed(kind, items, error, began, probe=probe)
                 wait = self.pacing.wait(kind, live=False)
                 log.warning("%s; the next %s call in %.1f s", in_short(error), kind, wait)
             except OmiError as error:
+                self._failed(kind, items, error, began, probe=probe)
                 failures += 1
                 final = failures >= self._retry.attempts or self.server_is_down
                 if final or not worth_retrying(error, idempotent=request.idempotent):
@@ -129,6 +131,13 @@ class Calls:
                 wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
                 log.warning("%s; again in %.2f s", in_short(error), wait)
                 await self._signal.wait_for(asyncio.sleep(wait))
+            except BaseException:  # it was cancelled on its way
+                self._breaker.done(probe=probe)
+                _doubt(items, ResponseLostError("the import ended while the call was on its way"))
+                raise
+            else:
+                self._answered(kind, began, probe=probe)
+                return result
             repeated = True
 
     async def until_open(self, kind: Kind, other: Kind) -> None:
@@ -140,10 +149,7 @@ class Calls:
             self._breaker.done(probe=probe)
 
     async def _turn(self, kind: Kind, *, patient: bool) -> tuple[Turn, bool]:
-        """Return a turn, and whether the call is the breaker's probe."""
-        at_once = self._turn_at_once(kind)
-        if at_once is not None:
-            return at_once
+        """Wait for a turn; return it, and whether the call is the breaker's probe."""
         patience = None if kind == "batch" else self._parking.left
         try:
             return await self._signal.wait_for(self._passage(kind, patience if patient else 0.0))
@@ -154,45 +160,32 @@ class Calls:
             self._parking.gave_up(error.retry_after or 0.0)
             raise
 
-    async def _attempt(
-        self,
-        request: Request[T],
-        items: Sequence[Item],
-        leaving: Callable[[], None],
-        turn: Turn,
-        *,
-        probe: bool,
-        repeated: bool,
-    ) -> T:
-        try:
-            leaving()
-        except BaseException:
-            turn.give_back()
-            self._breaker.done(probe=probe)
-            raise
+    def _leave(self, items: Sequence[Item], turn: Turn, *, probe: bool) -> float:
+        """Write down that a call leaves, and return when, by the loop's clock."""
+        if items:
+            try:
+                self._on_leave(items)
+            except BaseException:
+                turn.give_back()
+                self._breaker.done(probe=probe)
+                raise
         self._report.requests += 1
-        self._report.retries += repeated
-        began = asyncio.get_running_loop().time()
-        try:
-            result = await self._sender.send(request, turn=turn)
-        except OmiError as error:
-            if error.maybe_applied:
-                _doubt(items, error)
-            self._judge(request.kind, error, began, probe=probe)
-            raise
-        except BaseException:  # it was cancelled
-            _doubt(items, _ON_THE_WIRE)
-            raise
-        finally:
-            self._breaker.done(probe=probe)
-        if request.kind != "list":  # a server whose list works may refuse to write all the same
+        return self._loop.time()
+
+    def _answered(self, kind: Kind, began: float, *, probe: bool) -> None:
+        self._breaker.done(probe=probe)
+        if kind != "list":  # a server whose list works may refuse to write all the same
             self._breaker.succeeded()
             self.writes += 1
-        self._crowd.answered(request.kind, began, asyncio.get_running_loop().time())
-        return result
+        self._crowd.answered(kind, began, self._loop.time())
 
-    def _judge(self, kind: Kind, error: OmiError, began: float, *, probe: bool) -> None:
-        """Take from an error what it says about the server."""
+    def _failed(
+        self, kind: Kind, items: Sequence[Item], error: OmiError, began: float, *, probe: bool
+    ) -> None:
+        """Note which items are in doubt now, and what the error says about the server."""
+        self._breaker.done(probe=probe)
+        if error.maybe_applied:
+            _doubt(items, error)
         if not isinstance(error, ServerError | TransportError | ResponseFormatError):
             self._breaker.succeeded()
         elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
@@ -200,7 +193,7 @@ class Calls:
         if isinstance(error, RateLimitError | InvalidRequestError):
             self._crowd.open()  # the key was good enough to come so far
         elif isinstance(error, ServerError) and error.status == CONTENTION:
-            self._crowd.contended(began, asyncio.get_running_loop().time())
+            self._crowd.contended(began, self._loop.time())
 
     def _turn_at_once(self, kind: Kind) -> tuple[Turn, bool] | None:
         """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
@@ -231,9 +224,6 @@ class Calls:
 
     def _park(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         self._parking.begin(kind, wait, state)
-
-
-_ON_THE_WIRE = ResponseLostError("the import ended while the call was on its way")
 
 
 def _doubt(items: Sequence[Item], error: OmiError) -> None:

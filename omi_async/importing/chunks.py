@@ -38,7 +38,11 @@ def folding_keys(contents: Iterable[str]) -> list[int]:
     return [(hash(content) << 64) + hash(content + "\0") for content in contents]
 
 
-def _no_pause() -> None:
+def _never() -> bool:
+    return False
+
+
+async def _no_pause() -> None:
     pass
 
 
@@ -64,9 +68,9 @@ class Chunks(Generic[T]):
     Args:
         source: any iterable or async iterable; a TypeError is raised for anything else.
         admit: makes Ts of elements, fewer where some need no place in a chunk.
-        size: elements in a chunk; only the last may hold fewer.
-        pause: gives what is to be awaited after some elements, before the next ones are pulled; mostly None.
-        at_once: how many elements may be pulled before `pause` is asked; at least 1.
+        room: how many elements may be pulled before `due` is asked; at least 1.
+        due: tells whether there is to be a pause after some elements, before the next ones are pulled.
+        pause: makes it.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
@@ -76,17 +80,19 @@ class Chunks(Generic[T]):
         self,
         source: object,
         admit: Callable[[list[Any]], list[T]],
-        size: int = BATCH_SIZE,
         *,
-        pause: Callable[[], Awaitable[None] | None] = _no_pause,
-        at_once: Callable[[], int] = _one,
+        room: Callable[[], int] = _one,
+        due: Callable[[], bool] = _never,
+        pause: Callable[[], Awaitable[None]] = _no_pause,
     ) -> None:
         self.exhausted = False
-        self._broken = False
         self._admit = admit
+        self._room = room
+        self._due = due
         self._pause = pause
-        self._at_once = at_once
-        self._size = size
+        self._part = list[T]()  # of the next chunk
+        self._rested = True  # since the last element
+        self._broken = False
         self._waiting: AsyncIterator[Any] | None = None
         self._ready: Iterator[Any] = iter(())
         if isinstance(source, AsyncIterable):
@@ -97,36 +103,69 @@ class Chunks(Generic[T]):
         else:
             raise TypeError(f"facts must be an iterable of facts, not {type(source).__name__}")
 
-    async def next(self, most: int | None = None) -> list[T]:
-        """Return the next chunk; an empty one at the end. What the source raises comes out here."""
-        chunk: list[T] = []
-        size = self._size if most is None else most
-        try:
-            while len(chunk) < size and not self.exhausted and not self._broken:
-                chunk += await self._some(min(size - len(chunk), self._at_once()))
-                pause = self._pause()
-                if pause is not None:
-                    await pause
-        except BaseException:
-            self._broken = True
-            raise
+    @property
+    def drained(self) -> bool:
+        """Whether the source has ended, and all of it was given out."""
+        return self.exhausted and not self._part
+
+    def at_once(self, size: int = BATCH_SIZE) -> list[T] | None:
+        """Return the next chunk, of which only the last is smaller; an empty one comes at the end.
+
+        None where something has to be waited for, which `next` does. What the source raises comes out here.
+        """
+        while self._rested or not self._due():
+            if len(self._part) >= size or self.exhausted or self._broken:
+                chunk, self._part = self._part[:size], self._part[size:]
+                return chunk
+            if not self._pull(min(size - len(self._part), self._room())):
+                break
+        return None
+
+    async def next(self, size: int = BATCH_SIZE) -> list[T]:
+        """Return the next chunk, as `at_once` does, but wait for it."""
+        while (chunk := self.at_once(size)) is None:
+            try:
+                await self._wait()
+            except BaseException:
+                self._break()
+                raise
         return chunk
 
-    async def _some(self, most: int) -> list[T]:
-        """Pull some elements and admit them: also those that came before the source raised."""
+    def _pull(self, most: int) -> bool:
+        """Pull some elements that need not be waited for; return whether anything came of it."""
         elements: list[Any] = []
         try:
             if self._waiting is None:
-                elements.extend(islice(self._ready, most))
+                elements.extend(islice(self._ready, most))  # which keeps those that come before an error
                 self.exhausted = len(elements) < most
             else:
-                elements.append(await anext(self._waiting))
-                elements += self._at_hand(most - 1)
-        except StopAsyncIteration:
-            self.exhausted = True
-        finally:
-            admitted = self._admit(elements)
-        return admitted
+                elements += self._at_hand(most)
+        except BaseException:
+            self._take(elements)
+            self._break()
+            raise
+        self._take(elements)
+        return bool(elements) or self.exhausted
+
+    async def _wait(self) -> None:
+        """Make the pause that is due, or wait for one element."""
+        if not self._rested and self._due():
+            await self._pause()
+            self._rested = True
+        elif self._waiting is not None:
+            try:
+                self._take([await anext(self._waiting)])
+            except StopAsyncIteration:
+                self.exhausted = True
+
+    def _take(self, elements: list[Any]) -> None:
+        if elements:
+            self._part += self._admit(elements)
+            self._rested = False
+
+    def _break(self) -> None:
+        self._broken = True
+        self._part.clear()
 
     async def close(self) -> None:
         """Close an async source that was not read to its end, so that it can let go of its files now."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -11,7 +10,7 @@ import attrs
 
 from omi_async import _requests
 from omi_async._requests import Named, refused_items
-from omi_async.errors import InvalidRequestError, JournalError, OmiError, RateLimitError, ResponseFormatError
+from omi_async.errors import InvalidRequestError, OmiError, RateLimitError, ResponseFormatError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
@@ -71,14 +70,16 @@ class Delivery:
         refusal = await self._send(items, patient=patient)
         if refusal is not None:
             await self._isolate(refusal.items, refusal.error)
-        await self._account.progress()
+        if self._account.watched:
+            await self._account.progress()
 
     async def deliver_single(self, item: Item, *, patient: bool = True) -> None:
         """Send one fact in a call of its own kind, which has its own quota. Raises as `deliver` does."""
         refusal = await self._send([item], single=True, patient=patient)
         if refusal is not None:
             await self._reject(item, refusal.error)
-        await self._account.progress()
+        if self._account.watched:
+            await self._account.progress()
 
     async def _send(
         self, items: list[Item], *, single: bool = False, patient: bool = True
@@ -89,8 +90,10 @@ class Delivery:
                 items[:] = await self._not_refused_before(items)
             if not items:
                 return None
+            payloads = [item.payload for item in items]
+            request = _requests.import_single(*payloads) if single else _requests.import_batch(payloads)
             try:
-                await self._call(items, single=single, patient=patient)
+                named = await self._calls.make(request.kind, request, items, patient=patient)
             except InvalidRequestError as error:
                 patient = True  # some of them may have their state by now
                 self._rules.learn(error, items)
@@ -99,58 +102,41 @@ class Delivery:
                     return _Refusal(items, error)
                 refusal = _Refusal(others, error)
                 items = others
+            except OmiError as error:
+                await self._not_answered(items, error)
+                return None
             else:
+                await self._answered(items, named)
                 return None
         return refusal
 
-    async def _call(self, items: list[Item], *, single: bool, patient: bool) -> None:
-        sent = 0.0
+    async def _answered(self, items: list[Item], named: Named) -> None:
+        self._start.learn(named.answer)
+        matched = match(items, named, self._start)
+        if not matched.missing:
+            await self._account.settle_all(items)
+            return
+        error = ResponseFormatError(
+            f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
+        )
+        for item in matched.missing:  # before anything is awaited, which may be cancelled
+            item.doubt = error
+            item.altered = matched.strangers > 0
+        await self._account.settle_all(matched.found)
+        await self._doubtful(matched.missing, error)
 
-        def leaving() -> None:
-            nonlocal sent
-            self._write_down(items)
-            sent = time.time()
-
-        try:
-            payloads = [item.payload for item in items]
-            request = _requests.import_single(*payloads) if single else _requests.import_batch(payloads)
-            named = await self._calls.make(request.kind, request, items, leaving=leaving, patient=patient)
-        except InvalidRequestError:
-            raise
-        except RateLimitError as error:
+    async def _not_answered(self, items: list[Item], error: OmiError) -> None:
+        if isinstance(error, RateLimitError):
             for item in items:
                 item.tries += 1  # nobody is to take it for a fact that the server took
                 await self._account.settle(
                     item, "unknown" if item.doubt else "not_sent", error=item.doubt or error
                 )
-        except OmiError as error:
-            if not error.maybe_applied or self._calls.server_is_down:
-                self._fatal(error)
-                raise Halt from None
-            await self._doubtful(items, error)
+        elif not error.maybe_applied or self._calls.server_is_down:
+            self._fatal(error)
+            raise Halt from None
         else:
-            self._start.learn(named.date, sent, time.time())
-            await self._answered(items, named)
-
-    def _write_down(self, items: list[Item]) -> None:
-        if self._account.journal is not None:
-            try:
-                self._account.journal.sending(items)
-            except JournalError as error:
-                self._fatal(error)
-                raise Halt from None
-
-    async def _answered(self, items: list[Item], named: Named) -> None:
-        matched = match(items, named, self._start)
-        await self._account.settle_all(matched.found)
-        if matched.missing:
-            error = ResponseFormatError(
-                f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
-            )
-            for item in matched.missing:
-                item.doubt = error
-                item.altered = matched.strangers > 0
-            await self._doubtful(matched.missing, error)
+            await self._doubtful(items, error)
 
     async def _doubtful(self, items: list[Item], error: OmiError) -> None:
         for item in items:

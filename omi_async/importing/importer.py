@@ -100,7 +100,9 @@ class Importer:
             doubtful=self._doubtful_from_earlier,
         )
         admission = self._admission
-        self._chunks = Chunks(facts, admission.admit, pause=admission.pause, at_once=admission.at_once)
+        self._chunks = Chunks(
+            facts, admission.admit, room=admission.room, due=admission.due, pause=admission.pause
+        )
         self._pulling = asyncio.Lock()
         self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
@@ -244,6 +246,7 @@ class Importer:
             max_wait=self._max_wait,
             signal=self._signal,
             report=self.report,
+            on_leave=self._account.sending,
             on_park=self._park,
         )
         self._delivery = Delivery(
@@ -255,9 +258,7 @@ class Importer:
             set_aside=self._set_aside,
             fatal=self._fail,
         )
-        self._two_lanes = TwoLanes(
-            calls, self._delivery, lambda: self._chunks.exhausted, self._returned.extend
-        )
+        self._two_lanes = TwoLanes(calls, self._delivery, lambda: self._chunks.drained, self._returned.extend)
         self._reconciler = Reconciler(
             calls=calls,
             account=self._account,
@@ -351,7 +352,9 @@ class Importer:
 
     async def _work(self) -> None:
         while True:
-            chunk = await self._signal.wait_for(self._next_chunk())
+            chunk = self._chunk_at_once()
+            if chunk is None:
+                chunk = await self._signal.wait_for(self._next_chunk())
             if not chunk:
                 return
             if self._lanes == "batch":
@@ -361,10 +364,16 @@ class Importer:
             if self._account.trouble is not None:
                 self._fail(self._account.trouble)
 
+    def _chunk_at_once(self) -> list[Item] | None:
+        """Return what `_next_chunk` would, if there is nothing to wait for."""
+        if self._signal.stopped.is_set() or self._returned or self._pulling.locked():
+            return None
+        return self._chunks.at_once()
+
     async def _next_chunk(self) -> list[Item]:
         async with self._pulling:
             chunk = [self._returned.popleft() for _ in range(min(BATCH_SIZE, len(self._returned)))]
-            if len(chunk) < BATCH_SIZE and not self._chunks.exhausted:
+            if len(chunk) < BATCH_SIZE:
                 chunk += await self._chunks.next(BATCH_SIZE - len(chunk))
             return chunk
 

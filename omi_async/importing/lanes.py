@@ -28,7 +28,7 @@ class TwoLanes:
     Args:
         calls: knows which window is open, and waits for it.
         delivery: sends the facts.
-        exhausted: tells whether the input was read to its end.
+        exhausted: tells whether the input was read and given out to its end.
         give_back: takes facts that are to be in the next chunks.
     """
 

@@ -8,7 +8,6 @@ list may lag behind the writes, and the server may still be working on a call wh
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -176,9 +175,9 @@ class Reconciler:
         if self._list_calls <= 0:
             raise OmiError(f"looked through the list with {LIST_CALLS} calls already")
         self._list_calls -= 1
-        sent = time.time()
         page = await self._calls.make("list", request)
-        self._start.learn(page.date, sent, time.time())
+        if page.answer is not None:
+            self._start.learn(page.answer)
         return page
 
     async def _compare(self, identity: Identity, wanted: dict[str, list[Item]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from hashlib import blake2b
@@ -20,7 +20,7 @@ from omi_async import (
     InvalidFactError,
     ServerError,
 )
-from omi_async._requests import Named
+from omi_async._requests import Named, Response
 from omi_async.errors import InvalidRequestError
 from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
 from omi_async.importing.breaker import Breaker
@@ -40,9 +40,9 @@ def even(elements: list[int]) -> list[int]:
     return [element for element in elements if element % 2 == 0]
 
 
-async def chunks_of(chunks: Chunks[int]) -> list[list[int]]:
+async def chunks_of(chunks: Chunks[int], size: int) -> list[list[int]]:
     found = []
-    while chunk := await chunks.next():
+    while chunk := await chunks.next(size):
         found.append(chunk)
     return found
 
@@ -52,11 +52,17 @@ async def waiting(elements: list[int]) -> AsyncIterator[int]:
         yield element
 
 
-@given(st.lists(st.integers(0, 9), max_size=80), st.integers(1, 30), st.booleans(), st.booleans())
-def test_the_chunks_hold_all_that_is_admitted_in_its_order(elements, size, awaits, picky) -> None:
+@given(
+    st.lists(st.integers(0, 9), max_size=80),
+    st.integers(1, 30),
+    st.integers(1, 9),
+    st.booleans(),
+    st.booleans(),
+)
+def test_the_chunks_hold_all_that_is_admitted_in_its_order(elements, size, room, awaits, picky) -> None:
     source: Any = waiting(elements) if awaits else elements
-    chunks: Chunks[int] = Chunks(source, even if picky else everything, size)
-    found = run(chunks_of(chunks))
+    chunks: Chunks[int] = Chunks(source, even if picky else everything, room=lambda: room)
+    found = run(chunks_of(chunks, size))
     assert [e for chunk in found for e in chunk] == [e for e in elements if not picky or e % 2 == 0]
     assert all(len(chunk) == size for chunk in found[:-1])
     assert all(0 < len(chunk) <= size for chunk in found)
@@ -80,10 +86,10 @@ async def test_a_pause_comes_before_the_next_element_is_pulled(awaits: bool) -> 
         await asyncio.sleep(0)
         events.append("rested")
 
-    def pause() -> Coroutine[Any, Any, None] | None:
-        return rest() if events[-1] in {"pulled 1", "pulled 2"} else None
+    def due() -> bool:
+        return events[-1] in {"pulled 1", "pulled 2"}
 
-    chunks = Chunks(later() if awaits else source(), even, pause=pause)
+    chunks = Chunks(later() if awaits else source(), even, due=due, pause=rest)
     assert await chunks.next() == [0, 2]
     assert events == ["pulled 0", "pulled 1", "rested", "pulled 2", "rested", "pulled 3"]
 
@@ -118,7 +124,7 @@ def item(content: str, index: int = 0, category: str | None = None) -> Item:
 
 def test_an_answer_is_matched_by_text() -> None:
     items = [item("a", 0), item("b", 1), item("b", 2), item("c", 3), item("d", 4), item("d", 5)]
-    memories = Named([*"94321"], ["stranger", " d ", "b", "b", "a"], [""] * 5)
+    memories = Named([*"94321"], ["stranger", " d ", "b", "b", "a"], [""] * 5, Response(200))
     matched = match(items, memories, ImportStart(0.0))
     assert {found.state for found in matched.found} == {"created"}
     assert [(found.index, found.memory_id) for found in matched.found] == [
@@ -141,7 +147,9 @@ def test_each_of_equal_texts_takes_a_memory_of_its_own_while_there_are_enough(se
     items = [item(content, index) for index, content in enumerate(sent)]
     ids = [*map(str, range(len(named)))]
     matched = match(
-        items, Named(ids, [f"{pad}{text}" for text in named], [""] * len(named)), ImportStart(0.0)
+        items,
+        Named(ids, [f"{pad}{text}" for text in named], [""] * len(named), Response(200)),
+        ImportStart(0.0),
     )
     left = {
         text: [number for number, other in zip(ids, named, strict=True) if other == text] for text in named
@@ -184,6 +192,10 @@ def created(seconds: float, timespec: str = "microseconds") -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=timespec).replace("+00:00", "Z")
 
 
+def dated(date: str | None, sent: float, received: float) -> Response:
+    return Response(200, {} if date is None else {"Date": date}, sent=sent, received=received)
+
+
 @given(
     started=st.floats(1e9, 2e9),
     before_sending=st.floats(0, 100),
@@ -199,7 +211,7 @@ def test_what_this_import_stored_is_never_called_existing(
     stored = sent + on_the_way
     answered = stored + work
     received = answered + on_the_way
-    start.learn(http_date(answered + skew), sent, received)
+    start.learn(dated(http_date(answered + skew), sent, received))
     assert start.state_of(created(stored + skew + 1e-5)) == "created"
     # The evidence is as good as the round trip is short.
     assert start.state_of(created(started + skew - (received - sent) - 1.1)) == "existing"
@@ -207,8 +219,8 @@ def test_what_this_import_stored_is_never_called_existing(
 
 def test_the_first_date_counts() -> None:
     start = ImportStart(1e9)
-    start.learn(http_date(1e9), 1e9, 1e9 + 0.5)
-    start.learn(http_date(2e9), 1e9, 1e9 + 0.5)
+    start.learn(dated(http_date(1e9), 1e9, 1e9 + 0.5))
+    start.learn(dated(http_date(2e9), 1e9, 1e9 + 0.5))
     assert start.state_of(created(1e9 + 1)) == "created"
     assert start.state_of(created(1e9 - 0.001)) == "existing"
 
@@ -217,7 +229,7 @@ def test_the_first_date_counts() -> None:
 def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
     start = ImportStart(1e9)
     assert start.state_of(created(1e9 - 5)) == "created"  # nothing known yet
-    start.learn(date, 1e9, 1e9 + 1)
+    start.learn(dated(date, 1e9, 1e9 + 1))
     assert start.state_of(created(1e9 - 5)) == "existing"
     assert start.state_of(created(1e9 + 5)) == "created"
 
@@ -225,13 +237,13 @@ def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
 @pytest.mark.parametrize("moment", ["", "yesterday", "2001-13-45T00:00:00Z"])
 def test_an_unreadable_moment_is_no_evidence(moment: str) -> None:
     start = ImportStart(2e9)
-    start.learn(None, 2e9, 2e9)
+    start.learn(dated(None, 2e9, 2e9))
     assert start.state_of(moment) == "created"
 
 
 def test_a_moment_without_a_zone_is_utc_and_whole_seconds_may_be_a_second_later() -> None:
     start = ImportStart(1e9 + 0.5)
-    start.learn(None, 1e9, 1e9)
+    start.learn(dated(None, 1e9, 1e9))
     assert start.state_of(created(1e9, "seconds")) == "created"
     assert start.state_of(created(1e9)) == "existing"
     assert start.state_of(created(1e9 - 1, "seconds")) == "existing"

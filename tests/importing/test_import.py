@@ -295,8 +295,8 @@ async def test_the_servers_clock_may_be_wrong(
     server: LocalServer, session: Session, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
     our_clock = SimpleNamespace(time=lambda: time.time() + skew)
-    for module in ("importer", "delivery", "reconcile"):
-        monkeypatch.setattr(f"omi_async.importing.{module}.time", our_clock)
+    for module in ("importing.importer", "session"):
+        monkeypatch.setattr(f"omi_async.{module}.time", our_clock)
     server.add("old", created_at="2020-01-01T00:00:00.000000Z")
     report = await session.memories.import_facts(["old", *facts(30)])
     assert counts(report) == {"created": 30, "existing": 1}

@@ -177,7 +177,14 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
             raise ServerError("down", status=500)
 
     calls = Calls(
-        Failing(), concurrency=1, retry=Retry(), max_wait=None, signal=StopSignal(), report=ImportReport()
+        Failing(),
+        concurrency=1,
+        retry=Retry(),
+        max_wait=None,
+        signal=StopSignal(),
+        report=ImportReport(),
+        on_leave=lambda _items: None,
+        on_park=lambda: None,
     )
     request = import_batch([fact_payload(Fact("x"))])
     before = asyncio.get_running_loop().time()
