@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from omi_async import Fact, ImportStoppedError, Journal, JournalError, Session
+from omi_async import Fact, ImportStoppedError, Journal, JournalError, ServerError, Session
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.wire import Reply
 from tests.journal.helpers import (
     OPEN,
+    Crashing,
     begun,
     calls,
     copy,
@@ -427,6 +428,19 @@ async def test_calls_in_flight_land_when_the_disk_is_full(server: LocalServer, p
     second = await run_import(server, facts, path)
     assert (second.report.created, sent(server)) == (500, 500)
     stored(server)
+
+
+async def test_a_journal_that_fails_after_the_server_is_told_too(server: LocalServer, path: Path) -> None:
+    server.faults.add(*[Fault.answer(503, "Rate limiter unavailable")] * 4)
+    failing = Crashing(path, path.with_suffix(".left"), crash_at=8)  # four times before and after `sending`
+    result = await run_import(server, texts(range(3)), failing)
+    assert isinstance(result.error, ImportStoppedError)
+    assert isinstance(result.error.__cause__, ServerError)
+    assert result.error.__notes__ == ["while it was ending: crashed"]
+    # What was told is true; the journal errs on the careful side, and the next run looks.
+    assert (result.report.not_sent, server.memories()) == (3, [])
+    assert set(known(path, texts(range(3)), server.url).values()) == {"doubt"}
+    assert (await run_import(server, texts(range(3)), path)).report.created == 3
 
 
 async def test_a_journal_that_cannot_grow_stops_the_import(server: LocalServer, path: Path) -> None:
