@@ -20,6 +20,7 @@ from tests.journal.helpers import (
     begun,
     calls,
     copy,
+    database,
     items,
     known,
     python,
@@ -375,7 +376,7 @@ async def test_a_source_that_raises_what_is_no_unicode_leaves_the_books_in_order
 
 def read_only(journal: Journal) -> None:
     """As if the disk were full from now on."""
-    journal._db.execute("PRAGMA query_only = 1")
+    database(journal).execute("PRAGMA query_only = 1")
 
 
 async def test_nothing_is_sent_that_could_not_be_written_down(server: LocalServer, path: Path) -> None:
@@ -446,12 +447,12 @@ async def test_a_journal_that_fails_after_the_server_is_told_too(server: LocalSe
 async def test_a_journal_that_cannot_grow_stops_the_import(server: LocalServer, path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(500)]
     with Journal(path) as journal:
-        journal._db.execute("PRAGMA max_page_count = 32")
+        database(journal).execute("PRAGMA max_page_count = 32")
         result = await run_import(server, facts, journal, concurrency=4)
         assert isinstance(result.error, ImportStoppedError)
         assert "database or disk is full" in str(result.error.__cause__)
         assert sent(server) == result.report.created > 0
-        journal._db.execute("PRAGMA max_page_count = 16000")
+        database(journal).execute("PRAGMA max_page_count = 16000")
         second = await run_import(server, facts, journal)  # the same journal, still open
     assert (second.report.created, sent(server)) == (500, 500)
     stored(server)

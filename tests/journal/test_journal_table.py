@@ -12,10 +12,10 @@ import pytest
 from omi_async import Fact, Journal, JournalError, OmiError
 from omi_async.importing import journal as journal_module
 from omi_async.importing.items import Item
-from omi_async.importing.journal_rows import ROWS_CACHED
+from omi_async.importing.journal_rows import ROW, ROWS_CACHED
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.models import fields_of
-from tests.journal.helpers import SERVER, begun, items, known, letters, settle, texts
+from tests.journal.helpers import SERVER, begun, database, items, known, letters, settle, texts
 
 
 @pytest.fixture
@@ -239,13 +239,13 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     lost = items("lost one", "lost two")
     for content in ("kept", "lost one", "lost two", "late"):
         journal.recall(journal.key(content))
-    journal._db.execute("PRAGMA query_only = 1")
+    database(journal).execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
         journal.sending([*lost, kept])
     with pytest.raises(JournalError, match="cannot be written"):
         settle(journal, [kept])
     assert [item.place for item in lost] == [None, None]
-    journal._db.execute("PRAGMA query_only = 0")
+    database(journal).execute("PRAGMA query_only = 0")
 
     late = items("late")
     journal.sending(late)  # must not be taken for what was lost
@@ -267,11 +267,11 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OneTag(KeyIndex):
-        def add(self, key: bytes, place: int) -> None:
-            super().add(bytes(16), place)
+        def add(self, keys: bytes, first: int) -> None:
+            super().add(bytes(len(keys)), first)
 
-        def places(self, key: bytes) -> Any:
-            return super().places(bytes(16))
+        def places(self, keys: bytes) -> Any:
+            return super().places(bytes(len(keys)))
 
     monkeypatch.setattr(journal_module, "KeyIndex", OneTag)
     journal = begun(path)
@@ -293,7 +293,7 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
 
 def test_a_journal_that_is_full_says_so(path: Path) -> None:
     journal = begun(path)
-    journal._rows._last = PLACES // journal_module.ROW  # as if so many rows were there
+    journal._rows._last = PLACES // ROW  # as if so many rows were there
     with pytest.raises(JournalError, match="is full: it holds 8,388,608 calls"):
         journal.sending(items("one too many"))
     journal.end()
@@ -385,7 +385,7 @@ def test_a_row_that_vanishes_is_told(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("a fact"))
     journal._rows.forget_cached()
-    journal._db.execute("DELETE FROM batches")
+    database(journal).execute("DELETE FROM batches")
     with pytest.raises(JournalError, match="row 1 is missing"):
         journal.recall(journal.key("a fact"))
     journal.end()
@@ -395,8 +395,8 @@ def test_a_row_that_vanishes_is_told(path: Path) -> None:
 def test_durability_is_what_sqlite_is_told(path: Path, durability: Any) -> None:
     for _ in range(2):  # made, and opened again
         with Journal(path, durability=durability) as journal:
-            assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            assert journal._db.execute("PRAGMA synchronous").fetchone() == (
+            assert database(journal).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert database(journal).execute("PRAGMA synchronous").fetchone() == (
                 {"normal": 1, "full": 2}[durability],
             )
 
@@ -413,12 +413,12 @@ def test_its_repr_names_the_file(path: Path) -> None:
 
 def test_sqlite_keeps_no_transaction_open_after_an_error(path: Path) -> None:
     journal = begun(path)
-    with pytest.raises(KeyError), journal._transaction():
+    with pytest.raises(KeyError), journal._rows.transaction():
         raise KeyError
-    assert not journal._db.in_transaction
-    with pytest.raises(JournalError, match="closed"), journal._transaction():
-        journal._db.close()
-    assert isinstance(journal._db, sqlite3.Connection)
+    assert not database(journal).in_transaction
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"), journal._rows.transaction():
+        database(journal).close()
+    assert isinstance(database(journal), sqlite3.Connection)
     journal.end()
 
 
@@ -430,7 +430,7 @@ def test_of_what_is_safely_stored_neither_text_nor_trouble_is_kept(path: Path) -
     settle(journal, batch[:1])
     assert [(entry.fact or {})["content"] for entry in journal.unfinished()] == ["two"]
     settle(journal, batch[1:], "existing", memory_id="memory")
-    assert journal._db.execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
+    assert database(journal).execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
     journal.end()
 
 
