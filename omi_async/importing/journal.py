@@ -18,9 +18,7 @@ from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
-
-import attrs
+from typing import Final, Literal, Self, get_args
 
 from omi_async._codec import fact_payload, fact_payloads
 from omi_async.errors import JournalError, OmiError
@@ -28,66 +26,27 @@ from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item
 from omi_async.importing.journal_file import Durability, Translated, open_file
 from omi_async.importing.journal_rows import ROW, SCHEMA, Row, Rows, writable
+from omi_async.importing.journal_states import (
+    IN_DOUBT,
+    LETTERS,
+    SENDING,
+    STATES,
+    STORED,
+    Entry,
+    Recalled,
+    letter_of,
+    recalled,
+)
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.importing.outcomes import State
 
-__all__ = ["Journal"]
-
-SENDING: Final = "s"
-LETTERS: Final[dict[State, str]] = {
-    "created": "c",
-    "existing": "e",
-    "rejected": "r",
-    "unknown": "u",
-    "invalid": "i",
-    "not_sent": "n",
-}
-STATES: Final[dict[str, State]] = {letter: state for state, letter in LETTERS.items()}
-STORED: Final = frozenset("ce")
-SETTLED: Final = frozenset("cer")
-ALTERED: Final = "a"  # unknown, and perhaps stored in other words
-IN_DOUBT: Final = frozenset("sua")
+__all__ = ["Entry", "Journal", "Recalled"]
 
 AT: Final = tuple(map(str, range(ROW)))
 """The places in a row, as the keys that JSON wants."""
 
 KEYS_KEPT: Final = 1024
 """Keys that are made once, and not again when their facts are sent, at most."""
-
-
-@attrs.frozen
-class Recalled:
-    """What the journal knows of a fact from an earlier run.
-
-    Attributes:
-        place: where it stands in the journal.
-        state: what became of it; None where it was not sent, or is in doubt.
-        in_doubt: a call carried it and nobody knows whether it was stored.
-        altered: it may stand at the server in other words, so that its absence proves nothing.
-        memory_id: the id of its memory, where one is known.
-        words: why it was rejected.
-        fact: what was sent of it, where that is kept: of one that is not safely stored, unless `texts=False`.
-        sent_at: when it was about to be sent for the first time, in epoch seconds.
-    """
-
-    place: int
-    state: State | None
-    in_doubt: bool
-    altered: bool
-    memory_id: str | None
-    words: str | None
-    fact: dict[str, Any] | None
-    sent_at: float
-
-
-@attrs.frozen
-class Entry:
-    """A fact that is not safely stored, as `Journal.unfinished` tells it. Without texts, `fact` is None."""
-
-    server: str
-    state: State
-    fact: dict[str, Any] | None
-    error: str | None
 
 
 class Journal:
@@ -230,7 +189,7 @@ class Journal:
         return self._recall(key, *self._index.places(key))
 
     def recall_all(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
-        """Say the same of each of some stripped texts, which costs less than one by one."""
+        """Say the same of each of these stripped texts, in their order, for less than one by one."""
         keys = self._hashes(contents)
         if len(self._keys) > KEYS_KEPT:
             self._keys.clear()
@@ -247,7 +206,7 @@ class Journal:
             number, at = divmod(place, ROW)
             row = self._rows.cached(number) or self._read_row(number)
             if row.key(at) == key:
-                return "seen" if self._see(number, 1 << at) >> at & 1 else _recalled(place, row)
+                return "seen" if self._see(number, 1 << at) >> at & 1 else recalled(place, row)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
@@ -308,7 +267,7 @@ class Journal:
                 if len(places) < len(items) or not self._stored_together(items, places):
                     with self._rows.transaction():
                         self._change(
-                            (item, _letter(item), item.memory_id, item.error)
+                            (item, letter_of(item), item.memory_id, item.error)
                             for item in items
                             if item.place is not None
                         )
@@ -388,23 +347,3 @@ class Journal:
                 self._rows.update(row)
         self._rows.forget_cached()
         return forgotten
-
-
-def _recalled(place: int, row: Row) -> Recalled:
-    at = place % ROW
-    letter = row.states[at]
-    state = STATES[letter] if letter in SETTLED else None
-    return Recalled(
-        place=place,
-        state=state,
-        in_doubt=letter in IN_DOUBT,
-        altered=letter == ALTERED,
-        memory_id=row.ids[at],
-        words=row.errors.get(str(at)),
-        fact=row.facts.get(str(at)),
-        sent_at=row.sent_at,
-    )
-
-
-def _letter(item: Item) -> str:
-    return ALTERED if item.state == "unknown" and item.altered else LETTERS[item.state]

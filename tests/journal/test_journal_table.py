@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from omi_async import Fact, Journal, JournalError, OmiError
 from omi_async.importing import journal as journal_module
 from omi_async.importing.items import Item
+from omi_async.importing.journal import KEYS_KEPT
 from omi_async.importing.journal_rows import ROW, ROWS_CACHED
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.models import fields_of
@@ -73,6 +78,64 @@ def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
         journal.end()
         journal.begin(SERVER)
     journal.end()
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=8), st.booleans()), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_many_texts_are_recalled_at_once_as_they_are_one_by_one(chunks) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        together, apart = (begun(Path(folder, name)) for name in ("together", "apart"))
+        for numbers, sends in [*chunks, ([], False), *chunks]:
+            contents = texts(numbers)
+            found = together.recall_all(contents)
+            assert [told(known) for known in found] == [
+                told(apart.recall(apart.key(content))) for content in contents
+            ]
+            new = [content for content, known in zip(contents, found, strict=True) if known is None]
+            for journal in (together, apart):
+                if sends and new:
+                    batch = items(*new)
+                    journal.sending(batch)
+                    settle(journal, batch[::2])
+                if not contents:  # and all of it again, in another life
+                    journal.end()
+                    journal.begin(SERVER)
+        together.end()
+        apart.end()
+
+
+def told(known: Any) -> Any:
+    return known if isinstance(known, str | None) else attrs.evolve(known, sent_at=0.0)
+
+
+def test_a_key_that_is_not_kept_until_the_sending_is_made_again(path: Path) -> None:
+    journal = begun(path)
+    contents = texts(range(KEYS_KEPT + 50))
+    for start in range(0, len(contents), 25):
+        journal.recall_all(contents[start : start + 25])
+    assert len(journal._keys) <= KEYS_KEPT + 25
+    for start in range(0, len(contents), 25):
+        journal.sending(items(*contents[start : start + 25]))
+    assert not journal._entering
+    journal.end()
+    assert set(known(path, contents).values()) == {"doubt"}
+
+
+def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1.25)
+    journal = begun(path)
+    whole, in_parts, reordered = (items(*texts(range(25))) for _ in range(3))
+    for batch in (whole, in_parts, reordered):
+        journal.sending(batch)
+    settle(journal, whole)
+    settle(journal, in_parts[:7])
+    settle(journal, in_parts[7:])
+    settle(journal, reordered[::-1])
+    rows = database(journal).execute("SELECT server, sent_at, keys, states, ids, facts, errors FROM batches")
+    (row,) = set(rows)
+    assert row[3:] == ("c" * 25, b"[" + b",".join([b'"memory"'] * 25) + b"]", None, None)
+    journal.end()
+    begun(path).end()  # every checksum holds
 
 
 def test_each_server_is_remembered_apart(path: Path) -> None:
