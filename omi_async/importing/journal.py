@@ -171,7 +171,15 @@ class Journal:
 
     def key(self, content: str) -> bytes:
         """Return the key of a stripped text at the server of this import."""
-        return self._hashes([content])[0]
+        return self._make_keys([content])[0]
+
+    def _make_keys(self, contents: Sequence[str]) -> list[bytes]:
+        """Make keys, and keep them until their facts are sent."""
+        keys = self._hashes(contents)
+        if len(self._keys) > KEYS_KEPT:
+            self._keys.clear()
+        self._keys.update(zip(contents, keys, strict=True))
+        return keys
 
     def _hashes(self, contents: Iterable[str]) -> list[bytes]:
         hashes, blank = [], self._blank
@@ -190,10 +198,7 @@ class Journal:
 
     def recall_all(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
         """Say the same of each of these stripped texts, in their order, for less than one by one."""
-        keys = self._hashes(contents)
-        if len(self._keys) > KEYS_KEPT:
-            self._keys.clear()
-        self._keys.update(zip(contents, keys, strict=True))
+        keys = self._make_keys(contents)
         places = self._index.places(b"".join(keys))
         new = {*keys}
         if any(places) or len(new) < len(keys) or not self._entering.isdisjoint(new):
@@ -228,7 +233,7 @@ class Journal:
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
-        keys = [self._keys.pop(item.content, b"") or self.key(item.content) for item in new]
+        keys = self._take_keys([item.content for item in new])
         row = self._new_row(new, b"".join(keys))
         if (row.number + 1) * ROW >= PLACES:
             raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
@@ -246,6 +251,12 @@ class Journal:
         self._entering.difference_update(keys)
         for place, item in enumerate(new, row.number * ROW):
             item.place = place
+
+    def _take_keys(self, contents: list[str]) -> list[bytes]:
+        try:
+            return list(map(self._keys.pop, contents))
+        except KeyError:
+            return self._hashes(contents)
 
     def _new_row(self, items: Sequence[Item], keys: bytes) -> Row:
         return Row(
