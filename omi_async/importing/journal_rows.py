@@ -44,7 +44,7 @@ _INSERT: Final = (
 )
 _UPDATE: Final = "UPDATE batches SET states = ?, checksum = ?, ids = ?, facts = ?, errors = ? WHERE id = ?"
 _UPDATE_STORED: Final = _UPDATE.replace("facts = ?, errors = ?", "facts = NULL, errors = NULL")
-"""What is NULL in most rows is so by the words: to bind a None costs as much as to bind ten numbers."""
+"""What is mostly NULL is so by the words: `sqlite3` looks for an adapter for each None that it binds."""
 
 ROWS_CACHED: Final = 64
 
@@ -195,7 +195,7 @@ def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
 
 
 def _blob(data: bytes | None) -> bytearray | None:
-    """Make of bytes what `sqlite3` binds as it is; for bytes it looks for an adapter, each time."""
+    """Make of bytes what `sqlite3` binds as it is; for bytes, too, it looks for an adapter."""
     return None if data is None else bytearray(data)
 
 

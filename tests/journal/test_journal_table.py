@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -119,6 +121,43 @@ def test_a_key_that_is_not_kept_until_the_sending_is_made_again(path: Path) -> N
     assert not journal._entering
     journal.end()
     assert set(known(path, contents).values()) == {"doubt"}
+
+
+def write(journal: Journal, chunk: int) -> None:
+    batch = items(*texts(range(chunk * 25, chunk * 25 + 25)))
+    assert journal.recall_all([item.content for item in batch]) == [None] * 25
+    journal.sending(batch)
+    settle(journal, batch)
+
+
+def steps(function: Callable[..., None], *arguments: Any) -> int:
+    """Count the steps of Python that a call takes."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_chunk_costs_as_much_in_a_large_journal_as_in_a_small_one(path: Path) -> None:
+    journal = begun(path)
+    for chunk in range(ROWS_CACHED + 1):  # from then on, one row comes and one goes
+        write(journal, chunk)
+    few = steps(write, journal, ROWS_CACHED + 1)
+    for chunk in range(ROWS_CACHED + 2, 800):
+        write(journal, chunk)
+    assert steps(write, journal, 800) == few > 0
+    journal.end()
 
 
 def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -306,7 +345,10 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
         journal.sending([*lost, kept])
     with pytest.raises(JournalError, match="cannot be written"):
-        settle(journal, [kept])
+        journal.sending(lost)
+    for some in ([kept], batch):
+        with pytest.raises(JournalError, match="cannot be written"):
+            settle(journal, some)
     assert [item.place for item in lost] == [None, None]
     database(journal).execute("PRAGMA query_only = 0")
 
