@@ -73,8 +73,10 @@ class Admission:
         self._account.open.update(items)
         if self._folds:
             items = self._folded(items)
-        if self._journal is not None or self.held or self._rules.any:
-            items = [unknown for item in items if (unknown := self._unknown_to_us(item)) is not None]
+        if self._journal is not None:
+            items = self._unsettled(items, self._journal)
+        if self.held or self._rules.any:
+            items = [item for item in items if not self._settled_by_what_is_known(item)]
         if len(items) < len(elements):
             self._outcome_owed = True
         return items
@@ -125,42 +127,50 @@ class Admission:
         elif self._account.report.pulled % BREATH == 0:
             await asyncio.sleep(0)
 
-    def _unknown_to_us(self, item: Item) -> Item | None:
-        """Settle an item that need not be sent."""
-        if self._journal is not None and self._recalled(item, self._journal):
-            self._account.note([item])
-            return None
+    def _unsettled(self, items: list[Item], journal: Journal) -> list[Item]:
+        """Settle those of which the journal knows what became of them, and return the others."""
+        known, others = list[Item](), list[Item]()
+        recalled = journal.recall_all([item.content for item in items])
+        for item, what in zip(items, recalled, strict=True):
+            if what is not None and _becomes(item, what):
+                known.append(item)
+            elif item.doubt is None or self._doubtful(item) is not None:
+                others.append(item)
+        if known:
+            self._account.note(known)
+        return others
+
+    def _settled_by_what_is_known(self, item: Item) -> bool:
+        """Settle an item of which the server, or the account, says that it need not be sent."""
         if item.doubt is not None:
-            return self._doubtful(item)
+            return False  # by a call of an earlier run
         if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
             self._account.record([item.become("existing", memory_id)])
-            return None
+            return True
         if self._rules.any and (refused := self._rules.refuse(item.payload)) is not None:
             self._account.record([item.become("invalid", error=refused)])
-            return None
-        return item
-
-    def _recalled(self, item: Item, journal: Journal) -> bool:
-        """Whether the journal knows what has become of an item; the item then does too."""
-        recalled: Recalled | Literal["seen"] | None = journal.recall(journal.key(item.content))
-        if recalled is None:
-            return False
-        if recalled == "seen":
-            item.become("duplicate")
             return True
-        item.place, item.first_sent = recalled.place, recalled.sent_at
-        if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
-            return False  # mended, or nobody can tell: worth another call
-        if recalled.state is not None:
-            error = OmiError(recalled.words or "refused by the server in an earlier run")
-            rejected = recalled.state == "rejected"
-            item.become(recalled.state, recalled.memory_id, error if rejected else None)
-            return True
-        if recalled.in_doubt:
-            item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
-            item.tries = 1
-            item.altered = recalled.altered
         return False
+
+
+def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
+    """Let an item be what the journal says; return whether it has its state by that."""
+    if recalled == "seen":
+        item.become("duplicate")
+        return True
+    item.place, item.first_sent = recalled.place, recalled.sent_at
+    if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
+        return False  # mended, or nobody can tell: worth another call
+    if recalled.state is not None:
+        error = OmiError(recalled.words or "refused by the server in an earlier run")
+        rejected = recalled.state == "rejected"
+        item.become(recalled.state, recalled.memory_id, error if rejected else None)
+        return True
+    if recalled.in_doubt:
+        item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
+        item.tries = 1
+        item.altered = recalled.altered
+    return False
 
 
 def _as_kept(payload: Payload) -> dict[str, Any]:

@@ -135,16 +135,17 @@ class Chunks(Generic[T]):
         """Pull some elements that need not be waited for; return whether anything came of it."""
         elements: list[Any] = []
         try:
-            if self._waiting is None:
-                elements.extend(islice(self._ready, most))  # which keeps those that come before an error
-                self.exhausted = len(elements) < most
-            else:
-                elements += self._at_hand(most)
+            try:
+                if self._waiting is None:
+                    elements.extend(islice(self._ready, most))  # which keeps those that come before an error
+                    self.exhausted = len(elements) < most
+                else:
+                    elements += self._at_hand(most)
+            finally:
+                self._take(elements)
         except BaseException:
-            self._take(elements)
             self._break()
             raise
-        self._take(elements)
         return bool(elements) or self.exhausted
 
     async def _wait(self) -> None:

@@ -212,9 +212,10 @@ class Importer:
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
-            raise ImportStoppedError(
-                f"the import was stopped: {self._failure}", self.report
-            ) from self._failure
+            error = ImportStoppedError(f"the import was stopped: {self._failure}", self.report)
+            if (trouble := self._account.trouble) not in {None, self._failure}:
+                error.add_note(f"while it was ending: {trouble}")
+            raise error from self._failure
 
     async def _import(self) -> None:
         loop = asyncio.get_running_loop()

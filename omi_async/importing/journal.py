@@ -12,78 +12,40 @@ from __future__ import annotations
 import os
 import threading
 import time
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Any, Final, Literal, Self, get_args
-
-import attrs
+from typing import Final, Literal, Self, get_args
 
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.chunks import KEY_BYTES
 from omi_async.importing.items import Item
-from omi_async.importing.journal_file import Durability, open_file, translated
-from omi_async.importing.journal_rows import SCHEMA, Row, Rows, writable
+from omi_async.importing.journal_file import Durability, Translated, open_file
+from omi_async.importing.journal_rows import ROW, SCHEMA, Row, Rows, writable
+from omi_async.importing.journal_states import (
+    IN_DOUBT,
+    LETTERS,
+    SENDING,
+    STATES,
+    STORED,
+    Entry,
+    Recalled,
+    letter_of,
+    recalled,
+)
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.importing.outcomes import State
 
-__all__ = ["Journal"]
+__all__ = ["Entry", "Journal", "Recalled"]
 
-ROW: Final = 32
-"""Places reserved for the facts of a row; a power of two above 25."""
+AT: Final = tuple(map(str, range(ROW)))
+"""The places in a row, as the keys that JSON wants."""
 
-SENDING: Final = "s"
-LETTERS: Final[dict[State, str]] = {
-    "created": "c",
-    "existing": "e",
-    "rejected": "r",
-    "unknown": "u",
-    "invalid": "i",
-    "not_sent": "n",
-}
-STATES: Final[dict[str, State]] = {letter: state for state, letter in LETTERS.items()}
-STORED: Final = frozenset("ce")
-SETTLED: Final = frozenset("cer")
-ALTERED: Final = "a"  # unknown, and perhaps stored in other words
-IN_DOUBT: Final = frozenset("sua")
-
-
-@attrs.frozen
-class Recalled:
-    """What the journal knows of a fact from an earlier run.
-
-    Attributes:
-        place: where it stands in the journal.
-        state: what became of it; None where it was not sent, or is in doubt.
-        in_doubt: a call carried it and nobody knows whether it was stored.
-        altered: it may stand at the server in other words, so that its absence proves nothing.
-        memory_id: the id of its memory, where one is known.
-        words: why it was rejected.
-        fact: what was sent of it, where that is kept: of one that is not safely stored, unless `texts=False`.
-        sent_at: when it was about to be sent for the first time, in epoch seconds.
-    """
-
-    place: int
-    state: State | None
-    in_doubt: bool
-    altered: bool
-    memory_id: str | None
-    words: str | None
-    fact: dict[str, Any] | None
-    sent_at: float
-
-
-@attrs.frozen
-class Entry:
-    """A fact that is not safely stored, as `Journal.unfinished` tells it. Without texts, `fact` is None."""
-
-    server: str
-    state: State
-    fact: dict[str, Any] | None
-    error: str | None
+KEYS_KEPT: Final = 1024
+"""Keys that are made once, and not again when their facts are sent, at most."""
 
 
 class Journal:
@@ -142,10 +104,10 @@ class Journal:
         database = open_file(self.path, SCHEMA, self._durability)
         self._index = KeyIndex()
         try:
-            with translated(self.path, "cannot be read"):
+            with Translated(self.path, "cannot be read"):
                 self._rows = Rows(database)
                 for number, keys in self._rows.all_keys():
-                    self._add_to_index(number, keys)
+                    self._index.add(keys, number * ROW)
         except BaseException:
             database.close()
             raise
@@ -170,11 +132,10 @@ class Journal:
     ) -> None:
         self.close()
 
-    @property
-    def _db(self) -> Connection:
+    def _using(self, cannot: str) -> Translated:
         if self._database is None:
             raise JournalError(f"the journal {self.path} is not open")
-        return self._database
+        return Translated(self.path, cannot)
 
     # One import
 
@@ -194,140 +155,170 @@ class Journal:
         self._server = self._named_server or server
         salt = blake2b(self._server.encode(), digest_size=32).digest()
         self._blank = blake2b(digest_size=KEY_BYTES, key=salt)
-        self._seen = bytearray()
+        self._seen = array("I")  # a bit a place
         self._entering: set[bytes] = set()
+        self._keys: dict[str, bytes] = {}
 
     def end(self) -> None:
         """End the import; close the journal where the import has opened it. Twice is fine."""
         if self._importing.locked():
-            self._seen = bytearray()
-            self._entering = set()
+            self._seen = array("I")
+            self._entering, self._keys = set(), {}
             if self._opened_by_import:
                 self.close()
             self._importing.release()
 
     def key(self, content: str) -> bytes:
         """Return the key of a stripped text at the server of this import."""
-        hashed = self._blank.copy()
-        hashed.update(content.encode())
-        return hashed.digest()
+        return self._make_keys([content])[0]
+
+    def _make_keys(self, contents: Sequence[str]) -> list[bytes]:
+        """Make keys, and keep them until their facts are sent."""
+        keys = self._hashes(contents)
+        if len(self._keys) > KEYS_KEPT:
+            self._keys.clear()
+        self._keys.update(zip(contents, keys, strict=True))
+        return keys
+
+    def _hashes(self, contents: Iterable[str]) -> list[bytes]:
+        hashes, blank = [], self._blank
+        for content in contents:
+            hashed = blank.copy()
+            hashed.update(content.encode())
+            hashes.append(hashed.digest())
+        return hashes
 
     def recall(self, key: bytes) -> Recalled | Literal["seen"] | None:
         """Say what is known of a pulled fact: ``"seen"`` in this input before, of an earlier run, or nothing.
 
         From then on the fact counts as seen.
         """
+        return self._recall(key, *self._index.places(key))
+
+    def recall_all(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+        """Say the same of each of these stripped texts, in their order, for less than one by one."""
+        keys = self._make_keys(contents)
+        places = self._index.places(b"".join(keys))
+        new = {*keys}
+        if any(places) or len(new) < len(keys) or not self._entering.isdisjoint(new):
+            return list(map(self._recall, keys, places))
+        self._entering |= new
+        return [None] * len(keys)
+
+    def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
+        for place in places:
+            number, at = divmod(place, ROW)
+            row = self._rows.cached(number) or self._read_row(number)
+            if row.key(at) == key:
+                return "seen" if self._see(number, 1 << at) >> at & 1 else recalled(place, row)
         if key in self._entering:
             return "seen"
-        found = self._find(key)
-        if found is None:
-            self._entering.add(key)
-            return None
-        place, row = found
-        return _recalled(place, row) if self._mark_seen(place) else "seen"
-
-    def _find(self, key: bytes) -> tuple[int, Row] | None:
-        for place in self._index.places(key):
-            number = place // ROW
-            row = self._rows.cached(number) or self._read_row(number)
-            if row.key(place % ROW) == key:
-                return place, row
+        self._entering.add(key)
         return None
 
     def _read_row(self, number: int) -> Row:
-        with self._reading() as rows:
-            return rows.get(number)
+        with self._using("cannot be read"):
+            return self._rows.get(number)
+
+    def _see(self, number: int, facts: int) -> int:
+        """Mark facts of a row, a bit each, as seen in this input; return which of its facts were before."""
+        seen = self._seen
+        if number >= len(seen):
+            seen.extend(array("I", [0]) * (number + 1024 - len(seen)))
+        before = seen[number]
+        seen[number] = before | facts
+        return before
 
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
-        row = self._new_row(new)
+        keys = self._take_keys([item.content for item in new])
+        row = self._new_row(new, b"".join(keys))
         if (row.number + 1) * ROW >= PLACES:
             raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
-        with self._transaction():
-            if new:
+        with self._using("cannot be written"):
+            if new and len(new) == len(items):
                 self._rows.insert(row)
-            self._change([(item, SENDING, None, None) for item in items if item.place is not None])
+            else:
+                with self._rows.transaction():
+                    if new:
+                        self._rows.insert(row)
+                    self._change((item, SENDING, None, None) for item in items if item.place is not None)
         # Only now, when the row stands on the disk, is it to be found.
-        self._add_to_index(row.number, row.keys)
-        for at, item in enumerate(new):
-            item.place = row.number * ROW + at
-            self._mark_seen(item.place)
-            self._entering.discard(row.key(at))
+        self._index.add(row.keys, row.number * ROW)
+        self._see(row.number, (1 << len(new)) - 1)
+        self._entering.difference_update(keys)
+        for place, item in enumerate(new, row.number * ROW):
+            item.place = place
 
-    def settled(self, items: Sequence[Item]) -> None:
-        """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
-        changes = [
-            (item, _letter(item), item.memory_id, item.error) for item in items if item.place is not None
-        ]
-        if changes:
-            with self._transaction():
-                self._change(changes)
+    def _take_keys(self, contents: list[str]) -> list[bytes]:
+        try:
+            return list(map(self._keys.pop, contents))
+        except KeyError:
+            return self._hashes(contents)
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with translated(self.path, "cannot be written"):
-            self._db.execute("BEGIN")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                self._rows.forget_cached()
-                if self._db.in_transaction:
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def _new_row(self, items: Sequence[Item]) -> Row:
+    def _new_row(self, items: Sequence[Item], keys: bytes) -> Row:
         return Row(
             number=self._rows.next_number() if items else 0,
             server=self._server,
             sent_at=time.time(),
-            keys=b"".join([self.key(item.content) for item in items]),
+            keys=keys,
             states=[SENDING] * len(items),
             ids=[None] * len(items),
-            facts={str(at): item.payload for at, item in enumerate(items)} if self._texts else {},
+            facts=dict(zip(AT, [item.payload for item in items], strict=False)) if self._texts else {},
             errors={},
         )
+
+    def settled(self, items: Sequence[Item]) -> None:
+        """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
+        places = [place for item in items if (place := item.place) is not None]
+        if places:
+            with self._using("cannot be written"):
+                if len(places) < len(items) or not self._stored_together(items, places):
+                    with self._rows.transaction():
+                        self._change(
+                            (item, letter_of(item), item.memory_id, item.error)
+                            for item in items
+                            if item.place is not None
+                        )
+
+    def _stored_together(self, items: Sequence[Item], places: list[int]) -> bool:
+        """Write it down if these are the facts of a row, all of them stored, as they mostly are."""
+        letters = [LETTERS[item.state] for item in items]
+        row = self._rows.get(places[0] // ROW)
+        if places != row.places or not STORED.issuperset(letters):
+            return False
+        row.states, row.ids, row.facts, row.errors = letters, [item.memory_id for item in items], {}, {}
+        self._rows.update(row)
+        return True
 
     def _change(self, changes: Iterable[tuple[Item, str, str | None, OmiError | None]]) -> None:
         """Note what became of facts; of one that is safely stored, the text is not needed any more."""
         rows: dict[int, Row] = {}  # each once, whether or not it stays cached meanwhile
         for item, letter, memory_id, error in changes:
             assert item.place is not None  # noqa: S101  # both callers see to it
-            number, at = divmod(item.place, ROW)
+            number, place = divmod(item.place, ROW)
             row = rows[number] if number in rows else rows.setdefault(number, self._rows.get(number))
-            row.states[at] = letter
-            row.ids[at] = memory_id
-            row.errors.pop(str(at), None)
+            at = AT[place]
+            row.states[place] = letter
+            row.ids[place] = memory_id
+            row.errors.pop(at, None)
             if letter == SENDING and self._texts:
-                row.facts[str(at)] = item.payload  # it may have been mended
+                row.facts[at] = item.payload  # it may have been mended
             if letter in STORED:
-                row.facts.pop(str(at), None)
+                row.facts.pop(at, None)
             elif error is not None and self._texts:
-                row.errors[str(at)] = writable(str(error))
-        self._rows.update(rows.values())
-
-    def _add_to_index(self, number: int, keys: bytes) -> None:
-        for at in range(len(keys) // KEY_BYTES):
-            self._index.add(keys[at * KEY_BYTES : (at + 1) * KEY_BYTES], number * ROW + at)
-
-    def _mark_seen(self, place: int) -> bool:
-        """Mark a place as seen in this input; return whether that is new."""
-        byte, bit = place >> 3, 1 << (place & 7)
-        if byte >= len(self._seen):
-            self._seen.extend(bytes(byte + 1 - len(self._seen) + 4096))
-        if self._seen[byte] & bit:
-            return False
-        self._seen[byte] |= bit
-        return True
+                row.errors[at] = writable(str(error))
+        for row in rows.values():
+            self._rows.update(row)
 
     # What a person asks
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
         counts: dict[str, dict[State, int]] = {}
-        with self._reading() as rows:
-            for server, letters in rows.all_states():
+        with self._using("cannot be read"):
+            for server, letters in self._rows.all_states():
                 of_server = counts.setdefault(server, {})
                 for letter in letters:
                     state = STATES.get(letter, "unknown")
@@ -336,19 +327,12 @@ class Journal:
 
     def unfinished(self) -> Iterator[Entry]:
         """Yield the facts that are not safely stored, in the order of their first sending."""
-        with self._reading() as rows:
-            for row in rows:
+        with self._using("cannot be read"):
+            for row in self._rows:
                 for at, letter in enumerate(row.states):
                     if letter not in STORED:
                         fact, error = row.facts.get(str(at)), row.errors.get(str(at))
                         yield Entry(row.server, STATES.get(letter, "unknown"), fact, error)
-
-    @contextmanager
-    def _reading(self) -> Iterator[Rows]:
-        with translated(self.path, "cannot be read"):
-            if self._database is None:
-                raise JournalError(f"the journal {self.path} is not open")
-            yield self._rows
 
     def forget(self, *states: State) -> int:
         """Forget facts in these states, so that the next run sends them without looking; return how many.
@@ -364,32 +348,12 @@ class Journal:
         if "unknown" in states:
             letters |= IN_DOUBT
         forgotten = 0
-        with self._transaction():
+        with self._using("cannot be written"), self._rows.transaction():
             for row in self._rows:
                 for at in [at for at, letter in enumerate(row.states) if letter in letters]:
                     row.states[at], row.ids[at] = LETTERS["not_sent"], None
                     row.errors.pop(str(at), None)
                     forgotten += 1
-                self._rows.update([row])
+                self._rows.update(row)
         self._rows.forget_cached()
         return forgotten
-
-
-def _recalled(place: int, row: Row) -> Recalled:
-    at = place % ROW
-    letter = row.states[at]
-    state = STATES[letter] if letter in SETTLED else None
-    return Recalled(
-        place=place,
-        state=state,
-        in_doubt=letter in IN_DOUBT,
-        altered=letter == ALTERED,
-        memory_id=row.ids[at],
-        words=row.errors.get(str(at)),
-        fact=row.facts.get(str(at)),
-        sent_at=row.sent_at,
-    )
-
-
-def _letter(item: Item) -> str:
-    return ALTERED if item.state == "unknown" and item.altered else LETTERS[item.state]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
+from types import TracebackType
 from typing import Final, Literal
 
 from omi_async.errors import JournalError
 
-__all__ = ["Durability", "open_file", "translated"]
+__all__ = ["Durability", "Translated", "open_file"]
 
 APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
 SCHEMA_VERSION: Final = 1
@@ -28,7 +28,7 @@ def open_file(path: Path, schema: str, durability: Durability) -> sqlite3.Connec
     """Open a journal's file for this process alone, or make it. Raises `JournalError`."""
     path = path.absolute()  # for SQLite, some relative names are no files: ":memory:"
     _check_header(path)
-    with translated(path, "cannot be opened"):
+    with Translated(path, "cannot be opened"):
         # Usable from any thread: it is opened in one of its own, and then used in the event loop's only.
         database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
         try:
@@ -109,19 +109,30 @@ def _prepare(database: sqlite3.Connection, schema: str, durability: Durability) 
     database.execute(f"PRAGMA synchronous = {durability}")
 
 
-@contextmanager
-def translated(path: Path, what: str) -> Iterator[None]:
-    """Turn SQLite's errors into `JournalError` that says what to do."""
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        if "locked" in str(error):
+class Translated:
+    """A context that turns SQLite's errors into `JournalError` that says what to do."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        self._path = path
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(error, sqlite3.OperationalError):
+            if "locked" in str(error):
+                raise JournalError(
+                    f"the journal {self._path} is in use by another import; wait for its end, or stop it"
+                ) from error
+            raise JournalError(f"the journal {self._path} {self._what}: {error}") from error
+        if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):  # SQLite quotes what is damaged
             raise JournalError(
-                f"the journal {path} is in use by another import; wait for its end, or stop it"
+                f"the journal {self._path} {self._what}: {error}. It was not overwritten; move it away to "
+                f"begin a new one: what it knew is then looked up at the server or sent again"
             ) from error
-        raise JournalError(f"the journal {path} {what}: {error}") from error
-    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
-        raise JournalError(
-            f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
-            f"what it knew is then looked up at the server or sent again"
-        ) from error

@@ -9,6 +9,8 @@ from __future__ import annotations
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from types import NoneType
 from typing import Any, Final
 from zlib import crc32
 
@@ -17,7 +19,10 @@ import attrs
 from omi_async import _json
 from omi_async.importing.chunks import KEY_BYTES
 
-__all__ = ["SCHEMA", "Row", "Rows", "writable"]
+__all__ = ["ROW", "SCHEMA", "Row", "Rows", "writable"]
+
+ROW: Final = 32
+"""Places reserved for the facts of a row; a power of two above 25."""
 
 SCHEMA: Final = """
     CREATE TABLE batches (
@@ -35,12 +40,15 @@ SCHEMA: Final = """
 
 _SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, checksum FROM batches"
 _INSERT: Final = (
-    "INSERT INTO batches (server, sent_at, keys, states, ids, facts, errors, checksum, id) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO batches (server, sent_at, keys, states, facts, checksum, id) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-_UPDATE: Final = "UPDATE batches SET states = ?, ids = ?, facts = ?, errors = ?, checksum = ? WHERE id = ?"
+_UPDATE: Final = "UPDATE batches SET states = ?, checksum = ?, ids = ?, facts = ?, errors = ? WHERE id = ?"
+_UPDATE_STORED: Final = _UPDATE.replace("facts = ?, errors = ?", "facts = NULL, errors = NULL")
+"""What is mostly NULL is so by the words: `sqlite3` looks for an adapter for each None that it binds."""
 
 ROWS_CACHED: Final = 64
+
+_TYPES: Final = {kind: kind.__name__.encode() for kind in (int, float, str, bytes, NoneType)}
 
 
 @attrs.define(eq=False)
@@ -50,6 +58,7 @@ class Row:
     Attributes:
         facts: by the place in the row, as JSON wants its keys: a string.
         errors: likewise.
+        sum_of_fixed: the checksum of the columns that never change.
     """
 
     number: int
@@ -60,10 +69,19 @@ class Row:
     ids: list[str | None]
     facts: dict[str, Any]
     errors: dict[str, str]
+    sum_of_fixed: int = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.sum_of_fixed = _checksum((self.number, self.server, self.sent_at, self.keys))
 
     def key(self, at: int) -> bytes:
         """Return the content key of a fact."""
         return self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
+
+    @property
+    def places(self) -> list[int]:
+        """Where its facts stand in the journal."""
+        return [*range(self.number * ROW, self.number * ROW + len(self.states))]
 
 
 class Rows:
@@ -121,9 +139,12 @@ class Rows:
         return self._last
 
     def insert(self, row: Row) -> None:
-        """Write a new row."""
-        columns = _columns(row)
-        self._database.execute(_INSERT, (*columns, _checksum(row.number, *columns), row.number))
+        """Write a new row; it has neither ids nor errors yet."""
+        states, _, facts, _ = columns = _columns(row)
+        checksum = _checksum(columns, row.sum_of_fixed)
+        self._database.execute(
+            _INSERT, (row.server, row.sent_at, _blob(row.keys), states, _blob(facts), checksum, row.number)
+        )
         self._cache(row)
 
     def _cache(self, row: Row) -> None:
@@ -131,34 +152,51 @@ class Rows:
         if len(self._cached) > ROWS_CACHED:
             self._cached.popitem(last=False)
 
-    def update(self, rows: Iterable[Row]) -> None:
-        """Write what has changed in rows: anything but their keys, server and time."""
-        for row in rows:
-            columns = _columns(row)
-            checksum = _checksum(row.number, *columns)
-            self._database.execute(_UPDATE, (*columns[3:], checksum, row.number))
+    def update(self, row: Row) -> None:
+        """Write what has changed in a row: anything but its keys, server and time."""
+        states, ids, facts, errors = columns = _columns(row)
+        changed = [states, _checksum(columns, row.sum_of_fixed), _blob(ids)]
+        try:
+            if facts is errors is None:
+                self._database.execute(_UPDATE_STORED, (*changed, row.number))
+            else:
+                self._database.execute(_UPDATE, (*changed, _blob(facts), _blob(errors), row.number))
+        except BaseException:
+            self.forget_cached()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Write several rows or, where something goes wrong, none. A single one needs no transaction."""
+        self._database.execute("BEGIN")
+        try:
+            yield
+            self._database.execute("COMMIT")
+        except BaseException:
+            self.forget_cached()
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+            raise
 
     def forget_cached(self) -> None:
         """Read rows from the disk again: what is cached may never have got there."""
         self._cached.clear()
 
 
-def _columns(row: Row) -> tuple[Any, ...]:
+def _columns(row: Row) -> tuple[str, bytes | None, bytes | None, bytes | None]:
+    """Return the columns that change."""
     ids = row.ids if any(row.ids) else None
-    return (
-        row.server,
-        row.sent_at,
-        row.keys,
-        "".join(row.states),
-        _dump(ids),
-        _dump(row.facts),
-        _dump(row.errors),
-    )
+    return "".join(row.states), _dump(ids), _dump(row.facts), _dump(row.errors)
 
 
 def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
     # All of it was checked when it was made or read: facts, ids that an answer held, words that are writable.
     return _json.dumps_checked(value) if value else None
+
+
+def _blob(data: bytes | None) -> bytearray | None:
+    """Make of bytes what `sqlite3` binds as it is; for bytes, too, it looks for an adapter."""
+    return None if data is None else bytearray(data)
 
 
 def _read(columns: Sequence[Any]) -> Row:
@@ -176,15 +214,15 @@ def _read(columns: Sequence[Any]) -> Row:
 
 
 def _check(columns: Sequence[Any]) -> None:
-    if _checksum(*columns[:-1]) != columns[-1]:
+    if _checksum(columns[:-1]) != columns[-1]:
         raise sqlite3.DatabaseError(f"row {columns[0]} is damaged")
 
 
-def _checksum(*columns: Any) -> int:
-    checksum = 0
+def _checksum(columns: Iterable[Any], checksum: int = 0) -> int:
+    """Go on with a checksum over further columns."""
     for column in columns:
         data = column if isinstance(column, bytes) else str(column).encode()
-        checksum = crc32(data, crc32(f"{type(column).__name__} {len(data)} ".encode(), checksum))
+        checksum = crc32(data, crc32(b"%b %d " % (_TYPES[type(column)], len(data)), checksum))
     return checksum
 
 

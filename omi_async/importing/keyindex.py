@@ -1,76 +1,60 @@
-"""A hash table in few bytes: where in a journal a content key stands.
+"""Where in a journal a content key stands, in few bytes.
 
-A set of a million keys takes some 100 MB of Python objects; this takes about 13 bytes a key. It may name a
-place too many, never one too few: the keys themselves are on the disk, and whoever asks compares there.
+A set of a million keys takes some 100 MB of Python objects; this takes about 20 MB. It may name a place
+too many, never one too few: the keys themselves are on the disk, and whoever asks compares there.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterator
+from collections.abc import Sequence
+from struct import Struct
 from typing import Final
 
 __all__ = ["KeyIndex"]
 
-PLACE_BITS: Final = 28
-PLACES: Final = 1 << PLACE_BITS
+PLACES: Final = 1 << 28
 """Places that can be told apart."""
 
-_TAG_BITS: Final = 64 - PLACE_BITS
-_SHARDS: Final = 256
-_SMALLEST: Final = 16
+_BUCKETS: Final = 1 << 16
+_SPLIT: Final = Struct("<H4s10x")
+"""A key's bucket and its tag, which an entry of the bucket begins with; the four bytes of a place follow."""
 
 
 class KeyIndex:
-    """Maps content keys to places. Grows in small steps, so that no single `add` takes long."""
+    """Maps content keys to places. Nothing is ever moved, so that no single `add` takes long."""
 
     def __init__(self) -> None:
-        # A slot holds a tag of the key and a place + 1; 0 is free. Open addressing, linear probing.
-        self._shards = [array("Q", bytes(8 * _SMALLEST)) for _ in range(_SHARDS)]
-        self._used = [0] * _SHARDS
+        # A bucket is searched as the string that it is: no entry costs a step of Python.
+        self._buckets = [b""] * _BUCKETS
 
     def __len__(self) -> int:
-        return sum(self._used)
+        return sum(map(len, self._buckets)) // 8
 
-    def add(self, key: bytes, place: int) -> None:
-        """Note that `key` stands at `place` (0 to `PLACES` - 2). Adding a key again adds another place."""
-        if not 0 <= place < PLACES - 1:
-            raise OverflowError(f"the place {place} is not between 0 and {PLACES - 2:,}")
-        shard = key[0]
-        slots = self._shards[shard]
-        if self._used[shard] * 3 >= len(slots) * 2:
-            slots = self._grow(shard)
-        self._used[shard] += 1
-        _insert(slots, _tag(key) << PLACE_BITS | (place + 1))
+    def add(self, keys: bytes, first: int) -> None:
+        """Note that `keys`, one after the other, stand at the places from `first` on, all below `PLACES`.
 
-    def places(self, key: bytes) -> Iterator[int]:
-        """Yield the places where `key` may stand."""
-        slots = self._shards[key[0]]
-        mask = len(slots) - 1
-        tag = _tag(key)
-        at = tag & mask
-        while (slot := slots[at]) != 0:
-            if slot >> PLACE_BITS == tag:
-                yield (slot & (PLACES - 1)) - 1
-            at = (at + 1) & mask
+        Adding a key again adds another place.
+        """
+        if not 0 <= first <= PLACES - len(keys) // _SPLIT.size:
+            raise OverflowError(f"the place {first} is not between 0 and {PLACES - 1:,}")
+        buckets = self._buckets
+        for place, (bucket, tag) in enumerate(_SPLIT.iter_unpack(keys), first):
+            buckets[bucket] += tag + place.to_bytes(4, "little")
 
-    def _grow(self, shard: int) -> array[int]:
-        old = self._shards[shard]
-        slots = array("Q", bytes(16 * len(old)))
-        for slot in old:
-            if slot:
-                _insert(slots, slot)
-        self._shards[shard] = slots
-        return slots
+    def places(self, keys: bytes) -> list[Sequence[int]]:
+        """Return for each of `keys`, one after the other, the places where it may stand."""
+        buckets = self._buckets
+        return [
+            _places(entries, tag, at) if (at := entries.find(tag)) >= 0 else ()
+            for bucket, tag in _SPLIT.iter_unpack(keys)
+            for entries in (buckets[bucket],)
+        ]
 
 
-def _tag(key: bytes) -> int:
-    return int.from_bytes(key[1:8], "little") & ((1 << _TAG_BITS) - 1)
-
-
-def _insert(slots: array[int], slot: int) -> None:
-    mask = len(slots) - 1
-    at = (slot >> PLACE_BITS) & mask
-    while slots[at]:
-        at = (at + 1) & mask
-    slots[at] = slot
+def _places(entries: bytes, tag: bytes, at: int) -> list[int]:
+    places = []
+    while at >= 0:
+        if at % 8 == 0:
+            places.append(int.from_bytes(entries[at + 4 : at + 8], "little"))
+        at = entries.find(tag, at + 1)
+    return places

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterable
@@ -91,6 +92,12 @@ def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
     journal = Journal(path, **options)
     journal.begin(address)
     return journal
+
+
+def database(journal: Journal) -> sqlite3.Connection:
+    """The open file, to do to it what the journal would not."""
+    assert journal._database is not None
+    return journal._database
 
 
 def letters(journal: Journal, contents: Iterable[str]) -> dict[str, str]:

@@ -10,15 +10,17 @@ from typing import Any
 
 import pytest
 
-from omi_async import Fact, ImportStoppedError, Journal, JournalError, Session
+from omi_async import Fact, ImportStoppedError, Journal, JournalError, ServerError, Session
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.wire import Reply
 from tests.journal.helpers import (
     OPEN,
+    Crashing,
     begun,
     calls,
     copy,
+    database,
     items,
     known,
     python,
@@ -374,7 +376,7 @@ async def test_a_source_that_raises_what_is_no_unicode_leaves_the_books_in_order
 
 def read_only(journal: Journal) -> None:
     """As if the disk were full from now on."""
-    journal._db.execute("PRAGMA query_only = 1")
+    database(journal).execute("PRAGMA query_only = 1")
 
 
 async def test_nothing_is_sent_that_could_not_be_written_down(server: LocalServer, path: Path) -> None:
@@ -429,15 +431,28 @@ async def test_calls_in_flight_land_when_the_disk_is_full(server: LocalServer, p
     stored(server)
 
 
+async def test_a_journal_that_fails_after_the_server_is_told_too(server: LocalServer, path: Path) -> None:
+    server.faults.add(*[Fault.answer(503, "Rate limiter unavailable")] * 4)
+    failing = Crashing(path, path.with_suffix(".left"), crash_at=8)  # four times before and after `sending`
+    result = await run_import(server, texts(range(3)), failing)
+    assert isinstance(result.error, ImportStoppedError)
+    assert isinstance(result.error.__cause__, ServerError)
+    assert result.error.__notes__ == ["while it was ending: crashed"]
+    # What was told is true; the journal errs on the careful side, and the next run looks.
+    assert (result.report.not_sent, server.memories()) == (3, [])
+    assert set(known(path, texts(range(3)), server.url).values()) == {"doubt"}
+    assert (await run_import(server, texts(range(3)), path)).report.created == 3
+
+
 async def test_a_journal_that_cannot_grow_stops_the_import(server: LocalServer, path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(500)]
     with Journal(path) as journal:
-        journal._db.execute("PRAGMA max_page_count = 32")
+        database(journal).execute("PRAGMA max_page_count = 32")
         result = await run_import(server, facts, journal, concurrency=4)
         assert isinstance(result.error, ImportStoppedError)
         assert "database or disk is full" in str(result.error.__cause__)
         assert sent(server) == result.report.created > 0
-        journal._db.execute("PRAGMA max_page_count = 16000")
+        database(journal).execute("PRAGMA max_page_count = 16000")
         second = await run_import(server, facts, journal)  # the same journal, still open
     assert (second.report.created, sent(server)) == (500, 500)
     stored(server)

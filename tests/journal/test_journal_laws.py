@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from omi_async import ImportStoppedError, Journal, JournalError, ServerError
@@ -91,7 +91,11 @@ async def one_run(server: LocalServer, folder: Path, number: int, plan: Plan, jo
     server.faults.clear()
     if crashing.crashed:
         assert isinstance(result.error, ImportStoppedError)
-        assert isinstance(result.error.__cause__, JournalError)
+        # The server may have ended the import before; the first one is the cause, the other is told too.
+        assert isinstance(result.error.__cause__, JournalError) or (
+            isinstance(result.error.__cause__, ServerError)
+            and result.error.__notes__ == ["while it was ending: crashed"]
+        )
         journal = crashing.left
     else:
         # Where the server is down for good, the import stops; nothing that it told is less true.
@@ -128,6 +132,7 @@ async def all_runs(plans: list[Plan], folder: Path) -> None:
 
 
 @given(st.lists(PLANS, min_size=1, max_size=4))
+@example([Plan(numbers=[0], concurrency=1, faults=[(8, 0)] * 4, crash_at=8, lag=0)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_law_holds_over_crashes_faults_and_changing_input(plans: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import sqlite3
+import sys
+import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from omi_async import Fact, Journal, JournalError, OmiError
 from omi_async.importing import journal as journal_module
 from omi_async.importing.items import Item
-from omi_async.importing.journal_rows import ROWS_CACHED
+from omi_async.importing.journal import KEYS_KEPT
+from omi_async.importing.journal_rows import ROW, ROWS_CACHED
 from omi_async.importing.keyindex import PLACES, KeyIndex
 from omi_async.models import fact_payload
-from tests.journal.helpers import SERVER, begun, items, known, letters, settle, texts
+from tests.journal.helpers import SERVER, begun, database, items, known, letters, settle, texts
 
 
 @pytest.fixture
@@ -73,6 +80,101 @@ def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
         journal.end()
         journal.begin(SERVER)
     journal.end()
+
+
+@given(st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=8), st.booleans()), max_size=12))
+@settings(max_examples=60, deadline=None)
+def test_many_texts_are_recalled_at_once_as_they_are_one_by_one(chunks) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        together, apart = (begun(Path(folder, name)) for name in ("together", "apart"))
+        for numbers, sends in [*chunks, ([], False), *chunks]:
+            contents = texts(numbers)
+            found = together.recall_all(contents)
+            assert [told(known) for known in found] == [
+                told(apart.recall(apart.key(content))) for content in contents
+            ]
+            new = [content for content, known in zip(contents, found, strict=True) if known is None]
+            for journal in (together, apart):
+                if sends and new:
+                    batch = items(*new)
+                    journal.sending(batch)
+                    settle(journal, batch[::2])
+                if not contents:  # and all of it again, in another life
+                    journal.end()
+                    journal.begin(SERVER)
+        together.end()
+        apart.end()
+
+
+def told(known: Any) -> Any:
+    return known if isinstance(known, str | None) else attrs.evolve(known, sent_at=0.0)
+
+
+def test_a_key_that_is_not_kept_until_the_sending_is_made_again(path: Path) -> None:
+    journal = begun(path)
+    contents = texts(range(KEYS_KEPT + 50))
+    for start in range(0, len(contents), 25):
+        journal.recall_all(contents[start : start + 25])
+    assert len(journal._keys) <= KEYS_KEPT + 25
+    for start in range(0, len(contents), 25):
+        journal.sending(items(*contents[start : start + 25]))
+    assert not journal._entering
+    journal.end()
+    assert set(known(path, contents).values()) == {"doubt"}
+
+
+def write(journal: Journal, chunk: int) -> None:
+    batch = items(*texts(range(chunk * 25, chunk * 25 + 25)))
+    assert journal.recall_all([item.content for item in batch]) == [None] * 25
+    journal.sending(batch)
+    settle(journal, batch)
+
+
+def steps(function: Callable[..., None], *arguments: Any) -> int:
+    """Count the steps of Python that a call takes."""
+    count = 0
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        function(*arguments)
+    finally:
+        sys.settrace(before)
+    return count
+
+
+def test_a_chunk_costs_as_much_in_a_large_journal_as_in_a_small_one(path: Path) -> None:
+    journal = begun(path)
+    for chunk in range(ROWS_CACHED + 1):  # from then on, one row comes and one goes
+        write(journal, chunk)
+    few = steps(write, journal, ROWS_CACHED + 1)
+    for chunk in range(ROWS_CACHED + 2, 800):
+        write(journal, chunk)
+    assert steps(write, journal, 800) == few > 0
+    journal.end()
+
+
+def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.time", lambda: 1.25)
+    journal = begun(path)
+    whole, in_parts, reordered = (items(*texts(range(25))) for _ in range(3))
+    for batch in (whole, in_parts, reordered):
+        journal.sending(batch)
+    settle(journal, whole)
+    settle(journal, in_parts[:7])
+    settle(journal, in_parts[7:])
+    settle(journal, reordered[::-1])
+    rows = database(journal).execute("SELECT server, sent_at, keys, states, ids, facts, errors FROM batches")
+    (row,) = set(rows)
+    assert row[3:] == ("c" * 25, b"[" + b",".join([b'"memory"'] * 25) + b"]", None, None)
+    journal.end()
+    begun(path).end()  # every checksum holds
 
 
 def test_each_server_is_remembered_apart(path: Path) -> None:
@@ -239,13 +341,16 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     lost = items("lost one", "lost two")
     for content in ("kept", "lost one", "lost two", "late"):
         journal.recall(journal.key(content))
-    journal._db.execute("PRAGMA query_only = 1")
+    database(journal).execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
         journal.sending([*lost, kept])
     with pytest.raises(JournalError, match="cannot be written"):
-        settle(journal, [kept])
+        journal.sending(lost)
+    for some in ([kept], batch):
+        with pytest.raises(JournalError, match="cannot be written"):
+            settle(journal, some)
     assert [item.place for item in lost] == [None, None]
-    journal._db.execute("PRAGMA query_only = 0")
+    database(journal).execute("PRAGMA query_only = 0")
 
     late = items("late")
     journal.sending(late)  # must not be taken for what was lost
@@ -267,11 +372,11 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class OneTag(KeyIndex):
-        def add(self, key: bytes, place: int) -> None:
-            super().add(bytes(16), place)
+        def add(self, keys: bytes, first: int) -> None:
+            super().add(bytes(len(keys)), first)
 
-        def places(self, key: bytes) -> Any:
-            return super().places(bytes(16))
+        def places(self, keys: bytes) -> Any:
+            return super().places(bytes(len(keys)))
 
     monkeypatch.setattr(journal_module, "KeyIndex", OneTag)
     journal = begun(path)
@@ -293,7 +398,7 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
 
 def test_a_journal_that_is_full_says_so(path: Path) -> None:
     journal = begun(path)
-    journal._rows._last = PLACES // journal_module.ROW  # as if so many rows were there
+    journal._rows._last = PLACES // ROW  # as if so many rows were there
     with pytest.raises(JournalError, match="is full: it holds 8,388,608 calls"):
         journal.sending(items("one too many"))
     journal.end()
@@ -385,7 +490,7 @@ def test_a_row_that_vanishes_is_told(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("a fact"))
     journal._rows.forget_cached()
-    journal._db.execute("DELETE FROM batches")
+    database(journal).execute("DELETE FROM batches")
     with pytest.raises(JournalError, match="row 1 is missing"):
         journal.recall(journal.key("a fact"))
     journal.end()
@@ -395,8 +500,8 @@ def test_a_row_that_vanishes_is_told(path: Path) -> None:
 def test_durability_is_what_sqlite_is_told(path: Path, durability: Any) -> None:
     for _ in range(2):  # made, and opened again
         with Journal(path, durability=durability) as journal:
-            assert journal._db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            assert journal._db.execute("PRAGMA synchronous").fetchone() == (
+            assert database(journal).execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            assert database(journal).execute("PRAGMA synchronous").fetchone() == (
                 {"normal": 1, "full": 2}[durability],
             )
 
@@ -413,12 +518,12 @@ def test_its_repr_names_the_file(path: Path) -> None:
 
 def test_sqlite_keeps_no_transaction_open_after_an_error(path: Path) -> None:
     journal = begun(path)
-    with pytest.raises(KeyError), journal._transaction():
+    with pytest.raises(KeyError), journal._rows.transaction():
         raise KeyError
-    assert not journal._db.in_transaction
-    with pytest.raises(JournalError, match="closed"), journal._transaction():
-        journal._db.close()
-    assert isinstance(journal._db, sqlite3.Connection)
+    assert not database(journal).in_transaction
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"), journal._rows.transaction():
+        database(journal).close()
+    assert isinstance(database(journal), sqlite3.Connection)
     journal.end()
 
 
@@ -430,7 +535,7 @@ def test_of_what_is_safely_stored_neither_text_nor_trouble_is_kept(path: Path) -
     settle(journal, batch[:1])
     assert [(entry.fact or {})["content"] for entry in journal.unfinished()] == ["two"]
     settle(journal, batch[1:], "existing", memory_id="memory")
-    assert journal._db.execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
+    assert database(journal).execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
     journal.end()
 
 
