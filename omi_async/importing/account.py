@@ -91,7 +91,7 @@ class Account:
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
-        room = self.room
+        room = self._room - len(self.open) - len(self._stream)
         # As many as were settled: where every answer is lost, the bound is the room alone.
         return room <= 0 and room + min(self.set_aside, MOST_ASIDE, self.report.settled) <= 0
 

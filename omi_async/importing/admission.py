@@ -94,14 +94,15 @@ class Admission:
     def _folded(self, items: list[Item]) -> list[Item]:
         """Settle those whose text came earlier, and return the others."""
         keys = folding_keys([item.content for item in items])
-        fresh = {*keys}
-        if len(fresh) == len(keys) and fresh.isdisjoint(self._keys):
-            self._keys |= fresh
+        known = self._keys.intersection(keys)
+        before = len(self._keys)
+        self._keys.update(keys)
+        if len(self._keys) == before + len(keys):
             return items
         first, again = list[Item](), list[Item]()
         for item, key in zip(items, keys, strict=True):
-            (again if key in self._keys else first).append(item)
-            self._keys.add(key)
+            (again if key in known else first).append(item)
+            known.add(key)
         self._account.note([item.become("duplicate") for item in again])
         return first
 
@@ -112,7 +113,8 @@ class Admission:
 
     def due(self) -> bool:
         """Whether there is to be a pause before anything more is pulled."""
-        return self._outcome_owed or self._account.full or self._account.report.pulled % BREATH == 0
+        account = self._account
+        return self._outcome_owed or account.report.pulled % BREATH == 0 or account.full
 
     async def pause(self) -> None:
         """Hand out what is owed, wait for room, let others have their turn, as each is due.
