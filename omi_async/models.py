@@ -45,7 +45,7 @@ def _text(value: object, field: str) -> str:
 def _content(value: str | None) -> str:
     if value is None:
         raise InvalidFactError("content: is missing", field="content")
-    text = _text(value, "content").strip()
+    text = (value if type(value) is str and value.isascii() else _text(value, "content")).strip()
     if not text:
         raise InvalidFactError("content: is empty", field="content")
     if len(text) > CONTENT_LENGTH:
@@ -56,10 +56,8 @@ def _content(value: str | None) -> str:
 
 
 def _category(value: str | None) -> str | None:
-    return None if value is None else _word(value)
-
-
-def _word(value: str) -> str:
+    if value is None or (type(value) is str and value.isidentifier() and value.isascii()):
+        return value
     word = _text(value, "category")
     if not word or "," in word or " " in word or not word.isprintable():
         raise InvalidFactError(
@@ -69,7 +67,7 @@ def _word(value: str) -> str:
 
 
 def _visibility(value: str) -> str:
-    word = _text(value, "visibility")
+    word = value if type(value) is str else _text(value, "visibility")
     if word not in VISIBILITIES:
         raise InvalidFactError("visibility: must be exactly 'private' or 'public'", field="visibility")
     return word
@@ -225,6 +223,7 @@ def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
                     f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}"
                 )
         get = item.get
+        category: Any
         content, category, visibility, tags = get("content"), get("category"), get("visibility"), get("tags")
         # No call for what is plainly good.
         text = content.strip() if type(content) is str and content.isascii() else ""
@@ -234,8 +233,9 @@ def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
             "tags": _NONE if tags is None else _tags(tags),
         }
         if category is not None:
-            plain = type(category) is str and category.isidentifier() and category.isascii()
-            payload["category"] = category if plain else _word(category)
+            if type(category) is not str or not category.isidentifier() or not category.isascii():
+                category = _category(category)
+            payload["category"] = category
     except InvalidFactError as error:
         error.record = item
         raise
