@@ -77,11 +77,10 @@ class Account:
 
     # The facts' way in
 
-    def pull(self, number: int) -> int:
-        """Count pulled elements, and return the index of the first; its items are to stand in `open`."""
-        index = self.report.pulled
-        self.report.pulled = index + number
-        return index
+    def enter(self, items: Sequence[Item], pulled: int) -> None:
+        """Count pulled elements, and open the items that became of them, until they are settled."""
+        self.report.pulled += pulled
+        self.open.update(items)
 
     @property
     def room(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import attrs
@@ -60,25 +60,38 @@ class Admission:
         self._keys: set[int] = set()
         self._outcome_owed = False
 
-    def admit(self, elements: Sequence[FactLike]) -> list[Item]:
-        """Return the items to be sent; the other elements have their state already."""
-        items = []
-        for index, element in enumerate(elements, self._account.pull(len(elements))):
-            try:
-                payload = checked(element)  # type: ignore[arg-type]  # it refuses an outcome
-            except InvalidFactError as error:
-                items += self._in_spite_of(error, index, element)
-            else:
-                items.append(Item(index, payload, element))
-        self._account.open.update(items)
+    def admit(self, elements: Iterator[FactLike]) -> tuple[list[Item], int]:
+        """Pull elements; return the items to be sent, and how many were pulled. The others have their state.
+
+        Each is read before the next one is pulled: a source may use one mapping for all of its facts. Where
+        the source raises, those that came before are accounted for.
+        """
+        items: list[Item] = []
+        first = self._account.report.pulled
+        index = first - 1
+        try:
+            for index, element in enumerate(elements, first):
+                try:
+                    payload = checked(element)  # type: ignore[arg-type]  # it refuses an outcome
+                except InvalidFactError as error:
+                    items += self._in_spite_of(error, index, element)
+                else:
+                    items.append(Item(index, payload, element))
+        finally:
+            pulled = index + 1 - first
+            self._account.enter(items, pulled)
+            wanted = self._wanted(items)
+            self._outcome_owed = self._outcome_owed or len(wanted) < pulled
+        return wanted, pulled
+
+    def _wanted(self, items: list[Item]) -> list[Item]:
+        """Settle what need not be sent, and return the others."""
         if self._folds:
             items = self._folded(items)
-        if self._journal is not None:
+        elif self._journal is not None:
             items = self._unsettled(items, self._journal)
         if self.held or self._rules.any:
             items = [item for item in items if not self._settled_by_what_is_known(item)]
-        if len(items) < len(elements):
-            self._outcome_owed = True
         return items
 
     def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from omi_async.config import BATCH_SIZE
 
@@ -54,20 +54,14 @@ def _nothing(_most: int) -> list[Any]:
     return []
 
 
-class AtHand(Protocol):
-    """An async source that may have more than one element ready."""
-
-    def at_hand(self, most: int) -> list[Any]:
-        """Return the next elements, at most so many, that need not be waited for; perhaps none."""
-        ...
-
-
 class Chunks(Generic[T]):
     """The chunks of a source, each pulled when it is asked for.
 
     Args:
-        source: any iterable or async iterable; a TypeError is raised for anything else.
-        admit: makes Ts of elements, fewer where some need no place in a chunk.
+        source: any iterable or async iterable; a TypeError is raised for anything else. The `at_hand` method
+            of an async iterator, where it has one, gives the next elements that need not be waited for, at
+            most so many, perhaps none.
+        admit: pulls elements, makes a T of each that needs a place in a chunk, and tells how many it pulled.
         room: how many elements may be pulled before `due` is asked; at least 1.
         due: tells whether there is to be a pause after some elements, before the next ones are pulled.
         pause: makes it.
@@ -79,7 +73,7 @@ class Chunks(Generic[T]):
     def __init__(
         self,
         source: object,
-        admit: Callable[[list[Any]], list[T]],
+        admit: Callable[[Iterator[Any]], tuple[list[T], int]],
         *,
         room: Callable[[], int] = _one,
         due: Callable[[], bool] = _never,
@@ -133,20 +127,14 @@ class Chunks(Generic[T]):
 
     def _pull(self, most: int) -> bool:
         """Pull some elements that need not be waited for; return whether anything came of it."""
-        elements: list[Any] = []
         try:
-            try:
-                if self._waiting is None:
-                    elements.extend(islice(self._ready, most))  # which keeps those that come before an error
-                    self.exhausted = len(elements) < most
-                else:
-                    elements += self._at_hand(most)
-            finally:
-                self._take(elements)
+            if self._waiting is not None:
+                return self._take(iter(self._at_hand(most))) > 0
+            self.exhausted = self._take(islice(self._ready, most)) < most
         except BaseException:
             self._break()
             raise
-        return bool(elements) or self.exhausted
+        return True
 
     async def _wait(self) -> None:
         """Make the pause that is due, or wait for one element."""
@@ -155,14 +143,16 @@ class Chunks(Generic[T]):
             self._rested = True
         elif self._waiting is not None:
             try:
-                self._take([await anext(self._waiting)])
+                self._take(iter([await anext(self._waiting)]))
             except StopAsyncIteration:
                 self.exhausted = True
 
-    def _take(self, elements: list[Any]) -> None:
-        if elements:
-            self._part += self._admit(elements)
-            self._rested = False
+    def _take(self, elements: Iterator[Any]) -> int:
+        """Admit elements, and return how many there were."""
+        admitted, pulled = self._admit(elements)
+        self._part += admitted
+        self._rested = self._rested and not pulled
+        return pulled
 
     def _break(self) -> None:
         self._broken = True

@@ -32,12 +32,14 @@ from omi_async.models import fact_payload
 from tests.clock import elapsed, run
 
 
-def everything(elements: list[int]) -> list[int]:
-    return elements
+def everything(elements: Iterator[int]) -> tuple[list[int], int]:
+    pulled = [*elements]
+    return pulled, len(pulled)
 
 
-def even(elements: list[int]) -> list[int]:
-    return [element for element in elements if element % 2 == 0]
+def even(elements: Iterator[int]) -> tuple[list[int], int]:
+    pulled = [*elements]
+    return [element for element in pulled if element % 2 == 0], len(pulled)
 
 
 async def chunks_of(chunks: Chunks[int], size: int) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -306,3 +306,24 @@ async def test_the_servers_clock_may_be_wrong(
     second = session.memories.importer(["older", *facts(20, prefix="more")])
     report = await second.run()
     assert counts(report) == {"created": 20, "existing": 1}
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+async def test_a_source_may_use_one_mapping_for_all_of_its_facts(
+    server: LocalServer, session: Session, awaits: bool
+) -> None:
+    def one_mapping() -> Iterator[dict[str, Any]]:
+        mapping: dict[str, Any] = {"tags": []}
+        for number in range(60):
+            mapping["content"] = f"fact {number}"
+            mapping["tags"].append(str(number))
+            yield mapping
+
+    async def later() -> AsyncIterator[dict[str, Any]]:
+        for mapping in one_mapping():
+            yield mapping
+
+    report = await session.memories.import_facts(later() if awaits else one_mapping())
+    assert counts(report) == {"created": 60}
+    tags = {memory["content"]: len(memory["tags"]) for memory in server.memories()}
+    assert tags == {f"fact {number}": number + 1 for number in range(60)}
