@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -121,6 +122,8 @@ async def connected(
         session = await stack.enter_async_context(Session(**options, retry=sending.RETRY))
         if knock and common.local is None:
             await _knock(session.base_url)
+        gc.freeze()  # full collections, which stop the loop, need not look at all that was imported
+        stack.callback(gc.unfreeze)
         yield session.memories if max_wait is None else Memories(sending.Patiently(session, max_wait))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import gzip
 import json
 import logging
@@ -19,6 +20,8 @@ from omi_async.cli.bill import Bill
 from omi_async.cli.ending import Ending
 from omi_async.cli.failures import FailuresFile, failure_record
 from omi_async.cli.inputs import Inputs
+from omi_async.cli.options import Common
+from omi_async.cli.running import connected
 from omi_async.cli.words import duration, plural, printable
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, write_facts
@@ -267,3 +270,11 @@ def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
         except ValueError:
             logging.getLogger("asyncio").exception("something")
     assert capsys.readouterr().err == "asyncio: something\n"
+
+
+async def test_collections_do_not_look_at_what_was_imported_while_a_command_calls(tmp_path: Path) -> None:
+    frozen = gc.get_freeze_count()
+    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as memories:
+        await memories.create("meanwhile")
+        assert gc.get_freeze_count() > frozen + 10_000
+    assert gc.get_freeze_count() == 0
