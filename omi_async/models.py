@@ -199,15 +199,10 @@ def fact_of(payload: Payload) -> Fact:
 
 def fact_payload(fact: Fact) -> Payload:
     """Return what is sent of a fact."""
-    category = fact.category
-    if category is None:
-        return {"content": fact.content, "visibility": fact.visibility, "tags": fact.tags}
-    return {
-        "content": fact.content,
-        "visibility": fact.visibility,
-        "tags": fact.tags,
-        "category": category,
-    }
+    payload: Payload = {"content": fact.content, "visibility": fact.visibility, "tags": fact.tags}
+    if fact.category is not None:
+        payload["category"] = fact.category
+    return payload
 
 
 def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
@@ -227,20 +222,20 @@ def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
         content, category, visibility, tags = get("content"), get("category"), get("visibility"), get("tags")
         # No call for what is plainly good.
         text = content.strip() if type(content) is str and content.isascii() else ""
-        payload: Payload = {
-            "content": text if text and len(text) <= CONTENT_LENGTH else _content(content),
-            "visibility": PRIVATE if visibility is None else _visibility(visibility),
-            "tags": _NONE if tags is None else _tags(tags),
-        }
-        if category is not None:
-            if type(category) is not str or not category.isidentifier() or not category.isascii():
-                category = _category(category)
-            payload["category"] = category
+        if not text or len(text) > CONTENT_LENGTH:
+            text = _content(content)
+        if type(category) is not str or not category.isidentifier() or not category.isascii():
+            category = None if category is None else _category(category)
+        visibility = PRIVATE if visibility is None else _visibility(visibility)
+        tags = _NONE if tags is None else _tags(tags)
     except InvalidFactError as error:
         error.record = item
         raise
     except Exception as error:  # a mapping or an iterable of tags may be anybody's code
         raise InvalidFactError(f"cannot be read: {type(error).__name__}", record=item) from error
+    payload: Payload = {"content": text, "visibility": visibility, "tags": tags}
+    if category is not None:
+        payload["category"] = category
     return payload
 
 

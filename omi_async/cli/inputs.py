@@ -44,13 +44,16 @@ class _Items:
 
     def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:
         self._items = items
-        self.at_hand = at_hand
+        self._at_hand = at_hand
 
     def __aiter__(self) -> Self:
         return self
 
     def __anext__(self) -> Awaitable[Item]:
         return anext(self._items)
+
+    def at_hand(self, most: int) -> list[Item]:
+        return self._at_hand(most)
 
     async def aclose(self) -> None:
         await self._items.aclose()

@@ -8,14 +8,14 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from omi_async.errors import InvalidFactError, OmiError, ResponseLostError
+from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
 from omi_async.importing.chunks import content_key, folding_keys
 from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
-from omi_async.models import Fact, Payload, checked, fact_payload
+from omi_async.models import Fact, Payload, checked
 
 __all__ = ["Admission", "FactLike"]
 
@@ -67,22 +67,21 @@ class Admission:
         the source raises, those that came before are accounted for.
         """
         items: list[Item] = []
-        first = self._account.report.pulled
-        index = first - 1
+        index = first = self._account.report.pulled
         try:
-            for index, element in enumerate(elements, first):
+            for element in elements:
                 try:
                     payload = checked(element)  # type: ignore[arg-type]  # it refuses an outcome
                 except InvalidFactError as error:
                     items += self._in_spite_of(error, index, element)
                 else:
                     items.append(Item(index, payload, element))
+                index += 1
         finally:
-            pulled = index + 1 - first
-            self._account.enter(items, pulled)
+            self._account.enter(items, index - first)
             wanted = self._wanted(items)
-            self._outcome_owed = self._outcome_owed or len(wanted) < pulled
-        return wanted, pulled
+            self._outcome_owed = self._outcome_owed or len(wanted) < index - first
+        return wanted, index - first
 
     def _wanted(self, items: list[Item]) -> list[Item]:
         """Settle what need not be sent, and return the others."""
@@ -96,12 +95,16 @@ class Admission:
 
     def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:
         """Return the item of an outcome that has a fact; count anything else as what it is."""
-        if not isinstance(element, FactOutcome):
-            self._account.add(FactOutcome(index, None, "invalid", error=error))
-        elif element.fact is None:
-            self._account.add(attrs.evolve(element, index=index))
-        else:
-            return [Item(index, fact_payload(element.fact), element.fact)]
+        if isinstance(element, FactOutcome):
+            if element.fact is None:
+                self._account.add(attrs.evolve(element, index=index))
+                return []
+            try:
+                return [Item(index, checked(element.fact), element.fact)]
+            except InvalidFactError as another:
+                error = another
+        _forget_frames(error)
+        self._account.add(FactOutcome(index, None, "invalid", error=error))
         return []
 
     def _folded(self, items: list[Item]) -> list[Item]:
@@ -145,7 +148,12 @@ class Admission:
     def _unsettled(self, items: list[Item], journal: Journal) -> list[Item]:
         """Settle those of which the journal knows what became of them, and return the others."""
         known, others = list[Item](), list[Item]()
-        recalled = journal.recall_all([item.content for item in items])
+        try:
+            recalled = journal.recall_all([item.content for item in items])
+        except JournalError as error:
+            for item in items:  # an earlier run may have stored it
+                item.doubt = error
+            raise
         for item, what in zip(items, recalled, strict=True):
             if what is not None and _becomes(item, what):
                 known.append(item)
@@ -166,6 +174,13 @@ class Admission:
             self._account.record([item.become("invalid", error=refused)])
             return True
         return False
+
+
+def _forget_frames(error: BaseException) -> None:
+    """Let go of what raised an error: failures are kept by the thousand, and frames hold whole chunks."""
+    error.__traceback__ = error.__context__ = None
+    if error.__cause__ is not None:
+        _forget_frames(error.__cause__)
 
 
 def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:

@@ -54,13 +54,19 @@ def _nothing(_most: int) -> list[Any]:
     return []
 
 
+def _at_hand_of(source: AsyncIterator[Any]) -> Callable[[int], list[Any]]:
+    """Return the `at_hand` of the class whose `__anext__` it is: another one would pass a wrapper by."""
+    kind = next(kind for kind in type(source).__mro__ if "__anext__" in vars(kind))
+    return vars(kind)["at_hand"].__get__(source) if "at_hand" in vars(kind) else _nothing
+
+
 class Chunks(Generic[T]):
     """The chunks of a source, each pulled when it is asked for.
 
     Args:
-        source: any iterable or async iterable; a TypeError is raised for anything else. The `at_hand` method
-            of an async iterator, where it has one, gives the next elements that need not be waited for, at
-            most so many, perhaps none.
+        source: any iterable or async iterable; a TypeError is raised for anything else. The class of an async
+            iterator may have, beside its `__anext__`, an `at_hand`: it gives the next elements that need not
+            be waited for, at most so many, perhaps none.
         admit: pulls elements, makes a T of each that needs a place in a chunk, and tells how many it pulled.
         room: how many elements may be pulled before `due` is asked; at least 1.
         due: tells whether there is to be a pause after some elements, before the next ones are pulled.
@@ -91,7 +97,7 @@ class Chunks(Generic[T]):
         self._ready: Iterator[Any] = iter(())
         if isinstance(source, AsyncIterable):
             self._waiting = aiter(source)
-            self._at_hand = getattr(self._waiting, "at_hand", _nothing)
+            self._at_hand = _at_hand_of(self._waiting)
         elif isinstance(source, Iterable) and not isinstance(source, str | bytes | Mapping):
             self._ready = iter(source)
         else:

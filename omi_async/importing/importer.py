@@ -332,7 +332,7 @@ class Importer:
 
     def _fail(self, error: Exception) -> None:
         """End the import because of an error: the first one is the cause."""
-        self._failure = self._failure or error
+        self._failure = self._failure or self._account.trouble or error
         self._signal.stop()
 
     def _why_not_sent(self) -> OmiError:

@@ -164,6 +164,7 @@ class Journal:
         if self._importing.locked():
             self._seen = array("I")
             self._entering, self._keys = set(), {}
+            self._rows.forget_cached()  # they hold facts as they were given, not as they are read again
             if self._opened_by_import:
                 self.close()
             self._importing.release()

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 import tracemalloc
+import weakref
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
-from omi_async import ConfigurationError, Fact, FactOutcome, ImportReport, InvalidFactError, Session
+from omi_async import (
+    ConfigurationError,
+    Fact,
+    FactOutcome,
+    ImportReport,
+    ImportStoppedError,
+    InvalidFactError,
+    Session,
+)
 from omi_async.local import Fault, LocalServer
+from omi_async.sources import Facts, open_facts
 from tests.importing.helpers import Source, assert_complete, counts, facts, serving, sizes
 
 
@@ -327,3 +339,83 @@ async def test_a_source_may_use_one_mapping_for_all_of_its_facts(
     assert counts(report) == {"created": 60}
     tags = {memory["content"]: len(memory["tags"]) for memory in server.memories()}
     assert tags == {f"fact {number}": number + 1 for number in range(60)}
+
+
+class _Cancelled(dict[str, Any]):
+    def get(self, *_arguments: Any) -> Any:
+        raise asyncio.CancelledError
+
+
+@pytest.mark.parametrize("awaits", [False, True])
+async def test_a_fact_that_raises_what_nobody_catches_costs_no_other_its_place(
+    session: Session, awaits: bool
+) -> None:
+    given: list[Any] = [*facts(10), _Cancelled(), *facts(10, prefix="more")]
+    outcomes: list[FactOutcome] = []
+    source = Source(given).aiter() if awaits else Source(given)
+    with pytest.raises(ImportStoppedError, match="CancelledError") as stopped:
+        await session.memories.import_facts(source, on_outcome=outcomes.append)
+    assert counts(stopped.value.report) == {"not_sent": 10}
+    assert_complete(stopped.value.report, outcomes)
+
+
+async def test_an_outcome_may_hold_a_fact_in_any_form(server: LocalServer, session: Session) -> None:
+    forms: list[Any] = ["a text", {"content": "a mapping"}, {"content": ""}]
+    given = [FactOutcome(7, form, "not_sent") for form in forms]
+    report = await session.memories.import_facts(given)
+    assert counts(report) == {"created": 2, "invalid": 1}
+
+
+async def test_failures_hold_nothing_of_the_facts_that_were_pulled_with_them(session: Session) -> None:
+    class Record(dict[str, Any]):
+        """Can be referred to weakly."""
+
+    records: list[weakref.ref[Record]] = []
+
+    def given() -> Iterator[Record]:
+        for number in range(200):
+            record = Record(content=f"fact {number}" if number % 25 else 5, tags=["x"])
+            records.append(weakref.ref(record))
+            yield record
+
+    report = await session.memories.import_facts(given())
+    assert counts(report) == {"created": 192, "invalid": 8}
+    gc.collect()
+    assert sum(record() is not None for record in records) == 8
+
+
+class _Upper:
+    """Wraps an async source, and is in the way of what it does not know."""
+
+    def __init__(self, facts: Any) -> None:
+        self._facts = facts
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Fact:
+        return Fact((await anext(self._facts)).content.upper())
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._facts, name)
+
+
+class _UpperFacts(Facts):
+    async def __anext__(self) -> Any:
+        item = await super().__anext__()
+        return Fact(item.content.upper()) if isinstance(item, Fact) else item
+
+
+@pytest.mark.parametrize("way", ["wrapped", "derived"])
+async def test_what_is_at_hand_passes_no_wrapper_by(
+    server: LocalServer, session: Session, tmp_path: Path, way: str
+) -> None:
+    path = tmp_path / "facts.txt"
+    path.write_text("".join(f"fact {number}\n" for number in range(30)))
+    source = open_facts(path)
+    if way == "derived":
+        source.__class__ = _UpperFacts
+    async with source:
+        report = await session.memories.import_facts(_Upper(source) if way == "wrapped" else source)
+    assert counts(report) == {"created": 30}
+    assert {memory["content"] for memory in server.memories()} == {f"FACT {n}" for n in range(30)}
