@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from omi_async import Fact, ImportStoppedError, Journal, JournalError, ServerError, Session
+from omi_async.importing.journal_rows import Row, Rows
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.wire import Reply
@@ -444,6 +446,43 @@ async def test_a_journal_that_fails_after_the_server_is_told_too(server: LocalSe
     assert (await run_import(server, texts(range(3)), path)).report.created == 3
 
 
+async def test_what_a_journal_that_cannot_be_read_may_know_is_unknown(
+    server: LocalServer, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = texts(range(30))  # in two rows
+    left_in_doubt(path, server, facts)
+    get = Rows.get
+
+    def damaged(rows: Rows, number: int) -> Row:
+        if number == 2:
+            raise sqlite3.OperationalError("disk I/O error")
+        return get(rows, number)
+
+    monkeypatch.setattr(Rows, "get", damaged)
+    result = await run_import(server, facts[20:], path)
+    assert isinstance(result.error, ImportStoppedError)
+    assert isinstance(result.error.__cause__, JournalError)
+    assert (result.report.unknown, result.report.not_sent) == (10, 0)
+
+
+async def test_the_first_failure_is_the_cause(server: LocalServer, path: Path) -> None:
+    """A call is out, and comes back with a 401, after the journal has failed for another."""
+    journal = Journal(path)
+    server.faults.add(Fault.slow(3), on="batch")
+    server.faults.add(Fault.poison("number 3.", status=401), on="batch")
+
+    async def facts() -> AsyncIterator[str]:
+        for number in range(50):
+            if number == 25:
+                await asyncio.sleep(2)
+                read_only(journal)
+            yield f"number {number}."
+
+    result = await run_import(server, facts(), journal, concurrency=2)
+    assert isinstance(result.error, ImportStoppedError)
+    assert isinstance(result.error.__cause__, JournalError)
+
+
 async def test_a_journal_that_cannot_grow_stops_the_import(server: LocalServer, path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(500)]
     with Journal(path) as journal:
@@ -582,6 +621,18 @@ async def test_a_journal_of_ones_own_stays_open_for_several_imports(server: Loca
             assert journal.is_open
         assert journal.counts() == {server.url: {"created": 40}}
     assert sent(server) == 40
+
+
+async def test_what_is_settled_costs_no_call_through_an_open_journal_either(
+    server: LocalServer, path: Path
+) -> None:
+    server.faults.add(Fault.poison("number 7"))
+    with Journal(path) as journal:
+        await run_import(server, texts(range(10)), journal)
+        before = len(server.requests)
+        again = await run_import(server, texts(range(10)), journal)
+    assert (again.report.created, again.report.rejected) == (9, 1)
+    assert len(server.requests) == before
 
 
 async def test_dedupe_cannot_be_off_with_a_journal(server: LocalServer, path: Path) -> None:
