@@ -14,21 +14,11 @@ from typing import Any, Final, Self
 import attrs
 
 from omi_async._quota_history import History, Spend
+from omi_async._quota_policies import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy
 from omi_async._quota_signs import NOTHING, Signs
-from omi_async._quota_windows import (
-    BACKEND,
-    CLOSE,
-    DOCUMENTED,
-    KINDS,
-    LONGEST,
-    QuotaPolicy,
-    QuotaState,
-    Source,
-    Window,
-    whole_length,
-)
+from omi_async._quota_windows import CLOSE, Window, whole_length
 from omi_async._retry import wait_before
-from omi_async._wire import Kind
+from omi_async._wire import Kind, QuotaState, Source
 from omi_async.config import BASE_URL, SHORTEST_WAIT, Retry
 from omi_async.errors import ConnectError
 

@@ -1,4 +1,4 @@
-"""Fixed windows: what a policy allows, and what is known of the window that is open.
+"""Fixed windows: what is known of a policy, and of the window of it that is open.
 
 The service counts calls in fixed windows: the first call opens one, it ends so many seconds later whatever
 happens meanwhile, and a refused call does not make it longer (backend: INCR with a TTL). Pure: every moment
@@ -8,20 +8,16 @@ is an argument, in epoch seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
 
 import attrs
 
+from omi_async._quota_policies import LONGEST, UNITS, kinds_of, rate_name
 from omi_async._wire import Kind, QuotaState, Source
 
-__all__ = ["BACKEND", "DOCUMENTED", "KINDS", "QuotaPolicy", "QuotaState", "Source", "Window", "whole_length"]
-
-KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
-
-UNITS: Final = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
-"""Windows are as long as one of these, unless shown to be otherwise; seconds."""
+__all__ = ["Window", "whole_length"]
 
 HEAD_START: Final = 1.0
 """Seconds, at most, that the first call through an opening window has to come back alone."""
@@ -31,74 +27,11 @@ DOUBT: Final = 24
 
 SHORTEST_DOUBT: Final = 3600.0
 
-LONGEST: Final = 366 * 86_400.0
-"""Seconds; no window is longer."""
-
 MOST: Final = 1e12
 """No number of a dump is meant to be larger."""
 
 CLOSE: Final = 1.5
 """Seconds by which two accounts of the same moment may differ: both come in whole seconds."""
-
-
-def _kinds(given: Iterable[str]) -> frozenset[Any]:
-    names = {given} if isinstance(given, str) else set(given)
-    if not names or not names <= KINDS:
-        raise ValueError(f"kinds must be some of {', '.join(sorted(KINDS))}, not {sorted(names)}")
-    return frozenset(names)
-
-
-@attrs.frozen
-class QuotaPolicy:
-    """So many calls in a fixed window, which its first call opens.
-
-    Attributes:
-        limit: calls in one window, from 1 on.
-        window: seconds.
-        kinds: the calls that share it, of "list", "create", "batch", "update" and "delete"; all of them
-            where nothing else is said.
-        name: to be shown; "15-an-hour" where nothing else is said.
-    """
-
-    limit: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)])
-    window: float = attrs.field(converter=float, validator=attrs.validators.gt(0))
-    kinds: frozenset[Kind] = attrs.field(default=KINDS, converter=_kinds, kw_only=True)
-    name: str = attrs.field(kw_only=True)
-
-    @name.default
-    def _named_by_numbers(self) -> str:
-        return rate_name(self.limit, self.window)
-
-    @window.validator
-    def _finite(self, _attribute: object, value: float) -> None:
-        if not value <= LONGEST:
-            raise ValueError(f"window must be a number of seconds of a year at most, not {value!r}")
-
-
-def rate_name(limit: int | None, window: float | None) -> str:
-    """Name a policy by its numbers."""
-    many = "quota" if limit is None else f"{limit:,}"
-    if window is None:
-        return many if limit is None else f"{many}-a-window"
-    unit = UNITS.get(window)
-    if unit is None:
-        return f"{many}-in-{window:g}-s"
-    return f"{many}-{'an' if unit == 'hour' else 'a'}-{unit}"
-
-
-DOCUMENTED: Final = (
-    QuotaPolicy(100, 60, name="100-a-minute"),
-    QuotaPolicy(10_000, 86_400, name="10,000-a-day"),
-)
-"""What the documentation promises: for a key, and for a user (docs.omi.me)."""
-
-BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
-    (frozenset({"batch"}), 3600.0),
-    (frozenset({"create", "update", "delete"}), 3600.0),
-    (frozenset({"list"}), 3600.0),
-    (frozenset({"create"}), 60.0),
-)
-"""Which calls share a window, and its seconds (the service's source). Its limits vary: none is assumed."""
 
 
 def whole_length(seconds: float, error: float = 0.0) -> float | None:
@@ -356,7 +289,7 @@ class Window:
             kept[name] = kept[name] if kept[name] is None else kept[name] - slow
         if fields["source"] not in get_args(Source):
             raise ValueError(f"no such source: {fields['source']!r}")
-        window = cls(_kinds(fields["kinds"]), source=fields["source"], **kept)
+        window = cls(kinds_of(fields["kinds"]), source=fields["source"], **kept)
         longest = now + (LONGEST if window.length is None else window.length + CLOSE)
         if window.ends is not None and window.ends > longest:
             window.ends, window.opened_at, window.whole = longest, None, False

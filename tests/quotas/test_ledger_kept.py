@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_async._quota import Ledger, QuotaPolicy
+from omi_async._quota_policies import KINDS
 from omi_async._quota_signs import Signs
-from omi_async._quota_windows import KINDS
 from omi_async.config import BASE_URL
 from tests.quotas.model import EPOCH
 

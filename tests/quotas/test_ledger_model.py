@@ -11,8 +11,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from omi_async._quota import Ledger
+from omi_async._quota_policies import KINDS
 from omi_async._quota_signs import Signs
-from omi_async._quota_windows import DOUBT, KINDS, SHORTEST_DOUBT
+from omi_async._quota_windows import DOUBT, SHORTEST_DOUBT
 from omi_async._wire import Kind
 from omi_async.errors import ConnectError, ResponseLostError
 from tests.quotas.model import EPOCH, Policy, Server, Simulation, Words, ideal, jitter
