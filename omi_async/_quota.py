@@ -249,7 +249,7 @@ class Ledger:
 
     def _shut(self, window: Window, spend: Spend, now: float, left: float | None) -> None:
         """Shut a window until the server opens it."""
-        early = window.came_early(spend.sent)
+        early = spend.counts_in(window) and window.came_early(spend.sent)
         if not window.will_end(now, None if left is None else spend.sent + left):
             if left:
                 window.ends, window.whole = now + left, False

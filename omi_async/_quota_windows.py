@@ -194,6 +194,7 @@ class Window:
         if early:
             self.opened_at = self.ends = None
             self.whole = False
+        if early and self.contended and sent >= self.over_at:  # it is our own account that was too early
             length = self.length or 0.0
             self.slack = min(self.slack + min(length / 100, HEAD_START / 4), length / 20, HEAD_START)
         return early
@@ -216,6 +217,10 @@ class Window:
         length = self.length or 0.0
         return min(self.took, length / 100, HEAD_START) + min(0.005, length / 200) + self.slack
 
+    def _earliest_end(self) -> float:
+        """Return when the open window may be over; it `ends` when it surely is, where we have opened it."""
+        return (self.ends or 0.0) - (self._latest_start() if self.whole else 0.0)
+
     def believe(self, limit: int | None, now: float) -> None:
         """Take a limit for the true one, until it is due to be tested."""
         self.limit = limit
@@ -224,7 +229,9 @@ class Window:
 
     def ends_about(self, moment: float | None) -> bool:
         """Whether the open window ends at this moment, as far as whole seconds can tell."""
-        return self.ends is not None and moment is not None and abs(self.ends - moment) <= CLOSE
+        if self.ends is None or moment is None:
+            return False
+        return self._earliest_end() - CLOSE <= moment <= self.ends + CLOSE
 
     def fits(self, now: float, ends: float | None) -> bool:
         """Whether so much of a window of this length can be left."""
@@ -236,7 +243,7 @@ class Window:
             return False
         if least is None:
             return self.whole
-        return least - 0.1 <= self.ends <= least + CLOSE
+        return least - 0.1 <= self.ends and self._earliest_end() <= least + CLOSE
 
     def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
         """Return how many calls can go before a moment."""
