@@ -352,11 +352,11 @@ class Ledger:
     def load(self, kept: Mapping[str, Any], now: float, written: float = -math.inf) -> None:
         """Take over what another process knows, or an earlier one knew, and has `written` by its clock.
 
-        What was written later than now was written by a clock that is ahead. And a window is believed to end
+        What was written well after now was written by a clock that is ahead. And a window is believed to end
         within its length, whatever the clocks say. Raises ValueError, KeyError, TypeError, AttributeError or
         OverflowError for what is no dump, and then has taken over nothing.
         """
-        slow = max(0.0, written - now)
+        slow = written - now if written > now + CLOSE else 0.0
         edge = min(float(kept["edge"]) - slow, now + self._retry.cap)
         if not math.isfinite(edge):
             raise ValueError("edge is no number")

@@ -300,6 +300,9 @@ class Window:
         longest = now + (LONGEST if window.length is None else window.length + CLOSE)
         if window.ends is not None and window.ends > longest:
             window.ends, window.opened_at, window.whole = longest, None, False
+        window.over_at = min(window.over_at, longest)
+        window.patient_until = min(window.patient_until, longest)
+        window.alone_until = min(window.alone_until, now + HEAD_START)
         return window
 
     def take_over(self, other: Window) -> None:
@@ -329,6 +332,6 @@ def _sound(name: str, value: Any) -> Any:
 
 _KEPT: Final = (
     *("limit", "length", "opened_at", "ends", "used", "answered"),
-    *("whole", "refused", "contended", "test_at"),
+    *("whole", "refused", "contended", "test_at", "alone_until", "over_at", "patient_until"),
 )
-_MOMENTS: Final = {"opened_at", "ends", "test_at"}
+_MOMENTS: Final = {"opened_at", "ends", "test_at", "alone_until", "over_at", "patient_until"}
