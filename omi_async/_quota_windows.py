@@ -206,7 +206,7 @@ class Window:
         self.alone_until = 0.0
         if sent == self.opened_at and self.whole:
             self.took = now - sent
-            if self.length is not None and not self.refused:
+            if self.length is not None:
                 self.anchor(sent, self.took)
         if self.may_change and self.limit is not None and self.answered > self.limit:
             # It was out with a refused one; or the limit was raised, and the next refusal will say to what.
