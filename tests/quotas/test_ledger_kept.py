@@ -209,9 +209,17 @@ def test_a_reserve_is_left_to_live_calls() -> None:
     assert ledger.states(EPOCH)[0].used == 10
 
 
-def test_however_large_a_reserve_an_import_gets_on() -> None:
-    ledger = Ledger([QuotaPolicy(1, 3600)], reserve=0.99)
-    assert ledger.wait("batch", EPOCH, live=False) == 0
+@pytest.mark.parametrize(
+    ("limit", "reserve", "share"), [(1, 0.1, 1), (1, 0.99, 1), (2, 0.1, 1), (15, 0.1, 13), (3, 0.99, 1)]
+)
+def test_a_reserve_is_whole_calls_and_an_import_gets_on(limit: int, reserve: float, share: int) -> None:
+    # Catches: an import that never makes its first call; a reserve that is rounded down to none.
+    ledger = Ledger([QuotaPolicy(limit, 3600)], reserve=reserve)
+    assert ledger.capacity("batch", EPOCH, EPOCH + 1) == share
+    for _ in range(share):
+        assert ledger.wait("batch", EPOCH, live=False) == 0
+        ledger.spend("batch", EPOCH)
+    assert ledger.wait("batch", EPOCH, live=False) > 0
 
 
 def test_endless_refusals_without_a_time_make_no_endless_wait() -> None:
