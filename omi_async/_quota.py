@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 
 import attrs
 
+from omi_async._quota_forecast import seconds_for
 from omi_async._quota_history import History, Spend
 from omi_async._quota_policies import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy
 from omi_async._quota_signs import NOTHING, Signs
@@ -334,8 +335,7 @@ class Ledger:
     def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
         """Return how long so many calls have to wait for windows, the last one of them."""
         reserve = 0.0 if live else self._reserve
-        waits = [window.seconds_for(calls, now, reserve) for window in self._by_kind[kind]]
-        return max([0.0, *waits]) if calls > 0 else 0.0
+        return seconds_for(self._by_kind[kind], calls, now, reserve)
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:
         """Return how many calls of an import can go before a moment; infinite where no limit is known."""

@@ -256,14 +256,10 @@ class Window:
         openings = 0 if until <= first else math.ceil((until - first) / self.length)
         return max(0.0, left) + openings * share
 
-    def seconds_for(self, calls: int, now: float, reserve: float = 0.0) -> float:
-        """Return how long so many calls have to wait, the last one of them."""
-        share = self.share(-math.inf, reserve)
-        rest = calls - (0 if self.shut(now, reserve) else share - self.used)
-        if rest <= 0:
-            return 0.0
-        first = self.ends - now if self.ends is not None else (self.length or 0.0)
-        return first + max(0, math.ceil(rest / share) - 1) * (self.length or 0.0)
+    def rest(self, now: float, reserve: float = 0.0) -> tuple[float, float | None]:
+        """Return how many calls are left in it, and when it is over; None where the next call opens it."""
+        left = 0.0 if self.shut(now, reserve) else self.share(-math.inf, reserve) - self.used
+        return left, self.ends
 
     def state(self, now: float, reserve: float = 0.0) -> QuotaState:
         """Return what is known, for a person."""
