@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from omi_async._quota_windows import QuotaPolicy
+    from omi_async._quota_policies import QuotaPolicy
     from omi_async._wire import QuotaState
     from omi_async.config import Retry
     from omi_async.errors import (
@@ -83,7 +83,7 @@ __all__ = [
 ]
 
 _MODULES = (
-    "_quota_windows",
+    "_quota_policies",
     "_wire",
     "config",
     "errors",

@@ -67,14 +67,18 @@ class LedgerFile:
         self._seen: tuple[Any, ...] | None = None
         self._again = -math.inf
 
-    def within(self, ledger: Ledger, now: float, work: Callable[[], T]) -> T:
-        """Do some work on the ledger as all processes know it, while none of them else does."""
-        begun = self._begin(ledger, now)
+    def within(self, ledger: Ledger, clock: Callable[[], float], work: Callable[[], T]) -> T:
+        """Do some work on the ledger as all processes know it, while none of them else does.
+
+        Others may have to be waited for, and what they write meanwhile is later than now: it is the `clock`
+        that is handed in.
+        """
+        begun = self._begin(ledger, clock)
         try:
             return work()
         finally:
             if begun:
-                self._end(ledger, now)
+                self._end(ledger, clock())
 
     def close(self) -> None:
         """Close the file; whatever is done later is done in memory."""
@@ -88,15 +92,15 @@ class LedgerFile:
         if self._connection is not None:
             self._connection.close()
 
-    def _begin(self, ledger: Ledger, now: float) -> bool:
-        if not self._usable or now < self._again:
+    def _begin(self, ledger: Ledger, clock: Callable[[], float]) -> bool:
+        if not self._usable or clock() < self._again:
             return False
         try:
-            connection = self._connection or self._open_patiently(now)
+            connection = self._connection or self._open_patiently(clock())
             connection.execute("BEGIN IMMEDIATE")
-            self._read(connection, ledger, now)
+            self._read(connection, ledger, clock())
         except (sqlite3.Error, OSError) as error:
-            self._give_up(error, now)
+            self._give_up(error, clock())
             return False
         return True
 

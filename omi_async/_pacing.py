@@ -170,7 +170,7 @@ class Pacer:
         self._thread = get_ident()
         if self._queues and (queue := self._queues.get((kind, crowd))) and queue.first() is not None:
             return None
-        turn = self._try(kind, crowd, self.clock.now())
+        turn = self._try(kind, crowd)
         return turn if isinstance(turn, Turn) else None
 
     async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
@@ -245,13 +245,14 @@ class Pacer:
         if self._file is not None:
             self._file.close()
 
-    def _try(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
+    def _try(self, kind: Kind, crowd: Crowd | None) -> Turn | float:
         """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
         if not self._free or (crowd is not None and not crowd.free):
             return float("inf")
-        return self._within(self._spend, kind, crowd, now)
+        return self._within(self._spend, kind, crowd)
 
-    def _spend(self, kind: Kind, crowd: Crowd | None, now: float) -> Turn | float:
+    def _spend(self, kind: Kind, crowd: Crowd | None) -> Turn | float:
+        now = self.clock.now()  # not before: the file may have had to be waited for
         if wait := self.ledger.wait(kind, now, live=crowd is None):
             return wait
         spend = self.ledger.spend(kind, now)
@@ -264,7 +265,7 @@ class Pacer:
         """Do some work on the ledger, as the file has it where there is one."""
         if self._file is None:
             return work(*about)
-        return self._file.within(self.ledger, self.clock.now(), lambda: work(*about))
+        return self._file.within(self.ledger, self.clock.now, lambda: work(*about))
 
     def _dispatch(self) -> None:
         """Give out all turns that there are, and come again when there may be more."""
@@ -274,7 +275,7 @@ class Pacer:
         # To be told that it must wait may end an import, and all of its waits.
         while queues := [queue for queue in queues if queue.first() is not None]:
             queue = min(queues, key=_number_of_first)
-            result = self._try(queue.kind, queue.crowd, now)
+            result = self._try(queue.kind, queue.crowd)
             if isinstance(result, Turn):
                 queue.waiters.popleft().granted.set_result(result)
                 if queue.first() is not None:

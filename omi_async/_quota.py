@@ -13,22 +13,13 @@ from typing import Any, Final, Self
 
 import attrs
 
+from omi_async._quota_forecast import seconds_for
 from omi_async._quota_history import History, Spend
+from omi_async._quota_policies import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy
 from omi_async._quota_signs import NOTHING, Signs
-from omi_async._quota_windows import (
-    BACKEND,
-    CLOSE,
-    DOCUMENTED,
-    KINDS,
-    LONGEST,
-    QuotaPolicy,
-    QuotaState,
-    Source,
-    Window,
-    whole_length,
-)
+from omi_async._quota_windows import CLOSE, Window, whole_length
 from omi_async._retry import wait_before
-from omi_async._wire import Kind
+from omi_async._wire import Kind, QuotaState, Source
 from omi_async.config import BASE_URL, SHORTEST_WAIT, Retry
 from omi_async.errors import ConnectError
 
@@ -259,7 +250,7 @@ class Ledger:
 
     def _shut(self, window: Window, spend: Spend, now: float, left: float | None) -> None:
         """Shut a window until the server opens it."""
-        early = window.came_early(spend.sent)
+        early = spend.counts_in(window) and window.came_early(spend.sent)
         if not window.will_end(now, None if left is None else spend.sent + left):
             if left:
                 window.ends, window.whole = now + left, False
@@ -344,8 +335,7 @@ class Ledger:
     def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
         """Return how long so many calls have to wait for windows, the last one of them."""
         reserve = 0.0 if live else self._reserve
-        waits = [window.seconds_for(calls, now, reserve) for window in self._by_kind[kind]]
-        return max([0.0, *waits]) if calls > 0 else 0.0
+        return seconds_for(self._by_kind[kind], calls, now, reserve)
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:
         """Return how many calls of an import can go before a moment; infinite where no limit is known."""
@@ -362,11 +352,11 @@ class Ledger:
     def load(self, kept: Mapping[str, Any], now: float, written: float = -math.inf) -> None:
         """Take over what another process knows, or an earlier one knew, and has `written` by its clock.
 
-        What was written later than now was written by a clock that is ahead. And a window is believed to end
+        What was written well after now was written by a clock that is ahead. And a window is believed to end
         within its length, whatever the clocks say. Raises ValueError, KeyError, TypeError, AttributeError or
         OverflowError for what is no dump, and then has taken over nothing.
         """
-        slow = max(0.0, written - now)
+        slow = written - now if written > now + CLOSE else 0.0
         edge = min(float(kept["edge"]) - slow, now + self._retry.cap)
         if not math.isfinite(edge):
             raise ValueError("edge is no number")

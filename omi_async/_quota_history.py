@@ -12,7 +12,8 @@ from typing import Final
 
 import attrs
 
-from omi_async._quota_windows import CLOSE, KINDS, Window, whole_length
+from omi_async._quota_policies import KINDS
+from omi_async._quota_windows import CLOSE, Window, whole_length
 from omi_async._wire import Kind
 
 __all__ = ["History", "Spend"]

@@ -1,4 +1,4 @@
-"""Fixed windows: what a policy allows, and what is known of the window that is open.
+"""Fixed windows: what is known of a policy, and of the window of it that is open.
 
 The service counts calls in fixed windows: the first call opens one, it ends so many seconds later whatever
 happens meanwhile, and a refused call does not make it longer (backend: INCR with a TTL). Pure: every moment
@@ -8,20 +8,16 @@ is an argument, in epoch seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final, Self, get_args
 
 import attrs
 
+from omi_async._quota_policies import LONGEST, UNITS, kinds_of, rate_name
 from omi_async._wire import Kind, QuotaState, Source
 
-__all__ = ["BACKEND", "DOCUMENTED", "KINDS", "QuotaPolicy", "QuotaState", "Source", "Window", "whole_length"]
-
-KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
-
-UNITS: Final = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
-"""Windows are as long as one of these, unless shown to be otherwise; seconds."""
+__all__ = ["Window", "whole_length"]
 
 HEAD_START: Final = 1.0
 """Seconds, at most, that the first call through an opening window has to come back alone."""
@@ -31,74 +27,11 @@ DOUBT: Final = 24
 
 SHORTEST_DOUBT: Final = 3600.0
 
-LONGEST: Final = 366 * 86_400.0
-"""Seconds; no window is longer."""
-
 MOST: Final = 1e12
 """No number of a dump is meant to be larger."""
 
 CLOSE: Final = 1.5
 """Seconds by which two accounts of the same moment may differ: both come in whole seconds."""
-
-
-def _kinds(given: Iterable[str]) -> frozenset[Any]:
-    names = {given} if isinstance(given, str) else set(given)
-    if not names or not names <= KINDS:
-        raise ValueError(f"kinds must be some of {', '.join(sorted(KINDS))}, not {sorted(names)}")
-    return frozenset(names)
-
-
-@attrs.frozen
-class QuotaPolicy:
-    """So many calls in a fixed window, which its first call opens.
-
-    Attributes:
-        limit: calls in one window, from 1 on.
-        window: seconds.
-        kinds: the calls that share it, of "list", "create", "batch", "update" and "delete"; all of them
-            where nothing else is said.
-        name: to be shown; "15-an-hour" where nothing else is said.
-    """
-
-    limit: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)])
-    window: float = attrs.field(converter=float, validator=attrs.validators.gt(0))
-    kinds: frozenset[Kind] = attrs.field(default=KINDS, converter=_kinds, kw_only=True)
-    name: str = attrs.field(kw_only=True)
-
-    @name.default
-    def _named_by_numbers(self) -> str:
-        return rate_name(self.limit, self.window)
-
-    @window.validator
-    def _finite(self, _attribute: object, value: float) -> None:
-        if not value <= LONGEST:
-            raise ValueError(f"window must be a number of seconds of a year at most, not {value!r}")
-
-
-def rate_name(limit: int | None, window: float | None) -> str:
-    """Name a policy by its numbers."""
-    many = "quota" if limit is None else f"{limit:,}"
-    if window is None:
-        return many if limit is None else f"{many}-a-window"
-    unit = UNITS.get(window)
-    if unit is None:
-        return f"{many}-in-{window:g}-s"
-    return f"{many}-{'an' if unit == 'hour' else 'a'}-{unit}"
-
-
-DOCUMENTED: Final = (
-    QuotaPolicy(100, 60, name="100-a-minute"),
-    QuotaPolicy(10_000, 86_400, name="10,000-a-day"),
-)
-"""What the documentation promises: for a key, and for a user (docs.omi.me)."""
-
-BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
-    (frozenset({"batch"}), 3600.0),
-    (frozenset({"create", "update", "delete"}), 3600.0),
-    (frozenset({"list"}), 3600.0),
-    (frozenset({"create"}), 60.0),
-)
-"""Which calls share a window, and its seconds (the service's source). Its limits vary: none is assumed."""
 
 
 def whole_length(seconds: float, error: float = 0.0) -> float | None:
@@ -261,6 +194,7 @@ class Window:
         if early:
             self.opened_at = self.ends = None
             self.whole = False
+        if early and self.contended and sent >= self.over_at:  # it is our own account that was too early
             length = self.length or 0.0
             self.slack = min(self.slack + min(length / 100, HEAD_START / 4), length / 20, HEAD_START)
         return early
@@ -272,7 +206,7 @@ class Window:
         self.alone_until = 0.0
         if sent == self.opened_at and self.whole:
             self.took = now - sent
-            if self.length is not None and not self.refused:
+            if self.length is not None:
                 self.anchor(sent, self.took)
         if self.may_change and self.limit is not None and self.answered > self.limit:
             # It was out with a refused one; or the limit was raised, and the next refusal will say to what.
@@ -283,6 +217,10 @@ class Window:
         length = self.length or 0.0
         return min(self.took, length / 100, HEAD_START) + min(0.005, length / 200) + self.slack
 
+    def _earliest_end(self) -> float:
+        """Return when the open window may be over; it `ends` when it surely is, where we have opened it."""
+        return (self.ends or 0.0) - (self._latest_start() if self.whole else 0.0)
+
     def believe(self, limit: int | None, now: float) -> None:
         """Take a limit for the true one, until it is due to be tested."""
         self.limit = limit
@@ -291,7 +229,9 @@ class Window:
 
     def ends_about(self, moment: float | None) -> bool:
         """Whether the open window ends at this moment, as far as whole seconds can tell."""
-        return self.ends is not None and moment is not None and abs(self.ends - moment) <= CLOSE
+        if self.ends is None or moment is None:
+            return False
+        return self._earliest_end() - CLOSE <= moment <= self.ends + CLOSE
 
     def fits(self, now: float, ends: float | None) -> bool:
         """Whether so much of a window of this length can be left."""
@@ -303,7 +243,7 @@ class Window:
             return False
         if least is None:
             return self.whole
-        return least - 0.1 <= self.ends <= least + CLOSE
+        return least - 0.1 <= self.ends and self._earliest_end() <= least + CLOSE
 
     def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
         """Return how many calls can go before a moment."""
@@ -316,14 +256,10 @@ class Window:
         openings = 0 if until <= first else math.ceil((until - first) / self.length)
         return max(0.0, left) + openings * share
 
-    def seconds_for(self, calls: int, now: float, reserve: float = 0.0) -> float:
-        """Return how long so many calls have to wait, the last one of them."""
-        share = self.share(-math.inf, reserve)
-        rest = calls - (0 if self.shut(now, reserve) else share - self.used)
-        if rest <= 0:
-            return 0.0
-        first = self.ends - now if self.ends is not None else (self.length or 0.0)
-        return first + max(0, math.ceil(rest / share) - 1) * (self.length or 0.0)
+    def rest(self, now: float, reserve: float = 0.0) -> tuple[float, float | None]:
+        """Return how many calls are left in it, and when it is over; None where the next call opens it."""
+        left = 0.0 if self.shut(now, reserve) else self.share(-math.inf, reserve) - self.used
+        return left, self.ends
 
     def state(self, now: float, reserve: float = 0.0) -> QuotaState:
         """Return what is known, for a person."""
@@ -356,10 +292,13 @@ class Window:
             kept[name] = kept[name] if kept[name] is None else kept[name] - slow
         if fields["source"] not in get_args(Source):
             raise ValueError(f"no such source: {fields['source']!r}")
-        window = cls(_kinds(fields["kinds"]), source=fields["source"], **kept)
+        window = cls(kinds_of(fields["kinds"]), source=fields["source"], **kept)
         longest = now + (LONGEST if window.length is None else window.length + CLOSE)
         if window.ends is not None and window.ends > longest:
             window.ends, window.opened_at, window.whole = longest, None, False
+        window.over_at = min(window.over_at, longest)
+        window.patient_until = min(window.patient_until, longest)
+        window.alone_until = min(window.alone_until, now + HEAD_START)
         return window
 
     def take_over(self, other: Window) -> None:
@@ -389,6 +328,6 @@ def _sound(name: str, value: Any) -> Any:
 
 _KEPT: Final = (
     *("limit", "length", "opened_at", "ends", "used", "answered"),
-    *("whole", "refused", "contended", "test_at"),
+    *("whole", "refused", "contended", "test_at", "alone_until", "over_at", "patient_until"),
 )
-_MOMENTS: Final = {"opened_at", "ends", "test_at"}
+_MOMENTS: Final = {"opened_at", "ends", "test_at", "alone_until", "over_at", "patient_until"}

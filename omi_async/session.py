@@ -94,7 +94,9 @@ class Session:
             server says of its quotas, by headers and refusals, is learned in any case.
         max_wait: seconds that a call may wait for quota windows, in all; where it would have to wait longer,
             it raises `RateLimitError` with `retry_after` at once. Imports have a `max_wait` of their own.
-        reserve: the share of each quota window, from 0 to below 1, that imports leave to other calls.
+        reserve: the share of each quota window, from 0 to below 1, that imports leave to other calls. It is
+            rounded up to whole calls, but one call of each window is for imports too, so that they get on:
+            with a limit of 1 nothing can be reserved.
         ledger: a file in which what is spent of this key's quotas is shared with other processes of this
             machine, and with later ones; None keeps it in memory. It holds a fingerprint of the key only.
 

@@ -58,12 +58,19 @@ class Words:
 
 
 class Server:
-    """Counts calls as the service does: a refused one counts, and makes no window longer."""
+    """Counts calls as the service does: a refused one counts, and makes no window longer.
+
+    Attributes:
+        blamed: who refused the last call that was refused.
+        unclear: a refused call was counted by a policy before that one, so that nobody can tell from the
+            number of those that went through whose calls that policy counts.
+    """
 
     def __init__(self, policies: list[Policy], words: Words) -> None:
         self.policies = policies
         self.words = words
-        self.blamed: Policy | None = None  # for the last refusal
+        self.blamed: Policy | None = None
+        self.unclear = False
 
     def take(self, kind: str, now: float, *, ours: bool = True) -> Response:
         fewest: Policy | None = None
@@ -74,6 +81,7 @@ class Server:
                 policy.foreign |= not ours
                 if policy.count > policy.limit:
                     self.blamed = policy
+                    self.unclear |= fewest is not None
                     for other in self.policies[self.policies.index(policy) + 1 :]:
                         other.elsewhere += kind in other.kinds
                     return self._response(429, policy, now, self._refusal(policy, now))
@@ -155,6 +163,7 @@ class Simulation:
         self._check = check
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
+        self._look_again = 0  # the number of the last wait: those before it are forgotten
         self._todo: list[Kind] = []
         self.out = 0
         self._coming: Counter[str] = Counter()
@@ -196,13 +205,18 @@ class Simulation:
                 self.waits += 1
                 assert self.waits < 50 * (len(self.calls) + 100), "it goes round in circles"
                 self._check(kind, self.now, wait)
-                self.at(self.now + wait, self._go)
+                self._look_again += 1
+                self.at(self.now + wait, lambda number=self._look_again: self._waited(number))  # type: ignore[misc]  # mypy cannot tell the type of a default
                 return
             self._todo.pop()
             self.out += 1
             self._coming[kind] += 1
             spend = self.ledger.spend(kind, self.now)
             self.at(self.now + self._latency(), lambda spend=spend: self._arrive(spend))  # type: ignore[misc]  # mypy cannot tell the type of a default
+
+    def _waited(self, number: int) -> None:
+        if number == self._look_again:
+            self._go()
 
     def _arrive(self, spend: Spend) -> None:
         self._coming[spend.kind] -= 1

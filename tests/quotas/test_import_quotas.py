@@ -244,7 +244,8 @@ async def test_two_lanes_finish_sooner_where_they_can_and_later_never(count: int
             assert counts(report) == {"created": count}
             server.assert_each_stored_once(facts(count))
             sent[lanes] = [r.items for r in server.requests if r.operation == "batch" and r.status == 200]
-            assert sum(items < 25 for items in sent[lanes]) <= 1
+            # The last one; and with both lanes what a single fact was that was refused when it had left.
+            assert sum(items < 25 for items in sent[lanes]) <= (1 if lanes == "batch" else 2)
             assert refused(server) <= 4 + 2 * 4 + 8
     windows = math.ceil(count / 25 / 15)
     assert times["batch"] == pytest.approx((windows - 1) * HOUR, rel=0.02, abs=5)

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_async._quota import Ledger, QuotaPolicy
+from omi_async._quota_policies import KINDS
 from omi_async._quota_signs import Signs
-from omi_async._quota_windows import KINDS
 from omi_async.config import BASE_URL
 from tests.quotas.model import EPOCH
 
@@ -73,6 +73,14 @@ def test_a_clock_that_was_set_back_meanwhile_makes_no_wait_longer(back: float) -
     assert other.wait("batch", EPOCH - back) <= 3602
 
 
+def test_clocks_that_differ_by_little_do_not_add_up() -> None:
+    # Catches: a window that ends a little earlier with each call, where two processes call in turn.
+    ledger = refused()
+    for _ in range(100):
+        ledger = reloaded(ledger, EPOCH - 0.1, written=EPOCH)
+    assert ledger.wait("batch", EPOCH) == refused().wait("batch", EPOCH)
+
+
 def test_a_clock_that_was_set_forward_meanwhile_opens_all_windows() -> None:
     other = reloaded(refused(), EPOCH + 1e4, written=EPOCH)
     assert other.wait("batch", EPOCH + 1e4) == 0
@@ -106,8 +114,8 @@ BAD: list[Any] = [
     None, 1, "x", [], {}, {"edge": 0}, {"windows": {}}, {"edge": "x", "windows": {}},
     {"edge": math.nan, "windows": {}}, {"edge": 10**400, "windows": {}}, {"edge": 0, "windows": []},
     {"edge": 0, "windows": {"x": None}}, {"edge": 0, "windows": {"x": []}},
-    *[_windows({name: value}) for name in ("ends", "opened_at", "length", "used", "answered", "test_at")
-      for value in NO_NUMBERS],
+    *[_windows({name: value}) for name in ("ends", "opened_at", "length", "used", "answered", "test_at",
+      "alone_until", "over_at", "patient_until") for value in NO_NUMBERS],
     *[_windows({"used": value}) for value in (-1, 1.5, True, None)],
     *[_windows({"limit": value}) for value in (-1, 1.5, True, "3", 10**20)],
     *[_windows({"length": value}) for value in (0, -1, 1e12)],
@@ -133,6 +141,17 @@ def test_the_good_one_of_the_table_is_good() -> None:
     assert ledger.wait("batch", EPOCH) == 3600
 
 
+@pytest.mark.parametrize("name", ["alone_until", "over_at", "patient_until", "ends"])
+def test_no_moment_of_a_dump_makes_a_wait_longer_than_the_window(name: str) -> None:
+    ledger = Ledger()
+    ledger.load(_windows({name: EPOCH + 1e9}), EPOCH)
+    assert ledger.wait("batch", EPOCH, live=False) <= 3602
+    now = EPOCH + 3602
+    assert ledger.wait("batch", now, live=False) == 0
+    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 0.0))
+    assert ledger.wait("batch", now, live=False) <= 3602
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -140,7 +159,10 @@ json_values = st.recursive(
 )
 fields = st.fixed_dictionaries(
     {"kinds": st.lists(st.sampled_from(sorted(KINDS)), min_size=1) | json_values, "source": json_values},
-    optional=dict.fromkeys(("limit", "length", "ends", "opened_at", "used", "whole", "test_at"), json_values),
+    optional=dict.fromkeys(
+        ("limit", "length", "ends", "opened_at", "used", "whole", "test_at", "alone_until", "over_at"),
+        json_values,
+    ),
 )
 
 
@@ -187,9 +209,17 @@ def test_a_reserve_is_left_to_live_calls() -> None:
     assert ledger.states(EPOCH)[0].used == 10
 
 
-def test_however_large_a_reserve_an_import_gets_on() -> None:
-    ledger = Ledger([QuotaPolicy(1, 3600)], reserve=0.99)
-    assert ledger.wait("batch", EPOCH, live=False) == 0
+@pytest.mark.parametrize(
+    ("limit", "reserve", "share"), [(1, 0.1, 1), (1, 0.99, 1), (2, 0.1, 1), (15, 0.1, 13), (3, 0.99, 1)]
+)
+def test_a_reserve_is_whole_calls_and_an_import_gets_on(limit: int, reserve: float, share: int) -> None:
+    # Catches: an import that never makes its first call; a reserve that is rounded down to none.
+    ledger = Ledger([QuotaPolicy(limit, 3600)], reserve=reserve)
+    assert ledger.capacity("batch", EPOCH, EPOCH + 1) == share
+    for _ in range(share):
+        assert ledger.wait("batch", EPOCH, live=False) == 0
+        ledger.spend("batch", EPOCH)
+    assert ledger.wait("batch", EPOCH, live=False) > 0
 
 
 def test_endless_refusals_without_a_time_make_no_endless_wait() -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections import Counter
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from omi_async._quota import Ledger
+from omi_async._quota_policies import KINDS
 from omi_async._quota_signs import Signs
-from omi_async._quota_windows import DOUBT, KINDS, SHORTEST_DOUBT
+from omi_async._quota_windows import DOUBT, SHORTEST_DOUBT
 from omi_async._wire import Kind
 from omi_async.errors import ConnectError, ResponseLostError
 from tests.quotas.model import EPOCH, Policy, Server, Simulation, Words, ideal, jitter
@@ -129,6 +131,12 @@ def test_one_policy_is_learned_once_and_then_used_to_its_end(
     assert late <= 0.02 * length * windows + 3 + windows * (1 + latency) + count * latency * 1.2
 
 
+def overlapping_of_one_length(policies: list[Policy]) -> bool:
+    """Whether two windows can end together that some calls are in both of: they pass for one that changed."""
+    pairs = itertools.combinations(policies, 2)
+    return any(one.length == other.length and one.kinds & other.kinds for one, other in pairs)
+
+
 @many
 @given(data=st.data(), words=LIMIT_TOLD, concurrency=concurrencies, latency=latencies)
 def test_several_policies_at_once(
@@ -146,7 +154,8 @@ def test_several_policies_at_once(
     simulation, check = simulate(policies, words, concurrency=concurrency, seed=seed, latency=latency)
     kinds: list[Kind] = [chance.choice(used) for _ in range(min(150, 3 * min(p.limit for p in policies)))]
     simulation.run(kinds, within=200 * 86_400)
-    assert check.found == []
+    if not simulation.server.unclear and not overlapping_of_one_length(policies):
+        assert check.found == []
     for policy in policies:
         assert len(rounds(simulation, policy)) <= 1 + len(used)
     assert len(simulation.ledger.states(simulation.now)) <= len(policies) * len(used)
@@ -178,6 +187,12 @@ def test_others_with_the_same_key_make_no_call_wait_longer_than_its_window(
     assert simulation.elapsed <= 12 * length + 60 + limit * 4
 
 
+def change(**fields: Any) -> example:
+    """An example of a change that was once taken for a second window, or tried again too early."""
+    usual: dict[str, Any] = {"concurrency": 4, "seed": 0, "length": 60.0, "when": 0.0}
+    return example(words=Words(), **{**usual, **fields})
+
+
 @many
 @given(
     words=LIMIT_TOLD,
@@ -188,6 +203,11 @@ def test_others_with_the_same_key_make_no_call_wait_longer_than_its_window(
     length=USUAL,
     when=st.floats(0, 3),
 )
+@change(before=40, after=1)
+@change(before=39, after=1)
+@change(before=37, after=1)
+@change(before=1, after=3, seed=1_201_055_693, when=0.00105)
+@change(before=3, after=5, seed=3_158_455_160, when=0.00122, concurrency=16)
 def test_a_limit_that_changes_while_we_call(
     *, words: Words, concurrency: int, seed: int, before: int, after: int, length: float, when: float
 ) -> None:
