@@ -42,7 +42,8 @@ class Account:
     Attributes:
         report: the counts.
         streaming: whether outcomes are read one by one through `next_outcome`.
-        watched: whether anybody wants to hear of progress.
+        heard: whether anybody is called with outcomes.
+        watched: whether anybody is called with the report.
         open: items without a state.
         confirmed: ids that the server named to this import, the last few: what the list must show.
         set_aside: how many of them are in doubt and wait to be looked for.
@@ -60,6 +61,7 @@ class Account:
     ) -> None:
         self.report = ImportReport()
         self.streaming = False
+        self.heard = on_outcome is not None
         self.watched = on_progress is not None
         self.open: set[Item] = set()
         self.set_aside = 0
@@ -125,7 +127,7 @@ class Account:
     async def settle_all(self, items: Sequence[Item]) -> None:
         """Take open items that have become something, and hand their outcomes out."""
         self.record(items)
-        if self._on_outcome is not None:
+        if self.heard:
             await self.hand_out()
 
     def record(self, items: Sequence[Item]) -> None:
@@ -135,14 +137,14 @@ class Account:
                 self.journal.settled(items)
             except JournalError as error:
                 self._stop_for(error)
-        self.confirmed.extend(filter(None, [item.memory_id for item in items]))
+        self.confirmed.extend([item.memory_id for item in items if item.memory_id is not None])
         self.note(items)
 
     def note(self, items: Sequence[Item]) -> None:
         """Take what open items have become, as the journal knows already; `hand_out` is owed."""
         self.open.difference_update(items)
         states = [item.state for item in items]
-        if self.streaming or self._on_outcome is not None or not FAILED.isdisjoint(states):
+        if self.heard or self.streaming or not FAILED.isdisjoint(states):
             for item in items:
                 self.add(
                     FactOutcome(

@@ -173,7 +173,8 @@ class Calls:
         return self._loop.time()
 
     def _answered(self, kind: Kind, began: float, *, probe: bool) -> None:
-        self._breaker.done(probe=probe)
+        if probe:
+            self._breaker.done(probe=probe)
         if kind != "list":  # a server whose list works may refuse to write all the same
             self._breaker.succeeded()
             self.writes += 1

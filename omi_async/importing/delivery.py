@@ -114,7 +114,9 @@ class Delivery:
         self._start.learn(named.answer)
         matched = match(items, named, self._start)
         if not matched.missing:
-            await self._account.settle_all(items)
+            self._account.record(items)
+            if self._account.heard:
+                await self._account.hand_out()
             return
         error = ResponseFormatError(
             f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
