@@ -38,7 +38,7 @@ PACKAGES = ("omi-async", "aiohttp", "orjson", "httpx", "requests", "omi-cli", "u
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the size, the server's latency, and which contestants."""
-    parser.add_argument("--facts", type=whole_batches, default=10_000, help="facts to send (%(default)s)")
+    parser.add_argument("--facts", type=whole_batches, default=30_000, help="facts to send (%(default)s)")
     parser.add_argument(
         "--latency", type=float, default=0.0, metavar="MS", help="server-side delay (%(default)s)"
     )

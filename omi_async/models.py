@@ -217,9 +217,10 @@ def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
                 raise InvalidFactError(
                     f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}"
                 )
-        get = item.get
-        category: Any
-        content, category, visibility, tags = get("content"), get("category"), get("visibility"), get("tags")
+        content: Any = item.get("content")
+        category: Any = item.get("category")
+        visibility: Any = item.get("visibility")
+        tags: Any = item.get("tags")
         # No call for what is plainly good.
         text = content.strip() if type(content) is str and content.isascii() else ""
         if not text or len(text) > CONTENT_LENGTH:

@@ -45,7 +45,7 @@ class Account:
         heard: whether anybody is called with outcomes.
         watched: whether anybody is called with the report.
         open: items without a state.
-        confirmed: ids that the server named to this import, the last few: what the list must show.
+        confirmed: ids that answers have named, the last few: what the list must show.
         set_aside: how many of them are in doubt and wait to be looked for.
         journal: where verdicts are written before anybody hears of them.
         trouble: the first error of a callback or of the journal, which must end the import.
@@ -137,7 +137,6 @@ class Account:
                 self.journal.settled(items)
             except JournalError as error:
                 self._stop_for(error)
-        self.confirmed.extend([item.memory_id for item in items if item.memory_id is not None])
         self.note(items)
 
     def note(self, items: Sequence[Item]) -> None:

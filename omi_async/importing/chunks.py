@@ -12,7 +12,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from omi_async.config import BATCH_SIZE
 
-__all__ = ["Chunks", "content_key", "folding_keys"]
+__all__ = ["Chunks", "content_key"]
 
 T = TypeVar("T")
 
@@ -28,14 +28,6 @@ def content_key(content: str) -> bytes:
     hashed = _BLANK.copy()
     hashed.update(content.encode())
     return hashed.digest()
-
-
-def folding_keys(contents: Iterable[str]) -> list[int]:
-    """Return the 128 bits that stand for each stripped text within this process, at a third of the cost.
-
-    They are two of Python's own keyed hashes (SipHash, PEP 456).
-    """
-    return [(hash(content) << 64) + hash(content + "\0") for content in contents]
 
 
 def _never() -> bool:

@@ -112,6 +112,7 @@ class Delivery:
 
     async def _answered(self, items: list[Item], named: Named) -> None:
         self._start.learn(named.answer)
+        self._account.confirmed.extend(named.ids)
         matched = match(items, named, self._start)
         if not matched.missing:
             self._account.record(items)
