@@ -36,6 +36,7 @@ PURE = {
     "_quota_windows",
     "importing.answers",
     "importing.chunks",
+    "importing.folding",
     "importing.items",
     "importing.keyindex",
     "importing.outcomes",
@@ -48,6 +49,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_json": set(),
     "importing.keyindex": set(),
     "importing.chunks": {"config"},
+    "importing.folding": set(),
     "models": {"config", "errors"},
     "_retry": {"config", "errors"},
     "_quota_signs": {"_retry", "_wire"},
@@ -77,7 +79,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The session hands itself to its resources, as their Sender; and tells the version in its User-Agent.
     "session": PURE | {"_transport", "_settings", "_pacing", "_ledger_file", "resources", FACADE},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
-    "sources": {"config", "errors", "models", "_json", "importing.outcomes", "sources"},
+    "sources": {"config", "errors", "models", "_json", "importing.chunks", "importing.outcomes", "sources"},
     # The surfaces: nothing imports them.
     "local": {"config", "errors", "models", "_json", "local"},
     "testing": PURE | {"session", "local", "testing"},

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
 from omi_async.cli.output import say
+from omi_async.importing.chunks import AtHand
 from omi_async.importing.outcomes import FactOutcome
 from omi_async.models import Fact
 from omi_async.sources import Facts, SourceError, open_facts
@@ -39,7 +40,7 @@ class _Counted(io.FileIO):
         return data
 
 
-class _Items:
+class _Items(AtHand):
     """What an async generator yields, and what is at hand behind it."""
 
     def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:

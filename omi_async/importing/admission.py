@@ -12,6 +12,7 @@ from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseL
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
 from omi_async.importing.chunks import content_key
+from omi_async.importing.folding import Folding
 from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal, Recalled
 from omi_async.importing.outcomes import FactOutcome
@@ -57,7 +58,7 @@ class Admission:
         self._folds = dedupe and journal is None  # which folds by itself
         self._journal = journal
         self._doubtful = doubtful
-        self._keys: set[int] = set()
+        self._seen = Folding()
         self._outcome_owed = False
 
     def admit(self, elements: Iterator[FactLike]) -> tuple[list[Item], int]:
@@ -108,21 +109,13 @@ class Admission:
         return []
 
     def _folded(self, items: list[Item]) -> list[Item]:
-        """Settle those whose text came earlier, and return the others.
-
-        For each text, 128 bits stand in memory, at a third of the cost of a cryptographic hash: two of
-        Python's own keyed hashes (SipHash, PEP 456).
-        """
-        keys = [(hash(text := item.content) << 64) + hash(text + "\0") for item in items]
-        known = self._keys.intersection(keys)
-        before = len(self._keys)
-        self._keys.update(keys)
-        if len(self._keys) == before + len(keys):
+        """Settle those whose text came earlier, and return the others."""
+        came_again = self._seen.came_again([item.content for item in items])
+        if came_again is None:
             return items
         first, again = list[Item](), list[Item]()
-        for item, key in zip(items, keys, strict=True):
-            (again if key in known else first).append(item)
-            known.add(key)
+        for item, came in zip(items, came_again, strict=True):
+            (again if came else first).append(item)
         self._account.note([item.become("duplicate") for item in again])
         return first
 

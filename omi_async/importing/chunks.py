@@ -5,6 +5,7 @@ The chunker knows no network and no event loop: it takes what it is given, no mo
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 from omi_async.config import BATCH_SIZE
 
-__all__ = ["Chunks", "content_key"]
+__all__ = ["AtHand", "Chunks", "content_key"]
 
 T = TypeVar("T")
 
@@ -46,19 +47,28 @@ def _nothing(_most: int) -> list[Any]:
     return []
 
 
+class AtHand(ABC):
+    """An async iterator that may have elements which need not be waited for."""
+
+    @abstractmethod
+    def at_hand(self, most: int) -> list[Any]:
+        """Return the elements that `anext` would give next, at most so many, without waiting."""
+
+
 def _at_hand_of(source: AsyncIterator[Any]) -> Callable[[int], list[Any]]:
-    """Return the `at_hand` of the class whose `__anext__` it is: another one would pass a wrapper by."""
+    """Return the source's `at_hand`, unless its `__anext__` is of a class that knows nothing of it."""
+    if not isinstance(source, AtHand):
+        return _nothing
     kind = next(kind for kind in type(source).__mro__ if "__anext__" in vars(kind))
-    return vars(kind)["at_hand"].__get__(source) if "at_hand" in vars(kind) else _nothing
+    return source.at_hand if "at_hand" in vars(kind) else _nothing
 
 
 class Chunks(Generic[T]):
     """The chunks of a source, each pulled when it is asked for.
 
     Args:
-        source: any iterable or async iterable; a TypeError is raised for anything else. The class of an async
-            iterator may have, beside its `__anext__`, an `at_hand`: it gives the next elements that need not
-            be waited for, at most so many, perhaps none.
+        source: any iterable or async iterable; a TypeError is raised for anything else. One that is an
+            `AtHand` is asked for what need not be waited for.
         admit: pulls elements, makes a T of each that needs a place in a chunk, and tells how many it pulled.
         room: how many elements may be pulled before `due` is asked; at least 1.
         due: tells whether there is to be a pause after some elements, before the next ones are pulled.

@@ -11,6 +11,7 @@ from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Self, get_args
 
+from omi_async.importing.chunks import AtHand
 from omi_async.sources._bridge import Bridge
 from omi_async.sources._detect import Format
 from omi_async.sources._fields import Fields, fields_from
@@ -50,7 +51,7 @@ def open_facts(
     return Facts(path_or_stdin, name_of(path_or_stdin), format, fields_from(mapping, defaults))
 
 
-class Facts:
+class Facts(AtHand):
     """The facts of a file, to be iterated once: `Fact`, or an invalid `FactOutcome` where a record is none.
 
     `anext` waits for one; `at_hand` takes those that were read with it, cheaper than by waiting for each.
