@@ -26,6 +26,7 @@ from benchmarks.canned import serving
 from benchmarks.contestants import KEY
 from benchmarks.facts import BATCH, make_batch
 from benchmarks.running import (
+    Goal,
     Report,
     Sample,
     Samples,
@@ -46,6 +47,9 @@ QUICK: tuple[str, ...] = ("--size", "20kB")
 STEP = 0.001
 """Seconds after which the watchdog asks to be woken."""
 
+AIMED_AT = 10**9
+"""Bytes of the file of which the target speaks."""
+
 TITLES = {"import": "**`import_facts(open_facts(path))`**", "idle": "nothing but the watchdog"}
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kMG]?)B?", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
@@ -61,7 +65,7 @@ def size_in_bytes(text: str) -> int:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the size."""
-    parser.add_argument("--size", type=size_in_bytes, default="100MB", help="of the file (%(default)s)")
+    parser.add_argument("--size", type=size_in_bytes, default="1GB", help="of the file (%(default)s)")
 
 
 class Turn(NamedTuple):
@@ -103,7 +107,7 @@ async def _import(url: str, path: str) -> Sample:
     gc.freeze()
     async with Session(KEY, base_url=url) as session, open_facts(path) as facts, _watched() as late:
         began = time.perf_counter()
-        report = await session.memories.import_facts(facts, dedupe=False)
+        report = await session.memories.import_facts(facts)
         seconds = time.perf_counter() - began
     if report.created != report.pulled:
         raise RuntimeError(str(report))
@@ -161,15 +165,15 @@ def run(options: argparse.Namespace) -> Report:
         rows=[_row(key, samples) for key in TITLES],
         notes=[about],
         samples=samples,
-        goals=[
-            at_most(
-                "the longest that the event loop stood still",
-                spread(sample["worst"] * 1e3 for sample in samples["import"]),
-                20,
-                "{:.1f} ms",
-            )
-        ],
+        goals=_goals(samples) if options.size >= AIMED_AT else [],
     )
+
+
+def _goals(samples: Samples) -> list[Goal]:
+    worst = spread(sample["worst"] * 1e3 for sample in samples["import"])
+    return [
+        at_most("the longest that the event loop stood still, importing 1 GB", worst, 20, "{:.1f} ms"),
+    ]
 
 
 def write(path: Path, size: int) -> int:
@@ -179,7 +183,7 @@ def write(path: Path, size: int) -> int:
         for number in itertools.count():
             if written >= size:
                 return lines
-            batch = make_batch(f"{number % 10**6:06}")
+            batch = make_batch(f"{number:06}")
             block = "".join(f"{json.dumps(fact, ensure_ascii=False)}\n" for fact in batch)
             written += file.write(block.encode())
             lines += BATCH

@@ -36,7 +36,7 @@ from omi_async import Session
 
 __all__ = ["QUICK", "ROUNDS", "add_options", "run"]
 
-ROUNDS = 1
+ROUNDS = 3
 QUICK: tuple[str, ...] = ("--small", "50", "--middle", "75", "--large", "100")
 PLAIN, FOLDED, JOURNAL = "dedupe=False", "dedupe=True", "journal=path"
 VARIANTS: dict[str, dict[str, Any]] = {PLAIN: {"dedupe": False}, FOLDED: {"dedupe": True}, JOURNAL: {}}
