@@ -60,14 +60,14 @@ Ceilings = dict[tuple[str, str], float]
 CEILINGS: dict[tuple[int, int], Ceilings] = {
     (3, 11): {
         ("import", "instructions"): 493.0,
-        ("import", "blocks"): 1.4,
+        ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 65.0,
         ("iterate", "blocks"): 1.0,
         ("read", "instructions"): 355.0,
     },
     (3, 13): {
         ("import", "instructions"): 435.0,
-        ("import", "blocks"): 1.4,
+        ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 61.0,
         ("iterate", "blocks"): 1.0,
         ("read", "instructions"): 313.0,

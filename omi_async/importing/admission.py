@@ -111,7 +111,7 @@ class Admission:
     def _folded(self, items: list[Item]) -> list[Item]:
         """Settle those whose text came earlier, and return the others."""
         came_again = self._seen.came_again([item.content for item in items])
-        if came_again is None:
+        if True not in came_again:
             return items
         first, again = list[Item](), list[Item]()
         for item, came in zip(items, came_again, strict=True):
