@@ -19,7 +19,7 @@ pytestmark = pytest.mark.extras
 from benchmarks import counts, loop  # noqa: E402  # behind the question whether they are there
 from benchmarks.canned import serving  # noqa: E402
 from benchmarks.contestants import KEY  # noqa: E402
-from benchmarks.facts import make_batch  # noqa: E402
+from benchmarks.facts import make_batch  # noqa: E402  # as above
 from benchmarks.running import fresh  # noqa: E402
 
 CEILINGS = counts.CEILINGS.get(sys.version_info[:2], {})

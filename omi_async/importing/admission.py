@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, Literal
 
 import attrs
@@ -11,7 +11,7 @@ import attrs
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.importing.account import Account
 from omi_async.importing.answers import Rules
-from omi_async.importing.chunks import content_key
+from omi_async.importing.chunks import Chunks, content_key
 from omi_async.importing.folding import Folding
 from omi_async.importing.items import Item
 from omi_async.importing.journal import Journal, Recalled
@@ -60,6 +60,10 @@ class Admission:
         self._doubtful = doubtful
         self._seen = Folding()
         self._outcome_owed = False
+
+    def chunks_of(self, facts: Iterable[FactLike] | AsyncIterable[FactLike]) -> Chunks[Item]:
+        """Return the chunks of a source, as this admits them."""
+        return Chunks(facts, self.admit, room=self.room, due=self.due, pause=self.pause)
 
     def admit(self, elements: Iterator[FactLike]) -> tuple[list[Item], int]:
         """Pull elements; return the items to be sent, and how many were pulled. The others have their state.

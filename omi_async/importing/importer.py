@@ -17,7 +17,6 @@ from omi_async.importing.account import Account, OnOutcome, OnProgress
 from omi_async.importing.admission import Admission, FactLike
 from omi_async.importing.answers import ImportStart, Rules
 from omi_async.importing.calls import Calls
-from omi_async.importing.chunks import Chunks
 from omi_async.importing.delivery import Delivery, OnUnknown
 from omi_async.importing.forecast import CallPace, Forecast, foresee
 from omi_async.importing.items import Item
@@ -99,10 +98,7 @@ class Importer:
             journal=self._journal,
             doubtful=self._doubtful_from_earlier,
         )
-        admission = self._admission
-        self._chunks = Chunks(
-            facts, admission.admit, room=admission.room, due=admission.due, pause=admission.pause
-        )
+        self._chunks = self._admission.chunks_of(facts)
         self._pulling = asyncio.Lock()
         self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
