@@ -11,8 +11,12 @@ from hypothesis import strategies as st
 from omi_async.importing.keyindex import PLACES, KeyIndex
 
 BYTE = st.integers(0, 255)
-FEW_KEYS = st.builds(lambda bucket, tag, rest: bytes([bucket, 0, tag]) + rest, st.integers(0, 1), BYTE,
-                     st.sampled_from([bytes(13), b"\xff" * 13, b"\0" * 3 + b"\xff" * 10]))  # fmt: skip
+FEW_KEYS = st.builds(
+    lambda bucket, tag, rest: bytes([bucket, 0, tag]) + rest,
+    st.integers(0, 1),
+    BYTE,
+    st.sampled_from([bytes(13), b"\xff" * 13, b"\0" * 3 + b"\xff" * 10]),
+)
 KEYS = st.binary(min_size=16, max_size=16) | FEW_KEYS
 ROWS = st.tuples(st.lists(KEYS, max_size=25), st.integers(0, PLACES - 25) | st.sampled_from([0, PLACES - 25]))
 

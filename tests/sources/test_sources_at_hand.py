@@ -118,7 +118,7 @@ async def test_it_takes_nothing_from_behind_the_bridge():
         bridge = facts._bridge
         assert bridge is not None
         async with asyncio.timeout(5):
-            while len(bridge._ready) < _bridge.AHEAD:  # noqa: ASYNC110 - the thread tells of nothing else
+            while len(bridge._ready) < _bridge.AHEAD:  # noqa: ASYNC110  # the thread tells of nothing else
                 await asyncio.sleep(0)
         assert texts(facts.at_hand(99)) == ["1", "2"]
         assert facts.at_hand(99) == []
