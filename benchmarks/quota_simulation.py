@@ -24,8 +24,8 @@ from benchmarks.facts import BATCH, Fact, batches_of, make_facts
 from omi_async import Session
 from omi_async.local import DOCUMENTED_QUOTAS, Fault, LocalServer, Quota
 from omi_async.local.faults import FOREVER, Sleep, Work
+from omi_async.local.messages import Refusal, Reply
 from omi_async.local.quotas import Quotas
-from omi_async.local.wire import Refusal, Reply
 from tests.clock import VirtualClockLoop, elapsed
 
 __all__ = ["CONCURRENCY", "IDEAL", "POLICIES", "STRATEGIES", "TRIP", "Outcome", "Policy", "ideal", "simulate"]

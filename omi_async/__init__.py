@@ -5,25 +5,24 @@
 
 `Session` holds the connections, `session.memories` the calls, `import_facts` accounts for every fact.
 
-The names are loaded together when one of them is asked for (PEP 562): ``omi-async --help`` asks for none.
+A name is loaded when it is asked for (PEP 562): ``omi-async --help`` asks for none.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from omi_async._quota_policies import QuotaPolicy
-    from omi_async._wire import QuotaState
-    from omi_async.config import Retry
+    from omi_async._api.retry import Retry
+    from omi_async._quota.policy import QuotaPolicy, QuotaState
+    from omi_async._version import __version__
     from omi_async.errors import (
         APIError,
         AuthenticationError,
         ConfigurationError,
         ConflictError,
         ConnectError,
-        ImportFailedError,
-        ImportStoppedError,
         InvalidFactError,
         InvalidRequestError,
         JournalError,
@@ -37,15 +36,24 @@ if TYPE_CHECKING:
         ServerError,
         TransportError,
     )
+    from omi_async.fact import Fact
+    from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.forecast import Forecast
     from omi_async.importing.importer import Importer
-    from omi_async.importing.journal import Journal
-    from omi_async.importing.outcomes import FactOutcome, ImportReport
-    from omi_async.models import Fact, Memory
+    from omi_async.importing.intake import FactLike
+    from omi_async.importing.journal.journal import Journal
+    from omi_async.importing.lanes import Lanes
+    from omi_async.importing.report import (
+        FactOutcome,
+        ImportFailedError,
+        ImportReport,
+        ImportStoppedError,
+        State,
+    )
+    from omi_async.importing.tracker import OnOutcome, OnProgress
+    from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
-
-__version__ = "0.1.0"
 
 __all__ = [
     "APIError",
@@ -54,6 +62,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Fact",
+    "FactLike",
     "FactOutcome",
     "Forecast",
     "ImportFailedError",
@@ -64,10 +73,14 @@ __all__ = [
     "InvalidRequestError",
     "Journal",
     "JournalError",
+    "Lanes",
     "Memories",
     "Memory",
     "NotFoundError",
     "OmiError",
+    "OnOutcome",
+    "OnProgress",
+    "OnUnknown",
     "PaymentRequiredError",
     "PermissionDeniedError",
     "QuotaPolicy",
@@ -78,56 +91,71 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "State",
     "TransportError",
     "__version__",
 ]
 
-_MODULES = (
-    "_quota_policies",
-    "_wire",
-    "config",
-    "errors",
-    "models",
-    "importing.forecast",
-    "importing.importer",
-    "importing.journal",
-    "importing.outcomes",
-    "resources.memories",
-    "session",
-)
-"""Where the names live."""
+_HOMES = {
+    "_api.retry": ("Retry",),
+    "_quota.policy": (
+        "QuotaPolicy",
+        "QuotaState",
+    ),
+    "_version": ("__version__",),
+    "errors": (
+        "APIError",
+        "AuthenticationError",
+        "ConfigurationError",
+        "ConflictError",
+        "ConnectError",
+        "InvalidFactError",
+        "InvalidRequestError",
+        "JournalError",
+        "NotFoundError",
+        "OmiError",
+        "PaymentRequiredError",
+        "PermissionDeniedError",
+        "RateLimitError",
+        "ResponseFormatError",
+        "ResponseLostError",
+        "ServerError",
+        "TransportError",
+    ),
+    "fact": ("Fact",),
+    "importing.delivery": ("OnUnknown",),
+    "importing.forecast": ("Forecast",),
+    "importing.importer": ("Importer",),
+    "importing.intake": ("FactLike",),
+    "importing.journal.journal": ("Journal",),
+    "importing.lanes": ("Lanes",),
+    "importing.report": (
+        "FactOutcome",
+        "ImportFailedError",
+        "ImportReport",
+        "ImportStoppedError",
+        "State",
+    ),
+    "importing.tracker": (
+        "OnOutcome",
+        "OnProgress",
+    ),
+    "memory": ("Memory",),
+    "resources.memories": ("Memories",),
+    "session": ("Session",),
+}
+"""The modules that the names live in."""
 
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-def _load() -> None:
-    """Load all names, and let them be known by the module that users import them from."""
-    from importlib import import_module  # noqa: PLC0415  # only what asks for a name pays for it
-    from inspect import get_annotations  # noqa: PLC0415
-
-    modules = {name: import_module(f"{__name__}.{name}") for name in _MODULES}
-    things = {
-        name: vars(module)[name] for module in modules.values() for name in __all__ if name in vars(module)
-    }
-    # Errors carry these two, and cannot import them; their annotations are to be resolvable all the same.
-    vars(modules["errors"]).update(ImportReport=things["ImportReport"], Memory=things["Memory"])
-    for thing in things.values():
-        # Tracebacks and reprs show the name that users import, not the module it happens to live in. Where
-        # annotations are resolved by that name (typing.get_type_hints, cattrs), they need it done before.
-        thing.__annotations__ = get_annotations(thing, eval_str=True)
-        thing.__module__ = __name__
-    globals().update(things)
-
-
-if not TYPE_CHECKING:  # to a type checker it would promise whatever name
+if not TYPE_CHECKING:  # to a type checker it would promise any name
 
     def __getattr__(name: str) -> object:
-        if name in __all__:
-            _load()
-            return globals()[name]
-        if name in _MODULES:
-            from importlib import import_module  # noqa: PLC0415
-
-            return import_module(f"{__name__}.{name}")
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = _HOME_OF.get(name)
+        if home is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+        return value
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})

@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from omi_async.config import BASE_URL
+from omi_async.constants import BASE_URL
 from omi_async.errors import ConfigurationError
 
 __all__ = [

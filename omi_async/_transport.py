@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import aiohttp
 
-from omi_async._requests import Request
+from omi_async._api.messages import Request
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 
 __all__ = ["abandon", "only_once", "read_bounded", "translate"]

@@ -29,11 +29,9 @@ all the same? It says nothing of interest after a read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any
 
-if TYPE_CHECKING:
-    from omi_async.importing.outcomes import ImportReport
-    from omi_async.models import Memory
+from omi_async.memory import Memory
 
 __all__ = [
     "APIError",
@@ -41,8 +39,6 @@ __all__ = [
     "ConfigurationError",
     "ConflictError",
     "ConnectError",
-    "ImportFailedError",
-    "ImportStoppedError",
     "InvalidFactError",
     "InvalidRequestError",
     "JournalError",
@@ -220,26 +216,3 @@ class ResponseFormatError(OmiError):
 
 class JournalError(OmiError):
     """The journal cannot be used: corrupt, foreign, in use by another process, or its disk is full."""
-
-
-class ImportStoppedError(OmiError):
-    """The import could not go on. What caused it is the `__cause__`.
-
-    Attributes:
-        report: the account of every fact that was pulled before the stop.
-    """
-
-    def __init__(self, message: str, report: ImportReport) -> None:
-        super().__init__(message)
-        self.report = report
-
-
-class ImportFailedError(OmiError, ExceptionGroup[OmiError]):
-    """Some facts failed: the group of their errors, each with a note that names the fact's place."""
-
-    def __new__(cls, message: str, failures: Sequence[OmiError], /) -> Self:  # noqa: D102  # see the class
-        return super().__new__(cls, message, failures)
-
-    def derive(self, excs: Sequence[Any], /) -> ImportFailedError:  # type: ignore[override]
-        """Make the part of a split the same kind as the whole (typeshed wants it generic in its errors)."""
-        return ImportFailedError(self.message, excs)

@@ -23,14 +23,16 @@ import backoff
 from multidict import CIMultiDict
 from yarl import URL
 
-import omi_async
-from omi_async import _json
-from omi_async._failures import in_short
-from omi_async._ledger_file import LedgerFile, fingerprint
-from omi_async._pacing import Pacer
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._requests import Request, Response, interpret
-from omi_async._retry import waits, worth_retrying
+from omi_async._api import json
+from omi_async._api.endpoints import interpret
+from omi_async._api.failures import in_short
+from omi_async._api.messages import Request, Response
+from omi_async._api.retry import Retry, waits, worth_retrying
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.pacing import Turn
+from omi_async._quota.policy import QuotaPolicy, QuotaState
+from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
     Secret,
     caller,
@@ -43,8 +45,8 @@ from omi_async._settings import (
     within_pool,
 )
 from omi_async._transport import abandon, only_once, read_bounded, translate
-from omi_async._wire import QuotaState, Turn
-from omi_async.config import MAX_RESPONSE, Retry
+from omi_async._version import __version__
+from omi_async.constants import MAX_RESPONSE
 from omi_async.errors import (
     ConfigurationError,
     OmiError,
@@ -138,7 +140,7 @@ class Session:
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
             "Accept": JSON,
-            "User-Agent": f"omi_async/{omi_async.__version__} aiohttp/{aiohttp.__version__}",
+            "User-Agent": f"omi_async/{__version__} aiohttp/{aiohttp.__version__}",
         }
         self._headers_of_call = {} if client is None else self._headers  # an own pool has them
         self._headers_with_body = {**self._headers_of_call, "Content-Type": JSON}
@@ -368,7 +370,7 @@ class Session:
         for name, text in response.headers.items():
             headers.add(name.replace(self._key, "***"), text.replace(self._key, "***"))
         body = response.body
-        for spelling in (self._key.encode(), _json.dumps(str.__str__(self._key))[1:-1]):
+        for spelling in (self._key.encode(), json.dumps(str.__str__(self._key))[1:-1]):
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 from omi_async import Session
 from omi_async.local import LocalServer
 from tests.clock import VirtualClockLoop
+from tests.naming import stable_id
 
 # On CI the same examples each time, so that a red run can be repeated; elsewhere new ones.
 settings.register_profile("ci", derandomize=True, deadline=None)
@@ -30,6 +31,10 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual_clock"):
         return {"virtual": VirtualClockLoop}
     return {"real": asyncio.new_event_loop}
+
+
+def pytest_make_parametrize_id(val: object) -> str | None:
+    return stable_id(val) if " at 0x" in repr(val) else None
 
 
 @pytest.fixture(autouse=True)

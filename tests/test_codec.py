@@ -12,9 +12,10 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from omi_async import Fact, Memory, ResponseFormatError, _codec, _json
-from omi_async._codec import memories_from, memory_from, memory_payload
-from omi_async.models import fact_payload
+from omi_async import Fact, Memory, ResponseFormatError
+from omi_async._api import codec, json
+from omi_async._api.codec import memories_from, memory_from, memory_payload
+from omi_async.fact import fact_payload
 
 GOOD: dict[str, Any] = {
     "id": "mem_789ghi",
@@ -117,7 +118,7 @@ pages = st.lists(whole | partial, max_size=6) | st.lists(partial | slightly_odd 
 
 
 def read_one_by_one(page: list[dict[str, Any]]) -> tuple[list[Memory], tuple[str, ...]]:
-    memories, problems = _codec._one_by_one(page, lambda index: f"[{index}]")
+    memories, problems = codec._one_by_one(page, lambda index: f"[{index}]")
     return memories, tuple(problems)
 
 
@@ -145,7 +146,7 @@ def test_one_odd_value_is_read_as_its_memory_is(name: str):
 
 @given(st.lists(whole | partial, min_size=1, max_size=6))
 def test_a_page_that_can_be_read_is_read_by_columns(page: list[dict[str, Any]]):
-    assert (_codec._by_columns(page), ()) == read_one_by_one(page)
+    assert (codec._by_columns(page), ()) == read_one_by_one(page)
 
 
 @given(st.lists(whole, max_size=3), slightly_odd | very_odd)
@@ -154,14 +155,14 @@ def test_a_page_that_cannot_be_read_is_not_read_by_columns(page: list[dict[str, 
     _, problems = read_one_by_one(page)
     assume(problems)
     with pytest.raises((KeyError, TypeError, ValueError)):
-        _codec._by_columns(page)
+        codec._by_columns(page)
 
 
 def test_only_exact_dicts_are_read_by_columns():
     page = [OrderedDict(GOOD), GOOD]
     assert memories_from(page) == [memory_from(GOOD)] * 2
     with pytest.raises(TypeError):
-        _codec._by_columns(page)
+        codec._by_columns(page)
 
 
 def test_a_memory_that_was_read_is_like_any_other():
@@ -335,7 +336,7 @@ memories = st.builds(
 @example(Memory(id="1", created_at=datetime.max.replace(tzinfo=timezone(timedelta(hours=-23)))))
 @example(Memory(id="1", created_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))))
 def test_a_memory_survives_the_wire(memory: Memory):
-    wire = _json.loads(_json.dumps(memory_payload(memory)))
+    wire = json.loads(json.dumps(memory_payload(memory)))
     assert memory_from(wire) == memory
     assert memories_from([wire, wire]) == [memory, memory]
 
@@ -375,7 +376,7 @@ def test_a_page_of_anything_is_read_or_refused_by_name(page: list[Any]):
 def test_a_fact_is_sent_without_what_the_server_shall_choose():
     assert fact_payload(Fact(" a ", origin="f:1")) == {"content": "a", "visibility": "private", "tags": ()}
     whole = Fact("a", category="work", visibility="public", tags=["x", "y"])
-    assert _json.loads(_json.dumps(fact_payload(whole))) == {
+    assert json.loads(json.dumps(fact_payload(whole))) == {
         "content": "a",
         "visibility": "public",
         "tags": ["x", "y"],

@@ -15,8 +15,6 @@ from omi_async import ImportReport, Memory, OmiError, errors
 from omi_async.errors import (
     APIError,
     ConnectError,
-    ImportFailedError,
-    ImportStoppedError,
     InvalidFactError,
     InvalidRequestError,
     NotFoundError,
@@ -26,8 +24,9 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
+from omi_async.importing.report import ImportFailedError, ImportStoppedError
 
-CLASSES = [getattr(errors, name) for name in errors.__all__]
+CLASSES = [*(getattr(errors, name) for name in errors.__all__), ImportFailedError, ImportStoppedError]
 
 
 def parents_drawn() -> dict[str, str]:

@@ -17,7 +17,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from omi_async import _json
+from omi_async._api import json as _json
+from tests.naming import stable_id
 
 LOADS = [_json._orjson_loads, _json._std_loads]
 LOADS_STRINGS = [_json._orjson_loads_strings, _json._std_loads_strings]
@@ -248,7 +249,7 @@ class Text(str):
         1e19,
         "secret \ud800",
     ],
-    ids=repr,
+    ids=stable_id,
 )
 def test_what_is_no_json_is_refused_without_showing_it(dumps: Callable[[Any], bytes], value: Any):
     with pytest.raises(_json.JSONError) as caught:
@@ -283,7 +284,7 @@ def test_json_is_written_compact_as_utf8(dumps: Callable[[Any], bytes]):
 def test_without_orjson_the_standard_library_does_it():
     code = (
         "import sys; sys.modules['orjson'] = None\n"
-        "from omi_async import _json\n"
+        "from omi_async._api import json as _json\n"
         "assert not _json.FAST\n"
         "assert _json.loads is _json._std_loads and _json.dumps is _json._std_dumps\n"
         "assert _json.loads(_json.dumps({'a': 1})) == {'a': 1}\n"

@@ -14,8 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Memory, ResponseFormatError
-from omi_async._listing import MOST_BARREN_READINGS, MOST_STALE_PAGES, Listing
-from omi_async._requests import Identity, Page, Request, list_identities, list_memories
+from omi_async._api.endpoints import list_identities, list_memories
+from omi_async._api.messages import Identity, Page, Request
+from omi_async._api.paging import MOST_BARREN_READINGS, MOST_STALE_PAGES, Listing
 
 Change = Callable[[list[str]], None]
 

@@ -17,7 +17,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, InvalidFactError, Memory
-from omi_async.models import checked_changes, fact_from
+from omi_async.fact import checked_changes, fact_from
+from tests.naming import stable_id
 
 
 class Visibility(enum.StrEnum):
@@ -305,7 +306,7 @@ def breaking() -> Iterator[str]:
         ({"content": "a", "tags": breaking()}, ""),
         ({"content": "a", "visibility": Uncomparable()}, "visibility"),
     ],
-    ids=repr,
+    ids=stable_id,
 )
 def test_what_is_no_fact_is_an_invalid_fact_that_keeps_its_record(item: Any, field: str):
     with pytest.raises(InvalidFactError) as caught:

@@ -14,8 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_async import Fact, Session
-from omi_async._requests import (
-    Request,
+from omi_async._api.endpoints import (
     create_batch,
     create_memory,
     delete_memory,
@@ -25,8 +24,9 @@ from omi_async._requests import (
     list_memories,
     update_memory,
 )
+from omi_async._api.messages import Request
+from omi_async.fact import fact_payload
 from omi_async.local import LocalServer
-from omi_async.models import fact_payload
 
 DOCUMENT: Final = json.loads((Path(__file__).parent / "wire/omi_openapi_memories.json").read_bytes())
 PATHS: Final[dict[str, Any]] = DOCUMENT["paths"]

@@ -13,14 +13,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from omi_async import Fact, InvalidRequestError, Memory, ResponseFormatError, _json, errors
-from omi_async._codec import memory_payload
-from omi_async._requests import (
-    Identity,
-    Named,
-    Page,
-    Request,
-    Response,
+from omi_async import Fact, InvalidRequestError, Memory, ResponseFormatError, errors
+from omi_async._api import json as _json
+from omi_async._api.codec import memory_payload
+from omi_async._api.endpoints import (
     create_batch,
     create_memory,
     delete_memory,
@@ -29,10 +25,11 @@ from omi_async._requests import (
     interpret,
     list_identities,
     list_memories,
-    refused_items,
     update_memory,
 )
-from omi_async.models import fact_payload
+from omi_async._api.failures import refused_items
+from omi_async._api.messages import Identity, Named, Page, Request, Response
+from omi_async.fact import fact_payload
 
 WIRE = Path(__file__).parent / "wire"
 FACT = Fact("User is vegetarian", category="interesting", tags=["diet"])

@@ -15,15 +15,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import OmiError, Retry, errors
-from omi_async._retry import parse_http_date, parse_retry_after, wait_before, waits, worth_retrying
+from omi_async._api.headers import parse_http_date, parse_retry_after
+from omi_async._api.retry import wait_before, waits, worth_retrying
 from omi_async.errors import (
     APIError,
     AuthenticationError,
     ConfigurationError,
     ConflictError,
     ConnectError,
-    ImportFailedError,
-    ImportStoppedError,
     InvalidFactError,
     InvalidRequestError,
     JournalError,
@@ -36,7 +35,7 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
-from omi_async.importing.outcomes import ImportReport
+from omi_async.importing.report import ImportFailedError, ImportReport, ImportStoppedError
 
 ALWAYS, IDEMPOTENT, NEVER = (True, True), (True, False), (False, False)
 """Worth retrying: (when idempotent, when not)."""

@@ -27,7 +27,7 @@ from omi_async import (
     ServerError,
     Session,
 )
-from omi_async._requests import list_memories
+from omi_async._api.endpoints import list_memories
 from omi_async.local import Fault, LocalServer
 from tests.clock import elapsed
 from tests.raw_server import Call, raw_server

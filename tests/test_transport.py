@@ -17,7 +17,7 @@ from aiohttp.client_reqrep import ConnectionKey, RequestInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from omi_async._requests import list_memories
+from omi_async._api.endpoints import list_memories
 from omi_async._transport import abandon, translate
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 

@@ -9,16 +9,15 @@ from typing import Final
 
 import click
 
-from omi_async import __version__
-from omi_async.cli import exits
-from omi_async.cli.exporting import export_command
-from omi_async.cli.importing import import_command
+from omi_async._version import __version__
+from omi_async.cli import exit_codes
+from omi_async.cli.export import export_command
+from omi_async.cli.imports.command import import_command
 from omi_async.cli.journal import journal_command
-from omi_async.cli.listing import list_command
 from omi_async.cli.logs import logs_to_stderr
+from omi_async.cli.memories import create_command, delete_command, list_command, update_command
 from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, say
-from omi_async.cli.serving import serve_command
-from omi_async.cli.writing import create_command, delete_command, update_command
+from omi_async.cli.serve import serve_command
 
 __all__ = ["cli", "run"]
 
@@ -87,7 +86,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             flush_stdout()
         except BaseException as error:  # noqa: BLE001  # the last line of defence
             return _ending(error)
-        return code if isinstance(code, int) else exits.OK
+        return code if isinstance(code, int) else exit_codes.OK
 
 
 def _ending(error: BaseException) -> int:
@@ -95,13 +94,13 @@ def _ending(error: BaseException) -> int:
     match error:
         case BrokenPipeError():
             abandon_stdout()  # whoever read has enough, as in `omi-async export | head`
-            return exits.OK
+            return exit_codes.OK
         case SystemExit():
-            return error.code if isinstance(error.code, int) else exits.OK
+            return error.code if isinstance(error.code, int) else exit_codes.OK
         case KeyboardInterrupt() | click.Abort():
             say("\nInterrupted.")
-            return exits.INTERRUPTED
-        case exits.CommandError():
+            return exit_codes.INTERRUPTED
+        case exit_codes.CommandError():
             say(f"Error: {error.format_message()}")
             return error.code
         case click.exceptions.NoArgsIsHelpError():
@@ -109,5 +108,5 @@ def _ending(error: BaseException) -> int:
         case click.ClickException():
             error.show(sys.stderr)
         case _:
-            return exits.explain(error)
-    return exits.USAGE
+            return exit_codes.explain(error)
+    return exit_codes.USAGE

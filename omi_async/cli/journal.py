@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from omi_async.cli import exits
-from omi_async.cli.exporting import opened_whole
-from omi_async.cli.output import json_line, put, put_json, say
-from omi_async.cli.words import STATES, facts_are, plural, printable
+from omi_async.cli import exit_codes
+from omi_async.cli.format import STATES, facts_are, plural, printable
+from omi_async.cli.output import json_line, opened_whole, put, put_json, say
 
 if TYPE_CHECKING:
-    from omi_async.importing.journal import Entry, Journal
+    from omi_async.importing.journal.journal import Journal
+    from omi_async.importing.journal.rows import Entry
 
 __all__ = ["journal_command"]
 
@@ -56,7 +56,7 @@ def show_command(path: Path, as_json: bool) -> int:
                 put_json({"event": "fact", **_record(entry)})
         else:
             _show(journal, counts)
-    return exits.OK
+    return exit_codes.OK
 
 
 def _show(journal: Journal, counts: Mapping[str, Mapping[Any, int]]) -> None:
@@ -116,7 +116,7 @@ def export_command(path: Path, output: Path | None) -> int:
     say(f"{plural(written, 'fact')} exported{f' to {output}' if output else ''}")
     if left_out:
         say(f"{facts_are(left_out)} left out: the journal does not hold their texts.")
-    return exits.SOME_FAILED if left_out else exits.OK
+    return exit_codes.SOME_FAILED if left_out else exit_codes.OK
 
 
 @journal_command.command("forget", short_help="Let the next import send facts again, without looking.")
@@ -152,7 +152,7 @@ def forget_command(path: Path, states: Sequence[str], yes: bool, as_json: bool) 
     else:
         end = "; the next import sends them." if forgotten else "."
         put(f"{plural(forgotten, 'fact')} forgotten{end}")
-    return exits.OK
+    return exit_codes.OK
 
 
 def _ask(counts: Mapping[str, Mapping[Any, int]]) -> None:
@@ -168,15 +168,15 @@ def _ask(counts: Mapping[str, Mapping[Any, int]]) -> None:
         f"memory by its text {may_be} store them twice."
     )
     if not click.confirm("Forget them?", err=True):
-        raise exits.CommandError("nothing was forgotten")
+        raise exit_codes.CommandError("nothing was forgotten")
 
 
 def _opened(path: Path) -> Journal:
     """Open a journal that is there; nothing is made of an empty file. Raises `JournalError`."""
-    from omi_async.importing.journal import Journal  # noqa: PLC0415  # the library takes its time
+    from omi_async.importing.journal.journal import Journal  # noqa: PLC0415  # the library takes its time
 
     if not path.stat().st_size:
-        raise exits.CommandError(f"{path} is no journal of omi_async: it is empty")
+        raise exit_codes.CommandError(f"{path} is no journal of omi_async: it is empty")
     journal = Journal(path)
     journal.open()
     return journal

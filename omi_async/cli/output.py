@@ -8,6 +8,8 @@ import os
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 import click
@@ -17,6 +19,7 @@ __all__ = [
     "emit",
     "flush_stdout",
     "json_line",
+    "opened_whole",
     "prepared_streams",
     "put",
     "put_json",
@@ -116,3 +119,23 @@ def _replace_missing() -> None:
 
 def _one_line(failure: Any) -> None:
     say(f"warning: {failure.exc_type.__name__}: {failure.exc_value}")
+
+
+@contextmanager
+def opened_whole(output: Path | None) -> Iterator[BinaryIO]:
+    """Open stdout, or a file beside the wanted one that takes its place at the end."""
+    if output is None:
+        yield stdout_bytes()
+    elif output.exists() and not output.is_file():  # a pipe, /dev/stdout
+        with output.open("wb") as stream:
+            yield stream
+    else:
+        draft = output.with_name(f".{output.name}.{os.getpid()}.part")
+        try:
+            with draft.open("xb") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            draft.replace(output)
+        finally:
+            draft.unlink(missing_ok=True)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from omi_async._requests import Named, Response
-from omi_async._retry import parse_http_date
+from omi_async._api.headers import parse_http_date
+from omi_async._api.messages import Named, Response
 from omi_async.errors import InvalidFactError, InvalidRequestError
-from omi_async.importing.items import Item
-from omi_async.importing.outcomes import State
-from omi_async.models import Payload
+from omi_async.fact import Payload
+from omi_async.importing.item import Item
+from omi_async.importing.report import State
 
 __all__ = ["ImportStart", "Matched", "Rules", "match"]
 

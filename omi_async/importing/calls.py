@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from omi_async._failures import in_short
-from omi_async._requests import Request, Sender
-from omi_async._retry import wait_before, worth_retrying
-from omi_async._wire import Kind, QuotaState, Turn
-from omi_async.config import Retry
+from omi_async._api.failures import in_short
+from omi_async._api.messages import Kind, Request
+from omi_async._api.retry import Retry, wait_before, worth_retrying
+from omi_async._quota.pacing import Turn
+from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,
     OmiError,
@@ -23,14 +23,14 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
-from omi_async.importing.breaker import Breaker
 from omi_async.importing.concurrency import Concurrency
-from omi_async.importing.items import Item
-from omi_async.importing.outcomes import ImportReport
-from omi_async.importing.parking import Parking
+from omi_async.importing.item import Item
+from omi_async.importing.report import ImportReport
+from omi_async.importing.sender import Sender
 from omi_async.importing.stopping import StopSignal
+from omi_async.importing.waiting import Parking
 
-__all__ = ["Calls", "WindowShut"]
+__all__ = ["Breaker", "Calls", "WindowShut"]
 
 T = TypeVar("T")
 
@@ -230,3 +230,71 @@ class Calls:
 def _doubt(items: Sequence[Item], error: OmiError) -> None:
     for item in items:
         item.doubt = error
+
+
+FAILURES_BEFORE_PAUSE: Final = 5
+"""Server failures in a row, after which the importer pauses and then probes with one call."""
+
+PROBES_BEFORE_STOP: Final = 6
+"""Failed probes in a row, after which a server counts as down."""
+
+SHORTEST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 60.0
+
+
+class Breaker:
+    """Counts failures in a row; when they are many, lets one call through after a pause, to probe.
+
+    Attributes:
+        broken: the last error, once so many probes failed that the server counts as down.
+    """
+
+    def __init__(self) -> None:
+        self.broken: OmiError | None = None
+        self._failures = 0
+        self._failed_probes = 0
+        self._opens_at: float | None = None  # of the loop's clock, while it is shut
+        self._probe_out = False
+        self._changed = asyncio.Event()
+
+    @property
+    def shut(self) -> bool:
+        """Whether only a probe may pass."""
+        return self._opens_at is not None
+
+    async def passage(self) -> bool:
+        """Wait while the server is failing; return whether this call is the probe."""
+        while self._opens_at is not None:
+            wait = self._opens_at - asyncio.get_running_loop().time()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            elif self._probe_out:
+                self._changed.clear()
+                await self._changed.wait()
+            else:
+                self._probe_out = True
+                return True
+        return False
+
+    def done(self, *, probe: bool) -> None:
+        """Take a probe back, whatever became of it."""
+        if probe:
+            self._probe_out = False
+            self._changed.set()
+
+    def succeeded(self) -> None:
+        """Note that the server works."""
+        self._failures = self._failed_probes = 0
+        if self._opens_at is not None:
+            self._opens_at = self.broken = None
+            self._changed.set()
+
+    def failed(self, error: OmiError, *, probe: bool) -> None:
+        """Note that a call failed on the server's side."""
+        self._failures += 1
+        self._failed_probes += probe
+        if probe or (not self.shut and self._failures >= FAILURES_BEFORE_PAUSE):
+            pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
+            self._opens_at = asyncio.get_running_loop().time() + pause
+        if self._failed_probes >= PROBES_BEFORE_STOP:
+            self.broken = error

@@ -7,28 +7,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
-from hashlib import blake2b
 from itertools import islice
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
-from omi_async.config import BATCH_SIZE
+from omi_async.constants import BATCH_SIZE
 
-__all__ = ["AtHand", "Chunks", "content_key"]
+__all__ = ["AtHand", "Chunks"]
 
 T = TypeVar("T")
-
-KEY_BYTES = 16
-_BLANK: Final = blake2b(digest_size=KEY_BYTES)  # a copy is made in half the time that a new one takes
-
-
-def content_key(content: str) -> bytes:
-    """Return the 16 bytes that stand for a stripped text: equal texts, and only they, have equal keys.
-
-    Case-sensitive and without Unicode normalisation, as the server compares.
-    """
-    hashed = _BLANK.copy()
-    hashed.update(content.encode())
-    return hashed.digest()
 
 
 def _never() -> bool:

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from statistics import median
 from typing import Final
 
-from omi_async._wire import Kind, QuotaState
+from omi_async._api.messages import Kind
+from omi_async._quota.policy import QuotaState
 
 __all__ = ["Concurrency"]
 

@@ -8,15 +8,16 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from omi_async import _requests
-from omi_async._requests import Named, refused_items
+from omi_async._api import endpoints
+from omi_async._api.failures import refused_items
+from omi_async._api.messages import Named
 from omi_async.errors import InvalidRequestError, OmiError, RateLimitError, ResponseFormatError
-from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, Rules, match
 from omi_async.importing.calls import Calls
-from omi_async.importing.items import Item
-from omi_async.importing.outcomes import State
+from omi_async.importing.item import Item
+from omi_async.importing.report import State
 from omi_async.importing.stopping import Halt
+from omi_async.importing.tracker import Account
 
 __all__ = ["Delivery", "OnUnknown"]
 
@@ -91,7 +92,7 @@ class Delivery:
             if not items:
                 return None
             payloads = [item.payload for item in items]
-            request = _requests.import_single(*payloads) if single else _requests.import_batch(payloads)
+            request = endpoints.import_single(*payloads) if single else endpoints.import_batch(payloads)
             try:
                 named = await self._calls.make(request.kind, request, items, patient=patient)
             except InvalidRequestError as error:

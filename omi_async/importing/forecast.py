@@ -10,8 +10,8 @@ from typing import Final
 
 import attrs
 
-from omi_async._wire import Pacing
-from omi_async.config import BATCH_SIZE
+from omi_async._quota.pacing import Pacing
+from omi_async.constants import BATCH_SIZE
 
 __all__ = ["CallPace", "Forecast", "foresee"]
 

@@ -10,21 +10,22 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, C
 from types import TracebackType
 from typing import Any, Self, get_args
 
-from omi_async._requests import Sender
-from omi_async.config import BATCH_SIZE, Retry
-from omi_async.errors import ConfigurationError, ImportStoppedError, OmiError, RateLimitError
-from omi_async.importing.account import Account, OnOutcome, OnProgress
-from omi_async.importing.admission import Admission, FactLike
+from omi_async._api.retry import Retry
+from omi_async.constants import BATCH_SIZE
+from omi_async.errors import ConfigurationError, OmiError, RateLimitError
 from omi_async.importing.answers import ImportStart, Rules
 from omi_async.importing.calls import Calls
 from omi_async.importing.delivery import Delivery, OnUnknown
 from omi_async.importing.forecast import CallPace, Forecast, foresee
-from omi_async.importing.items import Item
-from omi_async.importing.journal import Journal
+from omi_async.importing.intake import Admission, FactLike
+from omi_async.importing.item import Item
+from omi_async.importing.journal.journal import Journal
 from omi_async.importing.lanes import Lanes, TwoLanes
-from omi_async.importing.outcomes import FactOutcome, ImportReport
 from omi_async.importing.reconcile import Reconciler
+from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
+from omi_async.importing.sender import Sender
 from omi_async.importing.stopping import Halt, StopSignal
+from omi_async.importing.tracker import Account, OnOutcome, OnProgress
 
 __all__ = ["FactLike", "Importer"]
 

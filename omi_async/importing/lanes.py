@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from omi_async.config import BATCH_SIZE
+from omi_async.constants import BATCH_SIZE
 from omi_async.importing.calls import Calls, WindowShut
 from omi_async.importing.delivery import Delivery
-from omi_async.importing.items import Item
+from omi_async.importing.item import Item
 
 __all__ = ["Lanes", "TwoLanes"]
 

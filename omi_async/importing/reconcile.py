@@ -11,18 +11,17 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
-from omi_async import _requests
-from omi_async._listing import Listing
-from omi_async._requests import Identity, Page, Request
-from omi_async.config import BATCH_SIZE, PAGE_LIMIT
+from omi_async._api import endpoints
+from omi_async._api.messages import Identity, Page, Request
+from omi_async._api.paging import Listing
+from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import OmiError, ResponseLostError, ServerError
-from omi_async.importing.account import Account
 from omi_async.importing.answers import ImportStart, may_be_locked
 from omi_async.importing.calls import Calls
-from omi_async.importing.chunks import content_key
 from omi_async.importing.delivery import Delivery
-from omi_async.importing.items import Item
+from omi_async.importing.item import Item, content_key
 from omi_async.importing.stopping import StopSignal
+from omi_async.importing.tracker import Account
 
 __all__ = ["Reconciler"]
 
@@ -97,7 +96,7 @@ class Reconciler:
     async def held(self) -> dict[bytes, str]:
         """Read the whole list; return the ids of its memories by content key. Raises what the calls raise."""
         held: dict[bytes, str] = {}
-        listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
+        listing = Listing[Identity](endpoints.list_identities, PAGE_LIMIT)
         while (request := listing.next_request()) is not None:
             page = await self._calls.make("list", request)
             for identity in listing.take(page):
@@ -155,7 +154,7 @@ class Reconciler:
         wanted: dict[str, list[Item]] = {}
         for item in items:
             wanted.setdefault(item.content, []).append(item)
-        listing = Listing[Identity](_requests.list_identities, PAGE_LIMIT)
+        listing = Listing[Identity](endpoints.list_identities, PAGE_LIMIT)
         whole = True
         confirmed = {*self._account.confirmed}
         try:

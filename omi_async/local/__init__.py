@@ -9,16 +9,15 @@ It behaves as the service does, down to its error bodies and quota windows, and 
         server.assert_each_stored_once(facts)
 """
 
-from omi_async.local.calls import CallRecord
-from omi_async.local.chaos import Chaos
-from omi_async.local.database import LocalDatabaseError
-from omi_async.local.faults import FOREVER, Fault
+from __future__ import annotations
+
+from omi_async.local.faults import FOREVER, Chaos, Fault, Faults
 from omi_async.local.keys import SCOPES
 from omi_async.local.quotas import DOCUMENTED_QUOTAS, OPERATIONS, REAL_QUOTAS, Quota, Quotas
-from omi_async.local.script import Faults
-from omi_async.local.server import LocalServer
+from omi_async.local.records import CallRecord
+from omi_async.local.server import LocalServer, ThreadedServer
 from omi_async.local.serving import serve
-from omi_async.local.threaded import ThreadedServer
+from omi_async.local.store import LocalDatabaseError
 
 __all__ = [
     "DOCUMENTED_QUOTAS",

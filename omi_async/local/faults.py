@@ -23,17 +23,18 @@ batch call. `Chaos(seed)` draws faults at random, the same ones for the same see
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import random
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Final, Protocol
 
 import attrs
 
-from omi_async import _json
+from omi_async._api import json
+from omi_async.local.messages import BROKEN_DOWN, JSON_TYPE, Reply
 from omi_async.local.quotas import OPERATIONS
 from omi_async.local.service import Twist
-from omi_async.local.wire import BROKEN_DOWN, JSON_TYPE, Reply
 
-__all__ = ["FOREVER", "Fault"]
+__all__ = ["FOREVER", "Chaos", "Fault", "Faults"]
 
 FOREVER: Final = math.inf
 """For `times`: the fault is never used up."""
@@ -83,7 +84,7 @@ class Fault:
         given = dict(headers or {})
         content_type = given.pop("Content-Type", JSON_TYPE)
         if body is None:
-            body = _json.dumps({"detail": detail})
+            body = json.dumps({"detail": detail})
         return Answered(Reply(status, body, tuple(given.items()), content_type), stored)
 
     @staticmethod
@@ -228,13 +229,13 @@ class _Rearranged(Fault):
         reply = work()
         if reply.status != 200:  # noqa: PLR2004 - a refusal names no memories
             return reply
-        value = _json.loads(reply.body)
+        value = json.loads(reply.body)
         if isinstance(value, dict):
             value["memories"] = self.rearrange(value["memories"])
             value["created_count"] = len(value["memories"])
         else:
             value = self.rearrange(value)
-        return attrs.evolve(reply, body=_json.dumps(value))
+        return attrs.evolve(reply, body=json.dumps(value))
 
     def rearrange(self, memories: list[Any]) -> list[Any]:
         """Give the memories as they are to be sent."""
@@ -368,3 +369,140 @@ def _merged(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     if "inspect" in first and "inspect" in second:
         merged["inspect"] = first["inspect"] + second["inspect"]
     return merged
+
+
+class Chaos:
+    """A random source of faults: the same ones for the same seed and the same order of calls.
+
+    Attributes:
+        rate: the share of calls that go wrong, 0 to 1.
+        menu: the faults to draw from; None for a set of all kinds.
+    """
+
+    def __init__(self, seed: int, *, rate: float = 0.1, menu: Iterable[Fault] | None = None) -> None:
+        if not 0 <= rate <= 1:
+            raise ValueError(f"rate is a share of the calls, 0 to 1, not {rate}")
+        self.seed = seed
+        self.rate = rate
+        self.menu = MENU if menu is None else tuple(menu)
+        self._random = random.Random(seed)  # noqa: S311 - it is to be predictable
+
+    def __repr__(self) -> str:
+        return f"Chaos({self.seed!r}, rate={self.rate!r})"
+
+    def draw(self, operation: str) -> Fault | None:
+        """Give the fault for the next call, or None. Every call draws two numbers, whatever becomes of it."""
+        hit, choice = self._random.random() < self.rate, self._random.random()
+        fitting = [fault for fault in self.menu if operation in fault.operations]
+        return fitting[int(choice * len(fitting))] if hit and fitting else None
+
+
+MENU: Final = (
+    Fault.answer(503, "Rate limiter unavailable"),
+    Fault.answer(503, "Memory writes are globally paused"),
+    Fault.answer(500, "Internal Server Error"),
+    Fault.rate_limited(0),
+    Fault.rate_limited(),
+    Fault.html(502),
+    Fault.html(502, stored=True),
+    Fault.empty(504),
+    Fault.empty(504, stored=True),
+    Fault.garbage(),
+    Fault.after_all(),
+    Fault.after_prefix(1),
+    Fault.after_prefix(12),
+    Fault.after_prefix(24),
+    Fault.reset(),
+    Fault.reset(stored=True),
+    Fault.half_body(),
+    Fault.names_only(0),
+    Fault.names_only(20),
+    Fault.reordered(),
+)
+"""What `Chaos` draws from unless it is given something else: what passes when the call is tried again."""
+
+
+@attrs.define
+class _Planned:
+    fault: Fault
+    operations: tuple[str, ...]
+    left: float
+
+
+class Faults:
+    """The faults that are planned for the calls to come.
+
+    Scripted ones happen in the order in which they were added, each to the first call that it fits; one call
+    has one of them. Conditions (`list_lag`, `poison`) happen beside them. Where no scripted fault fits,
+    `chaos` may draw one.
+    """
+
+    def __init__(self, chaos: Chaos | None = None) -> None:
+        self.chaos = chaos
+        self._planned: list[_Planned] = []
+
+    def __iter__(self) -> Iterator[Fault]:
+        """Give the faults that are still to happen."""
+        return iter([planned.fault for planned in self._planned])
+
+    def __len__(self) -> int:
+        return len(self._planned)
+
+    def __repr__(self) -> str:
+        return f"Faults({list(self)!r}, chaos={self.chaos!r})"
+
+    def add(self, *faults: Fault, on: str | Iterable[str] | None = None, times: float | None = None) -> None:
+        """Plan faults, one after the other.
+
+        `on` names the operations that they happen to ("list", "search", "create", "batch", "update",
+        "delete", "key"; "any"); without it they are those that the fault is made for. `times` is how often
+        each happens: once, or for ever (`FOREVER`) for `list_lag` and `poison`. Raises ValueError.
+        """
+        if times is not None and times < 1:
+            raise ValueError(f"a fault happens once or more often, not {times} times")
+        names = _names(on)
+        for fault in faults:
+            left = fault.times if times is None else times
+            self._planned.append(_Planned(fault, names or fault.operations, left))
+
+    def clear(self) -> None:
+        """Forget every fault that is still planned, and end the chaos."""
+        self._planned.clear()
+        self.chaos = None
+
+    def take(self, operation: str, read_contents: Callable[[], Sequence[str]]) -> list[Fault]:
+        """Use up what happens to a call: the conditions, then at most one other fault.
+
+        `read_contents` gives the texts that the call carries.
+        """
+        if not self._planned and self.chaos is None:
+            return []
+        contents = read_contents()
+        fitting = [p for p in self._planned if operation in p.operations and p.fault.concerns(contents)]
+        taken = [p for p in fitting if isinstance(p.fault, Condition)]
+        taken += [p for p in fitting if not isinstance(p.fault, Condition)][:1]
+        for planned in taken:
+            planned.left -= 1
+        self._planned = [p for p in self._planned if p.left > 0]
+        faults = [planned.fault for planned in taken]
+        return faults + self._drawn(operation, faults)
+
+    def _drawn(self, operation: str, faults: Sequence[Fault]) -> list[Fault]:
+        if self.chaos is None or not operation:
+            return []
+        drawn = self.chaos.draw(operation)
+        scripted = any(not isinstance(fault, Condition) for fault in faults)
+        return [] if drawn is None or scripted else [drawn]
+
+
+def _names(on: str | Iterable[str] | None) -> tuple[str, ...]:
+    if on is None:
+        return ()
+    names = (on,) if isinstance(on, str) else tuple(on)
+    if "any" in names:
+        return OPERATIONS
+    if unknown := set(names).difference(OPERATIONS):
+        raise ValueError(
+            f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPERATIONS)}"
+        )
+    return names

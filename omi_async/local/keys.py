@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async.local.wire import Refusal
+from omi_async.local.messages import Refusal
 
 __all__ = ["SCOPES", "Key", "Keys", "check_key", "make_key"]
 

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from omi_async.local.wire import Headers, Refusal
+from omi_async.local.messages import Headers, Refusal
 
 __all__ = ["DOCUMENTED_QUOTAS", "OPERATIONS", "REAL_QUOTAS", "Quota", "Quotas"]
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import heapq
 import logging
+import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 import attrs
 
-from omi_async.config import PAGE_LIMIT, VISIBILITIES
+from omi_async.constants import PAGE_LIMIT, VISIBILITIES
 from omi_async.local import validation
-from omi_async.local.categories import choose_category
 from omi_async.local.keys import Key, Keys
+from omi_async.local.messages import BROKEN_DOWN, Call, Refusal, Reply
 from omi_async.local.quotas import Quotas
-from omi_async.local.search import search
 from omi_async.local.store import Memories, timestamp
 from omi_async.local.validation import Draft, Patch, Problems
-from omi_async.local.wire import BROKEN_DOWN, Call, Refusal, Reply
 
-__all__ = ["PLAIN", "Service", "Twist"]
+__all__ = ["PLAIN", "Service", "Twist", "choose_category", "search"]
 
 _LOGGER: Final = logging.getLogger("omi_async.local")
 
@@ -236,3 +236,66 @@ _HANDLERS: Final[dict[str, _Handler]] = {
     "delete": Service._delete,  # noqa: SLF001
     "key": Service._key,  # noqa: SLF001
 }
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.lower()))
+
+
+def search(query: str, memories: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:
+    """Give the answer of `vector/search`: best matches first, scored 0 to 1 by the share of common words."""
+    wanted = _words(query)
+    scored = ((_overlap(wanted, _words(memory["content"])), memory) for memory in memories)
+    hits = (hit for hit in scored if hit[0] > 0)
+    best = heapq.nlargest(limit, hits, key=lambda hit: hit[0])
+    items = [
+        {
+            "id": memory["id"],
+            "content": memory["content"],
+            "category": memory["category"],
+            "relevance_score": score,
+        }
+        for score, memory in best
+    ]
+    policy = {
+        "consumer": "developer_api",
+        "app_has_default_memory_grant": True,
+        "archive_capability": False,
+        "raw_provenance_capability": False,
+    }
+    return {"items": items, "returned_count": len(items), "archive_default_visible": False, "policy": policy}
+
+
+def _overlap(wanted: frozenset[str], words: frozenset[str]) -> float:
+    """Give the Jaccard similarity: common words over all words."""
+    common = len(wanted & words)
+    return common / len(wanted | words) if common else 0.0
+
+
+_WORDS: Final = {
+    "work": {
+        "work",
+        "works",
+        "working",
+        "job",
+        "office",
+        "company",
+        "colleague",
+        "manager",
+        "meeting",
+        "career",
+    },
+    "skills": {"skill", "skills", "speaks", "fluent", "can", "knows"},
+    "hobbies": {"hobby", "hobbies", "plays", "paints", "collects", "hikes", "hiking"},
+    "habits": {"always", "usually", "daily", "morning", "habit", "habits"},
+    "learnings": {"learned", "learnt", "learning", "studies"},
+    "lifestyle": {"lives", "vegetarian", "vegan", "diet", "moved"},
+    "interests": {"likes", "loves", "enjoys", "interested", "favorite", "favourite", "prefers"},
+    "system": {"timezone", "locale", "device", "setting", "settings"},
+}
+
+
+def choose_category(text: str) -> str:
+    """Give the first category that has a word of the text, otherwise "interesting"."""
+    words = set(re.findall(r"\w+", text.lower()))
+    return next((category for category, known in _WORDS.items() if words & known), "interesting")

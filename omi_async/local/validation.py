@@ -13,9 +13,9 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async import _json
-from omi_async.config import BATCH_SIZE, CONTENT_LENGTH
-from omi_async.local.wire import ABSENT, BROKEN_DOWN, JSON_TYPE, Refusal, Reply
+from omi_async._api import json as _json
+from omi_async.constants import BATCH_SIZE, CONTENT_LENGTH
+from omi_async.local.messages import ABSENT, BROKEN_DOWN, JSON_TYPE, Refusal, Reply
 
 CATEGORIES: Final = (
     "interesting", "system", "manual", "workflow", "core", "hobbies", "lifestyle",

@@ -7,17 +7,18 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Seq
 from os import PathLike
 from typing import Any
 
-from omi_async import _requests
-from omi_async._listing import Listing
-from omi_async._requests import Sender
-from omi_async.importing.account import OnOutcome, OnProgress
-from omi_async.importing.admission import FactLike
+from omi_async._api import endpoints
+from omi_async._api.paging import Listing
+from omi_async.fact import Fact, checked_changes, fact_from
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.importer import Importer
-from omi_async.importing.journal import Journal
+from omi_async.importing.intake import FactLike
+from omi_async.importing.journal.journal import Journal
 from omi_async.importing.lanes import Lanes
-from omi_async.importing.outcomes import ImportReport
-from omi_async.models import Fact, Memory, checked_changes, fact_from
+from omi_async.importing.report import ImportReport
+from omi_async.importing.sender import Sender
+from omi_async.importing.tracker import OnOutcome, OnProgress
+from omi_async.memory import Memory
 
 __all__ = ["Memories"]
 
@@ -45,7 +46,7 @@ class Memories:
         Raises:
             ValueError: limit or offset out of range.
         """
-        request = _requests.list_memories(limit=limit, offset=offset, categories=categories)
+        request = endpoints.list_memories(limit=limit, offset=offset, categories=categories)
         return (await self._sender.send(request)).memories
 
     async def iterate(
@@ -63,7 +64,7 @@ class Memories:
             ValueError: page_size out of range.
             ResponseFormatError: also where the server itself says that it cut the list short.
         """
-        listing = Listing(_requests.list_memories, page_size, categories)
+        listing = Listing(endpoints.list_memories, page_size, categories)
         while (request := listing.next_request()) is not None:
             for memory in listing.take(await self._sender.send(request)):
                 yield memory
@@ -96,7 +97,7 @@ class Memories:
             fact = Fact(fact, category=category, visibility=visibility, tags=tags)
         elif category is not None or visibility != "private" or tags:
             raise ValueError("a Fact brings its own category, visibility and tags; give them there")
-        return await self._sender.send(_requests.create_memory(fact_from(fact)))
+        return await self._sender.send(endpoints.create_memory(fact_from(fact)))
 
     async def create_batch(self, facts: Iterable[Fact | str | Mapping[str, Any]], /) -> builtins.list[Memory]:
         """Store at most 25 memories in one call and return what the server returned.
@@ -110,7 +111,7 @@ class Memories:
         batch = [fact_from(item) for item in facts]
         if not batch:
             return []
-        return await self._sender.send(_requests.create_batch(batch))
+        return await self._sender.send(endpoints.create_batch(batch))
 
     async def update(
         self,
@@ -129,7 +130,7 @@ class Memories:
             NotFoundError: there is no such memory.
         """
         changes = checked_changes(content=content, visibility=visibility, category=category, tags=tags)
-        return await self._sender.send(_requests.update_memory(memory_id, changes))
+        return await self._sender.send(endpoints.update_memory(memory_id, changes))
 
     async def delete(self, memory_id: str, /) -> None:
         """Delete a memory, permanently.
@@ -138,7 +139,7 @@ class Memories:
             ValueError: an unusable id.
             NotFoundError: there is no such memory, and no earlier attempt of this call can have deleted it.
         """
-        await self._sender.send(_requests.delete_memory(memory_id))
+        await self._sender.send(endpoints.delete_memory(memory_id))
 
     async def import_facts(
         self,

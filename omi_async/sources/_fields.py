@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async._json import loads
-from omi_async.config import VISIBILITIES
+from omi_async._api.json import loads
+from omi_async.constants import VISIBILITIES
 from omi_async.errors import InvalidFactError
-from omi_async.models import Fact
+from omi_async.fact import Fact
 
 __all__ = ["Columns", "Fields", "fields_from"]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from omi_async._json import loads, loads_strings
+from omi_async._api.json import loads, loads_strings
 from omi_async.errors import InvalidFactError
-from omi_async.sources._lines import LONGEST, Lines
-from omi_async.sources._records import Batch, Item, Records, decoded, shown
+from omi_async.sources._records import LONGEST, Batch, Item, Lines, Records, decoded, shown
 
 __all__ = ["read_jsonl"]
 

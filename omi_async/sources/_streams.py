@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import stat
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, ClassVar, Final
 
 from omi_async.sources._errors import DamagedStreamError, SourceError
-from omi_async.sources._stop import Stop
 
-__all__ = ["Place", "chunks_of", "name_of", "opened"]
+__all__ = ["Place", "Stop", "chunks_of", "name_of", "opened"]
 
 CHUNK: Final = 32 * 1024
 """Bytes read at once: a few hundred records, parsed in two or three milliseconds."""
@@ -113,3 +114,50 @@ def _waitable(stream: BinaryIO) -> int | None:
     except (AttributeError, OSError, ValueError):  # in memory, or closed
         return None
     return None if stat.S_ISREG(mode) or not Stop.CAN_WAIT else fd
+
+
+class Stop:
+    """Set once, by any thread, a finalizer among them; seen by the thread that reads.
+
+    `wait_readable` belongs to the reading thread, which calls `between_chunks` after each chunk and `close`
+    at its end.
+    """
+
+    CAN_WAIT: ClassVar[bool] = hasattr(select, "poll")
+    """False on Windows, where only sockets can be waited for; there a stuck reader is left behind."""
+
+    def __init__(self, between_chunks: Callable[[], object] = lambda: None) -> None:
+        self.requested = False
+        self.between_chunks = between_chunks
+        # Reentrant, as a finalizer may call `request` in the very thread that holds it.
+        self._lock = threading.RLock()
+        self._pipe: tuple[int, int] | None = None
+
+    def request(self) -> None:
+        """Ask the reader to stop; never blocks, and may be repeated."""
+        with self._lock:
+            if not self.requested:
+                self.requested = True
+                if self._pipe is not None:
+                    os.write(self._pipe[1], b"\0")
+
+    def wait_readable(self, fd: int) -> bool:
+        """Wait until `fd` has bytes or is at its end; False when asked to stop."""
+        with self._lock:
+            if self._pipe is None:
+                self._pipe = os.pipe()
+            if self.requested:
+                return False
+            waker = self._pipe[0]
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        poll.register(waker, select.POLLIN)
+        poll.poll()
+        return not self.requested
+
+    def close(self) -> None:
+        """Give the descriptors back; nothing is waited for any more."""
+        with self._lock:
+            pipe, self._pipe = self._pipe, None
+            for fd in pipe or ():
+                os.close(fd)

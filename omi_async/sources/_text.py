@@ -9,11 +9,9 @@ from typing import Final
 import attrs
 
 from omi_async.errors import InvalidFactError
-from omi_async.sources._lines import Lines
-from omi_async.sources._markdown import unescaped
-from omi_async.sources._records import Batch, Item, Records, decoded
+from omi_async.sources._records import Batch, Item, Lines, Records, decoded
 
-__all__ = ["BULLET", "is_furniture", "read_markdown", "read_text"]
+__all__ = ["BULLET", "escaped", "is_furniture", "read_markdown", "read_text", "unescaped"]
 
 BULLET: Final = re.compile(
     r"\s*(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)(?:\[[ xX]\](?:[ \t]+|$))?|\s*\[[ xX]\](?:[ \t]+|$)"
@@ -108,3 +106,33 @@ def _endless(fence: _Fence) -> InvalidFactError:
         f"a code block begins here and never ends; the {fence.hidden:,} lines below it were skipped",
         record=fence.mark,
     )
+
+
+_LOOKALIKE: Final = re.compile(r"\\[!-/:-@\[-`{-~]|[-\[`~]")
+"""What, at the start of a bullet's text, Markdown or we would take for something else."""
+
+_BREAK: Final = re.compile(r"(\\*)(\n|<br[ ]?/?>)")
+
+
+def escaped(text: str) -> str:
+    """Write a text so that it stands on one line, behind a bullet."""
+    line = _BREAK.sub(_write_break, text)
+    return f"\\{line}" if _LOOKALIKE.match(line) else line
+
+
+def _write_break(found: re.Match[str]) -> str:
+    slashes, what = found.groups()
+    return f"{slashes * 2}<br>" if what == "\n" else f"{slashes * 2}\\{what}"
+
+
+def unescaped(line: str) -> str:
+    """Read the text behind a bullet."""
+    if line.startswith("\\") and _LOOKALIKE.match(line):
+        line = line[1:]
+    return _BREAK.sub(_read_break, line)
+
+
+def _read_break(found: re.Match[str]) -> str:
+    slashes, what = found.groups()
+    half = slashes[: len(slashes) // 2]
+    return f"{half}{what}" if len(slashes) % 2 else f"{half}\n"

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from omi_async._json import dumps
-from omi_async.models import Fact, Memory
-from omi_async.sources._markdown import escaped
+from omi_async._api.json import dumps
+from omi_async.fact import Fact
+from omi_async.memory import Memory
+from omi_async.sources._text import escaped
 
 __all__ = ["Writer", "Written", "writer_for"]
 

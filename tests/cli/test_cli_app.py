@@ -13,7 +13,7 @@ import pytest
 import omi_async
 from omi_async import Journal
 from omi_async import cli as package
-from omi_async.cli import app, listing
+from omi_async.cli import app, memories
 from omi_async.cli.journal import journal_command as journal
 from omi_async.local import LocalServer
 from tests.cli.driving import PATIENCE, SCRIPT, Ended, Omi, Start, ended, texts, write_facts
@@ -84,7 +84,7 @@ def test_every_command_and_option_has_help(name: str, omi: Omi):
     assert "Usage: omi-async" in done.out
 
 
-@pytest.mark.parametrize("name", set(app.cli.commands) - {"serve", "journal"})
+@pytest.mark.parametrize("name", sorted(app.cli.commands.keys() - {"serve", "journal"}))
 def test_common_options_stand_behind_every_command(name: str):
     flags = {flag for option in app.cli.commands[name].params for flag in option.opts}
     assert flags >= {"--base-url", "--local", "--json", "--allow-http", "--timeout", "--verbose"}
@@ -111,7 +111,7 @@ def test_a_bug_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch, omi:
     async def broken(*_arguments: object):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(listing, "_list", broken)
+    monkeypatch.setattr(memories, "_list", broken)
     done = omi("list")
     assert done.code == 3
     assert "Internal error: ZeroDivisionError: oops" in done.err
@@ -124,7 +124,7 @@ def test_with_the_debug_variable_the_traceback_is_shown(
     async def broken(*_arguments: object):
         raise ZeroDivisionError("oops")
 
-    monkeypatch.setattr(listing, "_list", broken)
+    monkeypatch.setattr(memories, "_list", broken)
     monkeypatch.setenv("OMI_ASYNC_DEBUG", "1")
     assert package.main(["list"]) == 3
     assert "Traceback" in capsys.readouterr().err
@@ -135,8 +135,8 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, omi: Omi, error
     def interrupted(*_arguments: object):
         raise error
 
-    monkeypatch.setattr(listing, "run_async", interrupted)
-    monkeypatch.setattr(listing, "_list", lambda *_: None)
+    monkeypatch.setattr(memories, "run_async", interrupted)
+    monkeypatch.setattr(memories, "_list", lambda *_: None)
     done = omi("list")
     assert done.code == 130
     assert "Interrupted." in done.err
@@ -165,7 +165,7 @@ def test_an_error_in_a_thread_is_one_line(omi: Omi, monkeypatch: pytest.MonkeyPa
         thread.join()
         return 0
 
-    monkeypatch.setattr(listing, "_list", listing_in_a_thread)
+    monkeypatch.setattr(memories, "_list", listing_in_a_thread)
     assert omi("list").err == "warning: ValueError: in a thread\n"
 
 
@@ -175,7 +175,7 @@ def test_the_key_is_blotted_out_wherever_it_turns_up(monkeypatch: pytest.MonkeyP
     async def broken(*_arguments: object):
         raise ZeroDivisionError("omi_dev_secret_of_mine")
 
-    monkeypatch.setattr(listing, "_list", broken)
+    monkeypatch.setattr(memories, "_list", broken)
     assert "***" in omi("list").err
 
 
@@ -184,7 +184,7 @@ def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch, 
         (tmp_path / "nowhere" / "file").write_text("")
         return 0
 
-    monkeypatch.setattr(listing, "_list", broken)
+    monkeypatch.setattr(memories, "_list", broken)
     done = omi("list")
     assert done.code == 1
     assert "nowhere/file: No such file or directory" in done.err

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli import exporting
+from omi_async.cli import export
 from omi_async.local import Fault, LocalServer, ThreadedServer
 from tests.cli.driving import PATIENCE, Omi, Start, ended
 
@@ -75,7 +75,7 @@ def test_a_file_appears_when_it_is_complete(omi: Omi, served: ThreadedServer, tm
 def test_an_export_that_breaks_says_how_much_was_written(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(exporting, "PAGE", 1)
+    monkeypatch.setattr(export, "PAGE", 1)
     served.add("one", "two")
     served.faults.add(Fault.slow(0), Fault.answer(403, "no"), on="list")
     done = omi("export")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli import progress, running
+from omi_async.cli import runtime
+from omi_async.cli.imports import progress
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
 
@@ -161,7 +162,7 @@ def test_a_wrong_key_stops_the_import(
 
 def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_any_of_all")
-    monkeypatch.setattr(running, "KNOCKS", (0.0, None))
+    monkeypatch.setattr(runtime, "KNOCKS", (0.0, None))
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--base-url", "http://127.0.0.1:1")
     assert done.code == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omi_async import Journal
-from omi_async.importing.outcomes import State
+from omi_async.importing.report import State
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, LocalServer, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_facts
 
@@ -228,7 +228,7 @@ def test_a_full_disk_ends_the_import_in_order(omi: Omi, served: ThreadedServer, 
         return connection  # type: ignore[no-any-return]  # likewise
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("omi_async.importing.journal_file.sqlite3.connect", small)
+        patch.setattr("omi_async.importing.journal.file.sqlite3.connect", small)
         done = omi("import", "facts.jsonl", "--json")
     assert done.code == done.event["exit_code"] == 1
     assert "full" in done.err

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from omi_async import Retry
-from omi_async.cli import sending
+from omi_async.cli import prompt_sender
 from omi_async.local import DOCUMENTED_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended
 
@@ -172,7 +172,7 @@ def test_an_hour_of_quota_is_not_waited_for(omi: Omi, served: ThreadedServer):
 def test_a_429_without_a_wait_exits_4_in_the_end(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "RETRY", Retry(base=0.001))
+    monkeypatch.setattr(prompt_sender, "RETRY", Retry(base=0.001))
     served.faults.add(Fault.rate_limited(), on="create", times=10)
     done = omi("create", "text")
     assert done.code == 4
@@ -197,7 +197,7 @@ def test_a_lost_delete_is_not_repeated(omi: Omi, served: ThreadedServer):
 
 def test_a_dead_server_exits_3(omi: Omi, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_any_of_all")
-    monkeypatch.setattr(sending, "RETRY", Retry(base=0.001))
+    monkeypatch.setattr(prompt_sender, "RETRY", Retry(base=0.001))
     done = omi("list", "--base-url", "http://127.0.0.1:1")
     assert done.code == 3
     assert "was not reached" in done.err

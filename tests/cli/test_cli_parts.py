@@ -15,14 +15,15 @@ from pathlib import Path
 import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
-from omi_async.cli import exits, failures, logs, output, pace
-from omi_async.cli.bill import Bill
-from omi_async.cli.ending import Ending
-from omi_async.cli.failures import FailuresFile, failure_record
-from omi_async.cli.inputs import Inputs
+from omi_async.cli import exit_codes, logs, output
+from omi_async.cli.format import duration, plural, printable
+from omi_async.cli.imports import failures, pace
+from omi_async.cli.imports.dry_run import Bill
+from omi_async.cli.imports.failures import FailuresFile, failure_record
+from omi_async.cli.imports.inputs import Inputs
+from omi_async.cli.imports.result import Ending
 from omi_async.cli.options import Common
-from omi_async.cli.running import connected
-from omi_async.cli.words import duration, plural, printable
+from omi_async.cli.runtime import connected
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, write_facts
 
@@ -140,12 +141,12 @@ def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str
     [(RateLimitError("x"), 4), (OmiError("x"), 1), (KeyError("x"), 3), (KeyboardInterrupt(), 130), (None, 3)],
 )
 def test_codes_of_errors(error: BaseException | None, code: int):
-    assert exits.code_of(error) == code
+    assert exit_codes.code_of(error) == code
 
 
 def test_an_error_without_words_has_its_name():
-    assert exits.described(OmiError()) == "OmiError"
-    assert exits.described(OSError(28, "No space left")) == "No space left"
+    assert exit_codes.described(OmiError()) == "OmiError"
+    assert exit_codes.described(OSError(28, "No space left")) == "No space left"
 
 
 def test_a_bill_of_many_days():

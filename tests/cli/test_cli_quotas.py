@@ -18,12 +18,13 @@ from typing import Any
 import pytest
 
 from omi_async import ImportReport, QuotaPolicy, QuotaState, Retry, Session
-from omi_async.cli import exporting, logs, pace, progress, sending
-from omi_async.cli.delivering import import_all
-from omi_async.cli.inputs import Inputs
+from omi_async.cli import export, logs, prompt_sender
+from omi_async.cli.format import countdown, local_time, until_in_words, window_in_words
+from omi_async.cli.imports import pace, progress
+from omi_async.cli.imports.inputs import Inputs
+from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.run import import_all
 from omi_async.cli.options import Common
-from omi_async.cli.wishes import Wishes
-from omi_async.cli.words import countdown, local_time, until_in_words, window_in_words
 from omi_async.importing.forecast import Forecast, foresee
 from omi_async.local import FOREVER, Fault, LocalServer, Quota, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, texts, until, write_facts
@@ -120,7 +121,7 @@ def test_a_window_that_one_command_has_used_up_is_not_spent_by_the_next(
 def test_a_short_wait_is_waited_out_and_announced(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "NOTICEABLE", 0.5)
+    monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.5)
     served.faults.add(Fault.rate_limited(1), on="create")
     done = omi("create", "c", "--category", "system")
     assert done.code == 0
@@ -152,7 +153,7 @@ def test_nobody_waits_for_longer_than_was_said(omi: Omi, served: ThreadedServer,
 def test_trouble_is_waited_out_as_quotas_are(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "NOTICEABLE", 0.0)
+    monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.0)
     served.faults.add(Fault.answer(503, "busy", headers={"Retry-After": "0"}), on="list")
     done = omi("list")
     assert done.code == 0
@@ -162,8 +163,8 @@ def test_trouble_is_waited_out_as_quotas_are(
 def test_refusals_that_name_no_window_are_announced_too(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "NOTICEABLE", 0.0)
-    monkeypatch.setattr(sending, "RETRY", Retry(base=0.1))
+    monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.0)
+    monkeypatch.setattr(prompt_sender, "RETRY", Retry(base=0.1))
     served.faults.add(Fault.rate_limited(), on="list")
     done = omi("list")
     assert done.code == 0
@@ -173,7 +174,7 @@ def test_refusals_that_name_no_window_are_announced_too(
 def test_an_export_waits_for_the_windows_that_it_needs(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
-    monkeypatch.setattr(exporting, "PAGE", 2)
+    monkeypatch.setattr(export, "PAGE", 2)
     served.add("one", "two", "three")
     served.quotas.replace(Quota("lists", 1, 1, ("list",)))
     done = omi("export", "-o", "out.jsonl")
@@ -368,7 +369,7 @@ def test_the_lanes_are_handed_on(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_
         seen.append(wishes.lanes)
         return 0
 
-    monkeypatch.setattr("omi_async.cli.delivering.import_all", import_all)
+    monkeypatch.setattr("omi_async.cli.imports.run.import_all", import_all)
     write_facts(tmp_path / "facts.jsonl", 1)
     for words in ([], ["--lanes", "both"], ["--lanes", "batch"]):
         assert omi("import", "facts.jsonl", *words).code == 0

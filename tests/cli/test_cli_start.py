@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from omi_async.cli.options import Common
-from omi_async.cli.running import run_async
+from omi_async.cli.runtime import run_async
 
 pytestmark = pytest.mark.extras
 
@@ -26,7 +26,7 @@ def test_what_needs_no_library_loads_none(arguments: list[str]):
     loaded = set(done.stdout.splitlines()[-1].split())
 
     assert "omi_async.cli.app" in loaded
-    assert not loaded & {"aiohttp", "omi_async.session", "omi_async.models", "sqlite3", "cattrs", "attrs"}
+    assert not loaded & {"aiohttp", "omi_async.session", "sqlite3", "cattrs", "rich"}
 
 
 def test_commands_run_on_uvloop_where_it_is_installed():

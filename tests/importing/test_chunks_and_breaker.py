@@ -13,22 +13,16 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from omi_async import (
-    Fact,
-    FactOutcome,
-    ImportFailedError,
-    InvalidFactError,
-    ServerError,
-)
-from omi_async._requests import Named, Response
+from omi_async import Fact, FactOutcome, ImportFailedError, InvalidFactError, ServerError
+from omi_async._api.messages import Named, Response
 from omi_async.errors import InvalidRequestError
+from omi_async.fact import fact_payload
 from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
-from omi_async.importing.breaker import Breaker
-from omi_async.importing.chunks import Chunks, content_key
-from omi_async.importing.items import Item
-from omi_async.importing.outcomes import FAILURES_KEPT, ImportReport
+from omi_async.importing.calls import Breaker
+from omi_async.importing.chunks import Chunks
+from omi_async.importing.item import Item, content_key
+from omi_async.importing.report import FAILURES_KEPT, ImportReport
 from omi_async.importing.stopping import Halt, StopSignal
-from omi_async.models import fact_payload
 from tests.clock import elapsed, run
 
 

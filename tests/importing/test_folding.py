@@ -8,7 +8,7 @@ from itertools import chain
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_async.importing.folding import Folding
+from omi_async.importing.intake import Folding
 
 chunks = st.lists(st.lists(st.integers(0, 60).map(str), min_size=1, max_size=9), max_size=30)
 

@@ -11,7 +11,7 @@ import pytest
 from omi_async import Fact, ImportStoppedError
 from omi_async.local import FOREVER, Fault
 from omi_async.local.faults import Sleep, Work
-from omi_async.local.wire import Reply
+from omi_async.local.messages import Reply
 from tests.importing.helpers import counts, facts, serving
 
 pytestmark = pytest.mark.virtual_clock

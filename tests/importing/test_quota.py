@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, ImportStoppedError, Retry, ServerError, Session
-from omi_async._pacing import Pacer
-from omi_async._quota import Ledger
-from omi_async._requests import Request, Response, import_batch
-from omi_async._wire import Turn
+from omi_async._api.endpoints import import_batch
+from omi_async._api.messages import Request, Response
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.pacing import Turn
+from omi_async.fact import fact_payload
 from omi_async.importing.calls import Calls
 from omi_async.importing.stopping import StopSignal
 from omi_async.local import FOREVER, Fault, LocalServer, Quota
-from omi_async.models import fact_payload
 from tests.clock import elapsed
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving
 

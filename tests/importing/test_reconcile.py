@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, Session, _json
+from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, Session
+from omi_async._api import json
 from omi_async.importing import reconcile
 from omi_async.local import FOREVER, Chaos, Fault, LocalServer
 from tests.clock import elapsed, run
@@ -133,7 +134,7 @@ class Hidden(Fault):
 
     async def happen(self, work: Any, sleep: Any) -> Any:
         reply = work()
-        body = reply.body if self.bend is None else _json.dumps(self.bend(_json.loads(reply.body)))
+        body = reply.body if self.bend is None else json.dumps(self.bend(json.loads(reply.body)))
         return attrs.evolve(reply, body=body, headers=(*reply.headers, *self.headers.items()))
 
 

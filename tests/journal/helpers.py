@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
-from omi_async.importing.items import Item
+from omi_async.fact import fact_payload
+from omi_async.importing.item import Item
 from omi_async.local import LocalServer
-from omi_async.models import fact_payload
 
 SERVER = "the service"
 

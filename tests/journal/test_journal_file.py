@@ -307,7 +307,7 @@ def test_what_lies_beside_a_journal_that_was_deleted_does_no_harm(path: Path, tm
 CREATE_AND_DIE = """
 import os, signal, sqlite3, sys
 from omi_async import Journal
-from omi_async.importing import journal_file
+from omi_async.importing.journal import file as journal_file
 
 class Dying(sqlite3.Connection):
     statements = 0

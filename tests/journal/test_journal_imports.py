@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from omi_async import Fact, ImportStoppedError, Journal, JournalError, ServerError, Session
-from omi_async.importing.journal_rows import Row, Rows
+from omi_async.importing.journal.rows import Row, Rows
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
-from omi_async.local.wire import Reply
+from omi_async.local.messages import Reply
 from tests.journal.helpers import (
     OPEN,
     Crashing,

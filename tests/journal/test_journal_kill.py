@@ -15,7 +15,7 @@ import pytest
 from omi_async import Journal
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
-from omi_async.local.wire import Reply
+from omi_async.local.messages import Reply
 from tests.clock import run
 from tests.journal.helpers import ROOT, SERVER, Run, copy, known, run_import, sent, stored, texts
 

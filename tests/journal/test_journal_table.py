@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omi_async import Fact, Journal, JournalError, OmiError
-from omi_async.importing import journal as journal_module
-from omi_async.importing.items import Item
-from omi_async.importing.journal import KEYS_KEPT
-from omi_async.importing.journal_rows import ROW, ROWS_CACHED
-from omi_async.importing.keyindex import PLACES, KeyIndex
-from omi_async.models import fact_payload
+from omi_async.fact import fact_payload
+from omi_async.importing.item import Item
+from omi_async.importing.journal import journal as journal_module
+from omi_async.importing.journal.index import PLACES, KeyIndex
+from omi_async.importing.journal.journal import KEYS_KEPT
+from omi_async.importing.journal.rows import ROW, ROWS_CACHED
 from tests.journal.helpers import SERVER, begun, database, items, known, letters, settle, texts
 
 

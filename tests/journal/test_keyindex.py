@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async.importing.keyindex import PLACES, KeyIndex
+from omi_async.importing.journal.index import PLACES, KeyIndex
 
 BYTE = st.integers(0, 255)
 FEW_KEYS = st.builds(

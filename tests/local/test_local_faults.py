@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_async.local import FOREVER, OPERATIONS, Chaos, Fault, Faults, LocalServer
-from omi_async.local.chaos import MENU
+from omi_async.local.faults import MENU
 from tests.local.local_client import BATCH, MEMORIES, Clock, serving, stored
 
 TEXTS = [f"fact {n}" for n in range(5)]

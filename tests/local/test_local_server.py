@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 import omi_async.local
+from omi_async.fact import Fact
 from omi_async.local import Fault, LocalServer, ThreadedServer, serve
-from omi_async.models import Fact
 from tests.local.local_client import BATCH, MEMORIES, Client, client_of, names, serving, stored
 
 

@@ -13,8 +13,7 @@ import pytest
 
 from omi_async.errors import ConfigurationError
 from omi_async.local import LocalDatabaseError, LocalServer
-from omi_async.local.database import connect
-from omi_async.local.store import Memories
+from omi_async.local.store import Memories, connect
 from tests.local.local_client import Client, client_of, names, serving, stored
 
 KEY = "omi_dev_0123456789abcdef0123456789abcdef"
@@ -187,7 +186,7 @@ async def test_a_database_that_another_process_creates_meanwhile_is_fine(
     path = tmp_path / "memories.db"
     looks = iter([True])
     first = connect(str(path))
-    monkeypatch.setattr("omi_async.local.database._is_empty", lambda _: next(looks, False))
+    monkeypatch.setattr("omi_async.local.store._is_empty", lambda _: next(looks, False))
     connect(str(path)).close()
     first.close()
 
@@ -195,7 +194,7 @@ async def test_a_database_that_another_process_creates_meanwhile_is_fine(
 async def test_a_database_that_cannot_be_created_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omi_async.local.database._SCHEMA", "BEGIN IMMEDIATE; CREATE TABLE;")
+    monkeypatch.setattr("omi_async.local.store._SCHEMA", "BEGIN IMMEDIATE; CREATE TABLE;")
     with pytest.raises(LocalDatabaseError, match="cannot be used"):
         connect(str(tmp_path / "memories.db"))
 

@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 import attrs
 
-from omi_async._quota import Ledger, Spend
-from omi_async._quota_signs import Signs, read_signs
-from omi_async._wire import Kind, Response
+from omi_async._api.headers import Signs, read_signs
+from omi_async._api.messages import Kind, Response
+from omi_async._quota.history import Spend
+from omi_async._quota.ledger import Ledger
 
 EPOCH = 1_790_000_000.37
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from omi_async._wire import Kind
+from omi_async._api.messages import Kind
 from omi_async.importing.concurrency import HEAD_START, Concurrency
 from tests.clock import elapsed
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from omi_async import ImportReport
-from omi_async._quota import QuotaPolicy
-from omi_async.importing.journal import Journal
+from omi_async._quota.policy import QuotaPolicy
+from omi_async.importing.journal.journal import Journal
 from omi_async.local import DOCUMENTED_QUOTAS, FOREVER, REAL_QUOTAS, Fault, LocalServer, Quota
 from tests.clock import elapsed
 from tests.importing.helpers import assert_law, counts, facts, serving
@@ -24,7 +24,7 @@ HOUR = 3600.0
 @pytest.fixture(autouse=True)
 def _few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A parked hour shall not be 120 turns of the loop; what the looks are for is tested elsewhere."""
-    monkeypatch.setattr("omi_async._pacing.LOOK_AGAIN", 7200.0)
+    monkeypatch.setattr("omi_async._quota.pacer.LOOK_AGAIN", 7200.0)
 
 
 def hourly(limit: int = 15) -> Quota:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._quota_signs import Signs
+from omi_async._api.headers import Signs
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import QuotaPolicy
 from tests.quotas.model import EPOCH
 
 MINUTE = QuotaPolicy(2, 60, kinds=frozenset({"batch"}))

@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from omi_async import RateLimitError, Session
-from omi_async._ledger_file import FORGOTTEN_AFTER, LedgerFile, fingerprint
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._quota_signs import Signs
+from omi_async._api.headers import Signs
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import QuotaPolicy
+from omi_async._quota.store import FORGOTTEN_AFTER, LedgerFile, fingerprint
 from omi_async.local import LocalServer, Quota
 from tests.importing.helpers import serving
 from tests.quotas.model import EPOCH
@@ -152,7 +153,7 @@ def test_a_file_that_another_process_holds_is_waited_for_once_and_then_left_alon
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Catches: a second of standstill of the whole loop for each call, as long as somebody holds the file.
-    monkeypatch.setattr("omi_async._ledger_file.PATIENCE", 0.1)
+    monkeypatch.setattr("omi_async._quota.store.PATIENCE", 0.1)
     each, ledger = file(tmp_path / "x"), Ledger([HOUR])
     spend(each, ledger)
     holder = sqlite3.connect(tmp_path / "x", isolation_level=None)
@@ -173,7 +174,7 @@ def test_a_file_that_is_locked_when_it_is_opened_is_used_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Catches: a connection kept although its table was never made.
-    monkeypatch.setattr("omi_async._ledger_file.PATIENCE", 0.05)
+    monkeypatch.setattr("omi_async._quota.store.PATIENCE", 0.05)
     holder = sqlite3.connect(tmp_path / "x", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     each, ledger = file(tmp_path / "x"), Ledger([HOUR])

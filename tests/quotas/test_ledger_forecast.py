@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async.config import BASE_URL
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import QuotaPolicy
+from omi_async.constants import BASE_URL
 from tests.quotas.model import EPOCH
 
 DAY = 86_400.0

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._quota_policies import KINDS
-from omi_async._quota_signs import Signs
-from omi_async.config import BASE_URL
+from omi_async._api.headers import Signs
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import KINDS, QuotaPolicy
+from omi_async.constants import BASE_URL
 from tests.quotas.model import EPOCH
 
 GARBAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError)

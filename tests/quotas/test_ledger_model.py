@@ -11,11 +11,11 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from omi_async._quota import Ledger
-from omi_async._quota_policies import KINDS
-from omi_async._quota_signs import Signs
-from omi_async._quota_windows import DOUBT, SHORTEST_DOUBT
-from omi_async._wire import Kind
+from omi_async._api.headers import Signs
+from omi_async._api.messages import Kind
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import KINDS
+from omi_async._quota.window import DOUBT, SHORTEST_DOUBT
 from omi_async.errors import ConnectError, ResponseLostError
 from tests.quotas.model import EPOCH, Policy, Server, Simulation, Words, ideal, jitter
 

@@ -12,10 +12,11 @@ from typing import TypeVar
 import pytest
 
 from omi_async import OmiError
-from omi_async._ledger_file import LedgerFile
-from omi_async._pacing import Pacer
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._quota_signs import Signs
+from omi_async._api.headers import Signs
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.policy import QuotaPolicy
+from omi_async._quota.store import LedgerFile
 from tests.clock import VirtualClockLoop
 from tests.quotas.model import EPOCH
 from tests.quotas.test_ledger_file import HOUR, file, refuse, spend

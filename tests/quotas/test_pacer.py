@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omi_async import ConfigurationError, RateLimitError
-from omi_async._pacing import Pacer
-from omi_async._quota import Ledger, QuotaPolicy
-from omi_async._wire import Kind, QuotaState, Response
+from omi_async._api.messages import Kind, Response
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.policy import QuotaPolicy, QuotaState
 from tests.clock import elapsed, run
 
 BATCH = frozenset({"batch"})
@@ -292,7 +293,7 @@ async def test_a_jump_of_the_clock_on_the_wall_makes_nobody_wait_longer(
     it, calls = pacer(batches(1, 600)), list[tuple[float, int]]()
     wall = {"ahead": 1.79e9}
     loop = asyncio.get_running_loop()
-    monkeypatch.setattr("omi_async._pacing.time.time", lambda: loop.time() + wall["ahead"])
+    monkeypatch.setattr("omi_async._quota.pacer.time.time", lambda: loop.time() + wall["ahead"])
     before = loop.time()
     await call(it, calls, 0)
     waiting = asyncio.create_task(call(it, calls, 1))

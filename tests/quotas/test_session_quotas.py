@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from omi_async import ConfigurationError, ConnectError, RateLimitError, Retry, Session
-from omi_async._quota import QuotaPolicy
+from omi_async._quota.policy import QuotaPolicy
 from omi_async.local import DOCUMENTED_QUOTAS, FOREVER, REAL_QUOTAS, Fault, LocalServer, Quota
 from tests.clock import elapsed
 from tests.importing.helpers import facts, serving, virtual_clock

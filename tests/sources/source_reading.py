@@ -9,11 +9,10 @@ from typing import Any
 import attrs
 
 from omi_async import Fact, InvalidFactError
-from omi_async.importing.outcomes import FactOutcome
+from omi_async.importing.report import FactOutcome
 from omi_async.sources import SourceError
-from omi_async.sources._detect import Format
+from omi_async.sources._detect import Format, read_batches, read_records
 from omi_async.sources._fields import fields_from
-from omi_async.sources._reading import read_batches, read_records
 
 
 @attrs.frozen

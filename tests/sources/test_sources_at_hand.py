@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omi_async import Fact
-from omi_async.sources import Facts, SourceError, _bridge, open_facts
+from omi_async.sources import Facts, SourceError, _facts, open_facts
 
 LINES = st.sampled_from([b'"a"\n', b'{"content": "b"}\n', b"\n", b"no JSON\n", b'"half'])
 PIECES = st.lists(st.lists(LINES, min_size=1, max_size=4).map(b"".join), max_size=5)
@@ -118,11 +118,11 @@ async def test_it_takes_nothing_from_behind_the_bridge():
         bridge = facts._bridge
         assert bridge is not None
         async with asyncio.timeout(5):
-            while len(bridge._ready) < _bridge.AHEAD:  # noqa: ASYNC110  # the thread tells of nothing else
+            while len(bridge._ready) < _facts.AHEAD:  # noqa: ASYNC110  # the thread tells of nothing else
                 await asyncio.sleep(0)
         assert texts(facts.at_hand(99)) == ["1", "2"]
         assert facts.at_hand(99) == []
-        assert len(bridge._ready) == _bridge.AHEAD
+        assert len(bridge._ready) == _facts.AHEAD
 
 
 async def test_a_cancelled_wait_loses_nothing():

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from omi_async import Fact, OmiError
-from omi_async.sources import Facts, SourceError, _bridge, _streams, open_facts
-from omi_async.sources._stop import Stop
+from omi_async.sources import Facts, SourceError, _facts, _streams, open_facts
+from omi_async.sources._streams import Stop
 
 MANY = 20_000
 
@@ -124,8 +124,8 @@ async def test_the_reader_does_not_run_ahead(many, monkeypatch):
     monkeypatch.setattr("omi_async.sources._facts.chunks_of", counting)
     async with open_facts(many) as facts:
         await anext(facts)
-        await until(lambda: facts._bridge is not None and len(facts._bridge._ready) == _bridge.AHEAD)
-        assert batches <= _bridge.AHEAD + 2
+        await until(lambda: facts._bridge is not None and len(facts._bridge._ready) == _facts.AHEAD)
+        assert batches <= _facts.AHEAD + 2
 
 
 async def test_others_get_their_turn(many):
@@ -317,7 +317,7 @@ async def test_a_silent_pipe_holds_nobody_up():
                 await anext(facts)
         start = time.monotonic()
         await facts.aclose()
-        assert time.monotonic() - start < _bridge.PATIENCE / 2
+        assert time.monotonic() - start < _facts.PATIENCE / 2
         assert not _reading()
 
 
@@ -380,7 +380,7 @@ async def test_a_read_that_nothing_can_interrupt_is_left_behind(monkeypatch):
             release.wait()
             return b""
 
-    monkeypatch.setattr(_bridge, "PATIENCE", 0.01)
+    monkeypatch.setattr(_facts, "PATIENCE", 0.01)
     facts = open_facts(Stuck())  # type: ignore[arg-type]  # half a file on purpose
     waiting = asyncio.create_task(anext(facts))
     await asyncio.sleep(0)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from omi_async.sources._lines import LONGEST
+from omi_async.sources._records import LONGEST
 from tests.sources.source_reading import read, read_pieces
 
 

@@ -8,11 +8,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async.errors import InvalidFactError
-from omi_async.importing.outcomes import FactOutcome
+from omi_async.importing.report import FactOutcome
 from omi_async.sources._fields import fields_from
 from omi_async.sources._jsonl import _item, read_jsonl
-from omi_async.sources._lines import LONGEST, Lines
-from omi_async.sources._records import Item, Records
+from omi_async.sources._records import LONGEST, Item, Lines, Records
 from tests.sources.source_reading import read, read_pieces
 
 

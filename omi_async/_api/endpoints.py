@@ -1,0 +1,277 @@
+"""The knowledge of the API: one builder per endpoint, and what an answer means.
+
+Nothing here does I/O: ``interpret(create_memory(fact), Response(429, {"Retry-After": "7"}, b"..."))`` works
+with nothing running.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from itertools import chain
+from typing import Any, Final, TypeVar
+from urllib.parse import quote, urlencode
+
+import attrs
+
+from omi_async._api import json
+from omi_async._api.codec import format_error, memories_from, memory_from
+from omi_async._api.failures import error_for
+from omi_async._api.messages import Identity, Named, Page, Request, Response
+from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
+from omi_async.errors import ResponseFormatError
+from omi_async.fact import Fact, Payload, fact_payload
+from omi_async.memory import Memory
+
+__all__ = [
+    "create_batch",
+    "create_memory",
+    "delete_memory",
+    "import_batch",
+    "import_single",
+    "interpret",
+    "list_identities",
+    "list_memories",
+    "update_memory",
+]
+
+T = TypeVar("T")
+
+MEMORIES: Final = "/v1/dev/user/memories"
+
+
+def list_memories(
+    *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
+) -> Request[Page[Memory]]:
+    """Build GET memories. Raises ValueError where the server would silently take another limit."""
+    return _list(_decode_page, limit, offset, categories)
+
+
+def list_identities(
+    *, limit: int, offset: int, categories: str | Sequence[str] = ()
+) -> Request[Page[Identity]]:
+    """Build GET memories for the importer: one attempt, and what is unreadable is counted, not raised."""
+    return attrs.evolve(_list(_decode_identity_page, limit, offset, categories), attempts=1)
+
+
+def _list(
+    decode: Callable[[Response], T], limit: int, offset: int, categories: str | Sequence[str]
+) -> Request[T]:
+    if not 1 <= limit <= PAGE_LIMIT:
+        raise ValueError(f"limit must be from 1 to {PAGE_LIMIT}, not {limit}; iterate() reads every page")
+    if offset < 0:
+        raise ValueError(f"offset must not be negative, not {offset}")
+    query: dict[str, str | int] = {"limit": limit, "offset": offset}
+    if categories:
+        query["categories"] = categories if isinstance(categories, str) else ",".join(categories)
+    return Request(
+        kind="list",
+        operation="list memories",
+        method="GET",
+        path=f"{MEMORIES}?{urlencode(query)}",
+        decode=decode,
+        idempotent=True,
+    )
+
+
+def create_memory(fact: Fact) -> Request[Memory]:
+    """Build POST memories."""
+    return _create(fact_payload(fact), _decode_memory)
+
+
+def _create(payload: Payload, decode: Callable[[Response], T]) -> Request[T]:
+    return Request(
+        kind="create",
+        operation="create a memory",
+        method="POST",
+        path=MEMORIES,
+        body=json.dumps_checked(payload),
+        decode=decode,
+    )
+
+
+def create_batch(facts: Sequence[Fact]) -> Request[list[Memory]]:
+    """Build POST memories/batch that returns memories. Raises ValueError above 25 facts."""
+    return _batch([fact_payload(fact) for fact in facts], _decode_batch)
+
+
+def import_batch(payloads: Sequence[Payload]) -> Request[Named]:
+    """Build POST memories/batch for the importer: one attempt, read no further than identity needs."""
+    return _batch(payloads, _decode_batch_named, attempts=1)
+
+
+def import_single(payload: Payload) -> Request[Named]:
+    """Build POST memories for the importer, answered as a batch of one."""
+    return attrs.evolve(_create(payload, _decode_single_named), attempts=1)
+
+
+def _batch(
+    payloads: Sequence[Payload], decode: Callable[[Response], T], attempts: int | None = None
+) -> Request[T]:
+    if len(payloads) > BATCH_SIZE:
+        raise ValueError(
+            f"a batch holds at most {BATCH_SIZE} facts, not {len(payloads)}; import_facts() takes any number"
+        )
+    return Request(
+        kind="batch",
+        operation=f"create a batch of {len(payloads)}",
+        method="POST",
+        path=f"{MEMORIES}/batch",
+        body=json.dumps_checked({"memories": payloads}),
+        decode=decode,
+        slow=True,
+        attempts=attempts,
+    )
+
+
+def update_memory(memory_id: str, changes: Mapping[str, Any]) -> Request[Memory]:
+    """Build PATCH memories/{id}. Raises ValueError for an unusable id or no change."""
+    if not changes:
+        raise ValueError("nothing to update: give content, visibility, category or tags")
+    return Request(
+        kind="update",
+        operation="update a memory",
+        method="PATCH",
+        path=f"{MEMORIES}/{_segment(memory_id)}",
+        body=json.dumps(dict(changes)),
+        decode=_decode_memory,
+    )
+
+
+def delete_memory(memory_id: str) -> Request[None]:
+    """Build DELETE memories/{id}. Raises ValueError for an unusable id."""
+    return Request(
+        kind="delete",
+        operation="delete a memory",
+        method="DELETE",
+        path=f"{MEMORIES}/{_segment(memory_id)}",
+        decode=_decode_deleted,
+        idempotent=True,
+    )
+
+
+def _segment(memory_id: str) -> str:
+    """Encode an id as one path segment. '', '.' and '..' would name another resource."""
+    if memory_id in {"", ".", ".."}:
+        raise ValueError(f"not a memory id: {memory_id!r}")
+    try:
+        return quote(memory_id, safe="")
+    except UnicodeEncodeError:
+        raise ValueError(f"not a memory id: {memory_id!r} is no Unicode text") from None
+
+
+# What a success says
+
+
+def _json_body(response: Response) -> Any:
+    """Read the answer's JSON. Nothing that is read from it is a number, so those are not looked at."""
+    if response.cut:
+        raise ResponseFormatError("the server's answer is too long to be one of this API")
+    try:
+        return json.loads_strings(response.body)
+    except json.JSONError as error:
+        kind = _content_type(response)
+        raise ResponseFormatError(
+            f"the server answered {response.status} with {kind} that cannot be read",
+            problems=[f"body: {error}"],
+        ) from None
+
+
+def _content_type(response: Response) -> str:
+    if not response.body:
+        return "an empty body"
+    declared = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return {"text/html": "an HTML page", "application/json": "JSON"}.get(declared, "a body")
+
+
+def _decode_memory(response: Response) -> Memory:
+    return memory_from(_json_body(response))
+
+
+def _decode_page(response: Response) -> Page[Memory]:
+    return Page(memories_from(_json_body(response)), _truncated(response))
+
+
+def _truncated(response: Response) -> bool:
+    return (response.header("X-Omi-List-Truncated") or "").strip().lower() == "true"
+
+
+def _decode_identity_page(response: Response) -> Page[Identity]:
+    body = _json_body(response)
+    if type(body) is not list:
+        raise format_error("the server's answer", ["body: expected an array"])
+    found = [*map(Identity, *_columns(body))]
+    return Page(found, _truncated(response), len(body) - len(found), response)
+
+
+def _decode_batch_named(response: Response) -> Named:
+    return Named(*_columns(_batch_items(_json_body(response))), response)
+
+
+def _decode_single_named(response: Response) -> Named:
+    return Named(*_columns([_json_body(response)]), response)
+
+
+def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
+    """Return id, content and `created_at` of the memories that can be read."""
+    try:
+        ids = [item["id"] for item in items]
+        contents = [item["content"] for item in items]
+        created = [item["created_at"] for item in items]
+        "".join(chain(ids, contents, created))  # the cheapest way to see that all are strings
+        if all(ids):
+            return ids, contents, created
+    except (TypeError, KeyError):
+        pass
+    readable = [item for item in items if _is_readable(item)]
+    dates = [item.get("created_at") for item in readable]
+    return (
+        [item["id"] for item in readable],
+        [item["content"] for item in readable],
+        [date if type(date) is str else "" for date in dates],
+    )
+
+
+def _is_readable(item: Any) -> bool:
+    if type(item) is not dict:
+        return False
+    return type(item.get("id")) is str and type(item.get("content")) is str and item["id"] != ""
+
+
+def _batch_items(body: Any) -> list[Any]:
+    if type(body) is not dict or type(body.get("memories")) is not list:
+        raise format_error("the server's answer", ["memories: expected an object that holds this array"])
+    items: list[Any] = body["memories"]
+    return items
+
+
+def _decode_batch(response: Response) -> list[Memory]:
+    return memories_from(_batch_items(_json_body(response)), "memories")
+
+
+def _decode_deleted(response: Response) -> None:
+    if response.status == HTTPStatus.NO_CONTENT:
+        return
+    body = _json_body(response)
+    if type(body) is not dict or body.get("success") is not True:
+        raise format_error("the server's answer", ['success: expected {"success": true}'])
+
+
+def interpret(request: Request[T], response: Response, *, repeated: bool = False) -> T:
+    """Return what the answer means, or raise the error that it is.
+
+    Args:
+        request: the call that was made.
+        response: the answer to it.
+        repeated: whether an earlier attempt of the same call may have been applied; then a DELETE that finds
+            nothing has done its work.
+
+    Raises:
+        APIError: the subclass for the status.
+        ResponseFormatError: a success that does not decode.
+    """
+    if 200 <= response.status < 300:  # noqa: PLR2004  # the 2xx class
+        return request.decode(response)
+    if repeated and request.method == "DELETE" and response.status == HTTPStatus.NOT_FOUND:
+        return request.decode(Response(HTTPStatus.NO_CONTENT))
+    raise error_for(request.operation, response)

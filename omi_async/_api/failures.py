@@ -1,0 +1,160 @@
+"""What a status that is no success says: the error for it, in words that help."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from omi_async._api import json
+from omi_async._api.headers import retry_after
+from omi_async._api.messages import Response
+from omi_async.constants import PRE_WORK_503
+from omi_async.errors import (
+    APIError,
+    AuthenticationError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    OmiError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    RateLimitError,
+    ServerError,
+)
+
+__all__ = ["error_for", "in_short", "refused_items"]
+
+
+def error_for(operation: str, response: Response) -> APIError:
+    """Make the error for a status that is no success."""
+    status = response.status
+    detail = _detail(response)
+    message = f"cannot {operation}: {status} {_phrase(status)}{_sentence(response, detail)}"
+    message += _ADVICE.get(status, "")
+    about: dict[str, Any] = {"status": status, "detail": detail, "headers": response.headers}
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return RateLimitError(message, retry_after=retry_after(response), **about)
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        before_work = (
+            status == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(detail, str) and detail in PRE_WORK_503
+        )
+        return ServerError(message, retry_after=retry_after(response), maybe_applied=not before_work, **about)
+    return _ERRORS.get(status, APIError)(message, **about)
+
+
+_ERRORS: Final[dict[int, type[APIError]]] = {
+    400: InvalidRequestError,
+    401: AuthenticationError,
+    402: PaymentRequiredError,
+    403: PermissionDeniedError,
+    404: NotFoundError,
+    409: ConflictError,
+    413: InvalidRequestError,
+    422: InvalidRequestError,
+}
+
+_ADVICE: Final[dict[int, str]] = {
+    401: " (check the key: OMI_API_KEY or Session(api_key=...) must hold a Developer API key, omi_dev_...)",
+    403: " (check that the key has the scopes memories:read and memories:write; a new key may be needed)",
+}
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "(no standard status)"
+
+
+_TITLE: Final = re.compile(rb"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)
+_LONGEST_DETAIL: Final = 300
+_LONGEST_PAGE: Final = 2**16
+_ERRORS_NAMED: Final = 5
+
+
+def _detail(response: Response) -> Any:
+    """Return FastAPI's `detail`, or what a proxy said instead, as text; None for JSON that is unreadable."""
+    try:
+        body = json.loads(response.body)
+    except json.JSONError:
+        page = response.body[:_LONGEST_PAGE]
+        title = _TITLE.search(page)
+        if not title and page.lstrip().startswith((b"{", b"[", b'"')):
+            return None  # JSON cut short may be a validation error, and those echo what was sent
+        text = (title[1] if title else page[:_LONGEST_DETAIL]).decode(errors="replace")
+        return " ".join(text.split())
+    if isinstance(body, dict):
+        return body.get("detail", body)
+    return body
+
+
+def _sentence(response: Response, detail: Any) -> str:
+    """Put the server's words into the message; of validation errors only the place, never the input."""
+    location = response.header("Location")
+    if 300 <= response.status < 400 and location:  # noqa: PLR2004  # the 3xx class
+        return f": it points to {_host(location)}; redirects are not followed, correct the base URL"
+    match detail:
+        case str():
+            words = detail
+        case list():
+            words = "; ".join(_validation_words(item) for item in detail[:_ERRORS_NAMED])
+        case dict():
+            given = (detail.get(key) for key in ("message", "reason", "code", "error"))
+            words = ", ".join(word for word in given if isinstance(word, str))
+        case _:
+            words = ""
+    return f": {_one_line(words[:_LONGEST_DETAIL])}" if words else ""
+
+
+def _host(location: str) -> str:
+    try:
+        host = urlsplit(location).netloc.rpartition("@")[2]
+    except ValueError:
+        host = "no readable address"
+    return _one_line(host[:_LONGEST_DETAIL]) or "another path"
+
+
+def _one_line(words: str) -> str:
+    """Keep line ends and the escapes of terminals out of messages, which end in logs and on screens."""
+    return "".join(sign if sign.isprintable() else " " for sign in words)
+
+
+def _validation_words(item: Any) -> str:
+    if not isinstance(item, dict):
+        return "unreadable validation error"
+    loc = item.get("loc")
+    return f"{_place(loc) if isinstance(loc, list) else '?'}: {_why(item)}"
+
+
+def _place(loc: list[Any]) -> str:
+    return ".".join(str(step) if isinstance(step, str | int) else "?" for step in loc)
+
+
+def _why(item: dict[str, Any]) -> str:
+    given = (item.get("msg"), item.get("type"))
+    return next((words for words in given if isinstance(words, str)), "refused")
+
+
+def in_short(error: OmiError) -> str:
+    """Name an error for a log, without the server's words: those may be somebody's."""
+    return f"{error.status} {type(error).__name__}" if isinstance(error, APIError) else str(error)
+
+
+def refused_items(error: OmiError) -> dict[int, str]:
+    """Name the items of a batch that a 422 refuses: index to the server's words; {} where it names none.
+
+    FastAPI gives ``loc: ["body", "memories", 3, "content"]``.
+    """
+    if not isinstance(error, InvalidRequestError) or not isinstance(error.detail, list):
+        return {}
+    refused: dict[int, str] = {}
+    for item in error.detail:
+        match item:
+            case {"loc": ["body", "memories", int(index), *field]} if type(index) is int and index >= 0:
+                words = f"{_place(field)}: {_why(item)}"
+                refused[index] = f"{refused[index]}; {words}" if index in refused else words
+            case _:
+                return {}
+    return refused

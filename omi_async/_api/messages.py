@@ -1,0 +1,114 @@
+"""What goes over the wire, and what comes back: plain values, known to everything above."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+
+import attrs
+
+__all__ = ["Identity", "Kind", "Listed", "Named", "Page", "Request", "Response"]
+
+T = TypeVar("T")
+
+Kind = Literal["list", "create", "batch", "update", "delete"]
+"""The kinds of calls; the service's quotas are kept by them."""
+
+
+@attrs.frozen(slots=False)  # one is made for each call: a frozen class with slots takes longer to fill
+class Response:
+    """An answer as it came: status, headers (any mapping), the whole body.
+
+    Attributes:
+        cut: whether the body was longer than the library reads; then it is only the beginning.
+        sent: when its call left, in epoch seconds.
+        received: when it came.
+    """
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(factory=dict)
+    body: bytes = attrs.field(default=b"", repr=False)
+    cut: bool = False
+    sent: float | None = None
+    received: float | None = None
+
+    def header(self, name: str) -> str | None:
+        """Return a header whatever its case, also from a plain dict."""
+        value = self.headers.get(name)
+        if value is None and not hasattr(self.headers, "getall"):  # a multidict of aiohttp's knows no case
+            lowered = name.lower()
+            value = next((text for key, text in self.headers.items() if key.lower() == lowered), None)
+        return value
+
+
+@attrs.frozen(kw_only=True, slots=False)  # as Response
+class Request(Generic[T]):
+    """One call, ready to be sent.
+
+    Attributes:
+        kind: whose quotas it spends.
+        operation: what it does, in words for a person ("create a memory").
+        path: below the base URL, percent-encoded, with its query.
+        decode: makes a T of the answer to a success; raises `ResponseFormatError`.
+        idempotent: doing it twice is the same as doing it once.
+        slow: waits for the `batch_timeout` of the Session instead of its `timeout`.
+        attempts: calls in all, or None for what the Session's `Retry` says.
+    """
+
+    kind: Kind
+    operation: str
+    method: str
+    path: str
+    decode: Callable[[Response], T] = attrs.field(repr=False, eq=False)
+    body: bytes | None = attrs.field(default=None, repr=False)
+    idempotent: bool = False
+    slow: bool = False
+    attempts: int | None = None
+
+
+class Named(NamedTuple):
+    """As much of an answer's memories as the importer needs, column by column.
+
+    Attributes:
+        ids: of each memory.
+        contents: likewise.
+        created: the server's text for `created_at`; empty where there is none.
+        answer: what they were read from.
+    """
+
+    ids: list[str]
+    contents: list[str]
+    created: list[str]
+    answer: Response
+
+
+class Identity(NamedTuple):
+    """The same of one memory of the list."""
+
+    id: str
+    content: str
+    created_at: str
+
+
+class _HasId(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Listed = TypeVar("Listed", bound=_HasId)
+
+
+class Page(NamedTuple, Generic[T]):
+    """One page of the list.
+
+    Attributes:
+        memories: in the server's order.
+        truncated: the server gave up reading before the end of the list (X-Omi-List-Truncated).
+        unreadable: elements that could not be read; always 0 where those raise.
+        answer: what they were read from, for those who need more of it.
+    """
+
+    memories: list[T]
+    truncated: bool = False
+    unreadable: int = 0
+    answer: Response | None = None

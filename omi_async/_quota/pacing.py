@@ -1,0 +1,75 @@
+"""Who may call now: what everything above the pacer needs of it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from omi_async._api.messages import Kind, Response
+from omi_async._quota.policy import QuotaState
+
+__all__ = ["Crowd", "Pacing", "Turn"]
+
+
+class Turn(Protocol):
+    """Leave to make one call; to be ended in one of three ways, of which only the first counts."""
+
+    def give_back(self) -> None:
+        """End it without a call."""
+        ...
+
+    def answered(self, response: Response) -> None:
+        """End it with an answer, of whatever status."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """End it without an answer; a call that was given up may have reached the server."""
+        ...
+
+
+class Crowd(Protocol):
+    """The calls of one import, which wait for more than quotas and connections."""
+
+    @property
+    def free(self) -> bool:
+        """Whether another one may begin."""
+        ...
+
+    def begin(self) -> None:
+        """Note that one begins."""
+        ...
+
+    def end(self) -> None:
+        """Note that one has ended."""
+        ...
+
+    def parked(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+        """Note that calls of this kind have to wait so many seconds for a quota."""
+        ...
+
+
+class Pacing(Protocol):
+    """Gives out turns, in the order in which they were asked for."""
+
+    def turn_at_once(self, kind: Kind, *, crowd: Crowd | None = None) -> Turn | None:
+        """Return a turn, or None where it would have to be waited for."""
+        ...
+
+    async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
+        """Wait for a turn, for so many seconds of quotas at most."""
+        ...
+
+    def wait(self, kind: Kind, *, live: bool = True) -> float:
+        """Return the seconds until a call may go, as far as quotas are concerned."""
+        ...
+
+    def capacity(self, kind: Kind, seconds: float) -> float:
+        """Return how many calls an import can make within so many seconds."""
+        ...
+
+    def seconds_for(self, kind: Kind, calls: int) -> float:
+        """Return how long so many calls of an import wait for windows, the last one of them."""
+        ...
+
+    def poke(self) -> None:
+        """Look again who may go: a crowd has changed its mind."""
+        ...

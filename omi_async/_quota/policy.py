@@ -1,0 +1,121 @@
+"""What a policy is, and those that are known beforehand: documented ones, and how long the service's are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final, Literal, get_args
+
+import attrs
+
+from omi_async._api.messages import Kind
+
+__all__ = [
+    "BACKEND",
+    "DOCUMENTED",
+    "KINDS",
+    "LONGEST",
+    "UNITS",
+    "QuotaPolicy",
+    "QuotaState",
+    "Source",
+    "kinds_of",
+    "rate_name",
+]
+
+KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
+
+UNITS: Final = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
+"""Windows are as long as one of these, unless shown to be otherwise; seconds."""
+
+LONGEST: Final = 366 * 86_400.0
+"""Seconds; no window is longer."""
+
+
+def kinds_of(given: Iterable[str]) -> frozenset[Any]:
+    """Return the kinds of calls that are named. Raises ValueError for other names, and for none."""
+    names = {given} if isinstance(given, str) else set(given)
+    if not names or not names <= KINDS:
+        raise ValueError(f"kinds must be some of {', '.join(sorted(KINDS))}, not {sorted(names)}")
+    return frozenset(names)
+
+
+@attrs.frozen
+class QuotaPolicy:
+    """So many calls in a fixed window, which its first call opens.
+
+    Attributes:
+        limit: calls in one window, from 1 on.
+        window: seconds.
+        kinds: the calls that share it, of "list", "create", "batch", "update" and "delete"; all of them
+            where nothing else is said.
+        name: to be shown; "15-an-hour" where nothing else is said.
+    """
+
+    limit: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)])
+    window: float = attrs.field(converter=float, validator=attrs.validators.gt(0))
+    kinds: frozenset[Kind] = attrs.field(default=KINDS, converter=kinds_of, kw_only=True)
+    name: str = attrs.field(kw_only=True)
+
+    @name.default
+    def _named_by_numbers(self) -> str:
+        return rate_name(self.limit, self.window)
+
+    @window.validator
+    def _finite(self, _attribute: object, value: float) -> None:
+        if not value <= LONGEST:
+            raise ValueError(f"window must be a number of seconds of a year at most, not {value!r}")
+
+
+def rate_name(limit: int | None, window: float | None) -> str:
+    """Name a policy by its numbers."""
+    many = "quota" if limit is None else f"{limit:,}"
+    if window is None:
+        return many if limit is None else f"{many}-a-window"
+    unit = UNITS.get(window)
+    if unit is None:
+        return f"{many}-in-{window:g}-s"
+    return f"{many}-{'an' if unit == 'hour' else 'a'}-{unit}"
+
+
+DOCUMENTED: Final = (
+    QuotaPolicy(100, 60, name="100-a-minute"),
+    QuotaPolicy(10_000, 86_400, name="10,000-a-day"),
+)
+"""What the documentation promises: for a key, and for a user (docs.omi.me)."""
+
+BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
+    (frozenset({"batch"}), 3600.0),
+    (frozenset({"create", "update", "delete"}), 3600.0),
+    (frozenset({"list"}), 3600.0),
+    (frozenset({"create"}), 60.0),
+)
+"""Which calls share a window, and its seconds (the service's source). Its limits vary: none is assumed."""
+
+
+Source = Literal["given", "documented", "announced", "learned"]
+"""Who says that there is such a policy: the user, the documentation, each answer, or a refusal."""
+
+
+@attrs.frozen
+class QuotaState:
+    """What is known of one policy at this moment.
+
+    Attributes:
+        policy: its name, such as "15-an-hour".
+        kinds: the calls that share it.
+        limit: calls in one window; None while nobody has said.
+        window: seconds; None while nobody can tell.
+        used: calls counted in the window that is open.
+        opens_at: when the next window opens, where this one is used up; None where a call may go now.
+        source: who says that there is such a policy: "given" (by you), "documented", "announced" (by each
+            answer) or "learned" (from a refusal).
+    """
+
+    policy: str
+    kinds: frozenset[Kind]
+    limit: int | None
+    window: float | None
+    used: int
+    opens_at: datetime | None
+    source: Source

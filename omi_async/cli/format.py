@@ -1,0 +1,95 @@
+"""Numbers and texts in words for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from omi_async._quota.policy import QuotaState
+
+__all__ = [
+    "countdown",
+    "counts_in_words",
+    "duration",
+    "facts_are",
+    "local_time",
+    "plural",
+    "printable",
+    "until_in_words",
+    "window_in_words",
+]
+
+STATES: Final = ("created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent")
+"""In the order of a report."""
+
+_MINUTE: Final = 60
+_HOUR: Final = 3600
+_DAY: Final = 86_400
+
+
+def duration(seconds: float) -> str:
+    """Say a length of time with two units at most: ``4 min``, ``26 h 0 min``, ``3 d 4 h``."""
+    if seconds < _MINUTE:
+        return f"{max(1, round(seconds))} s"
+    if seconds < _HOUR:
+        return f"{round(seconds / _MINUTE)} min"
+    if seconds < 4 * _DAY:
+        hours, rest = divmod(round(seconds / _MINUTE), 60)
+        return f"{hours} h {rest} min"
+    days, rest = divmod(round(seconds / _HOUR), 24)
+    return f"{days} d {rest} h"
+
+
+def countdown(seconds: float) -> str:
+    """Say how long it still takes, to the second: ``0:07``, ``41:07``, ``26:00:00``."""
+    minutes, second = divmod(max(0, round(seconds)), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
+
+
+def local_time(moment: datetime) -> str:
+    """Say when something will be, in local time: ``02:10``, with its date where it is not the next 02:10."""
+    soon = moment.timestamp() - time.time() < _DAY
+    return f"{moment.astimezone():{'%H:%M' if soon else '%Y-%m-%d %H:%M'}}"
+
+
+def until_in_words(seconds: float) -> str:
+    """Say when a wait ends: ``in 7 s``, ``in 41 min, at 14:05``."""
+    words = f"in {duration(seconds)}"
+    if seconds < _MINUTE:
+        return words
+    return f"{words}, at {local_time(datetime.fromtimestamp(time.time() + seconds, UTC))}"
+
+
+def window_in_words(state: QuotaState) -> str:
+    """Name the quota window that is waited for."""
+    if state.window is not None:
+        return f"the {state.policy} window"
+    return "the quota window" if state.limit is None else f"the window of {plural(state.limit, 'call')}"
+
+
+def plural(number: int, noun: str) -> str:
+    """Say ``1 call``, ``2,000 calls``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def facts_are(number: int) -> str:
+    """Say ``1 fact is``, ``2,000 facts are``."""
+    return f"{number:,} fact is" if number == 1 else f"{number:,} facts are"
+
+
+def counts_in_words(report: object, *, always: Iterable[str] = ("created",)) -> str:
+    """Say the counts of an import: ``2,400 created, 50 existing``."""
+    shown = frozenset(always)
+    counts = {state: int(getattr(report, state)) for state in STATES}
+    return ", ".join(
+        f"{count:,} {state.replace('_', ' ')}" for state, count in counts.items() if count or state in shown
+    )
+
+
+def printable(text: str) -> str:
+    """Put a space for line ends, tabs and whatever could steer a terminal: the text is somebody else's."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

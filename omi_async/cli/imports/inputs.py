@@ -1,0 +1,161 @@
+"""The input of an import: several files, read one after the other as one, and how far the reading is."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, BinaryIO, Self, cast
+
+from omi_async.cli.output import say
+from omi_async.fact import Fact
+from omi_async.importing.chunks import AtHand
+from omi_async.importing.report import FactOutcome
+from omi_async.sources import Facts, SourceError, open_facts
+
+__all__ = ["Inputs"]
+
+_GZIP = b"\x1f\x8b"
+_FEW_LINES = 3
+
+Item = Fact | FactOutcome
+
+
+class _Counted(io.FileIO):
+    """A file that knows how much of it was read. It is read in a thread and looked at in the loop."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self.bytes = 0
+        self.lines = 0
+        self.packed = False
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read, and count."""
+        data = super().read(size)
+        self.packed = self.packed or (self.bytes == 0 and data.startswith(_GZIP))
+        self.bytes += len(data)
+        self.lines += data.count(b"\n")
+        return data
+
+
+class _Items(AtHand):
+    """What an async generator yields, and what is at hand behind it."""
+
+    def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:
+        self._items = items
+        self._at_hand = at_hand
+
+    def __aiter__(self) -> Self:
+        return self
+
+    def __anext__(self) -> Awaitable[Item]:
+        return anext(self._items)
+
+    def at_hand(self, most: int) -> list[Item]:
+        return self._at_hand(most)
+
+    async def aclose(self) -> None:
+        await self._items.aclose()
+
+
+class Inputs:
+    """Facts of several files. One that is broken ends there; the others are read all the same.
+
+    Args:
+        paths: files, or ``"-"`` for standard input.
+        wanted: the format, as `open_facts` takes it.
+        mapping: likewise.
+        defaults: likewise.
+
+    Raises `ValueError` for an unusable mapping or default.
+
+    Attributes:
+        broken: the errors of the files that could not be read to their end.
+    """
+
+    def __init__(
+        self,
+        paths: Sequence[str],
+        wanted: Any,
+        mapping: Mapping[str, str],
+        defaults: Mapping[str, Any],
+    ) -> None:
+        open_facts(paths[0], wanted, mapping, defaults)  # checks all but the path, and opens nothing yet
+        self.paths = list(paths)
+        self.mapping = mapping
+        self.defaults = defaults
+        self.broken: list[SourceError] = []
+        self._format = wanted
+        self._sizes = [_size(path) for path in self.paths]
+        self._done = 0
+        self._current: _Counted | None = None
+        self._source: Facts | None = None
+        self._origin = ""
+
+    def facts(self) -> _Items:
+        """Give the facts of all files, and an invalid outcome for each record that is none.
+
+        As with those of one file, `at_hand` takes what was read already, without waiting.
+        """
+        return _Items(self._facts(), self._at_hand)
+
+    def _at_hand(self, most: int) -> list[Item]:
+        items = [] if self._source is None else self._source.at_hand(most)
+        if items:
+            self._origin = items[-1].origin or ""
+        return items
+
+    async def _facts(self) -> AsyncGenerator[Item]:
+        for path in self.paths:
+            try:
+                with self._opened(path) as place:
+                    async with open_facts(place, self._format, self.mapping, self.defaults) as source:
+                        self._source = source
+                        async for item in source:
+                            self._origin = item.origin or ""
+                            yield item
+            except SourceError as error:
+                self.broken.append(error)
+            self._done += 1
+            self._current = None
+
+    def complain(self) -> None:
+        """Say which files could not be read to their end."""
+        for error in self.broken:
+            say(f"Error: {error}")
+
+    def _opened(self, path: str) -> AbstractContextManager[str | BinaryIO]:
+        if path == "-" or not Path(path).is_file():
+            return nullcontext(path)
+        try:
+            self._current = _Counted(path)
+        except OSError:
+            return nullcontext(path)  # the source says it in its own words
+        return cast("AbstractContextManager[BinaryIO]", self._current)
+
+    def fraction(self) -> float | None:
+        """Return how much of the input was handed out, from 0 to 1; None where its size is not known."""
+        if None in self._sizes or not (total := sum(size or 0 for size in self._sizes)):
+            return None
+        done = float(sum(size or 0 for size in self._sizes[: self._done]))
+        if self._current is not None and self._done < len(self.paths):
+            done += self._part(self._current) * (self._sizes[self._done] or 0)
+        return min(1.0, done / total)
+
+    def _part(self, file: _Counted) -> float:
+        """Measure by the line of the last fact: by bytes, what was read ahead would count too."""
+        size = self._sizes[self._done] or 1
+        read = min(1.0, file.bytes / size)
+        line = self._origin.rpartition(":")[2]
+        if file.packed or file.lines < _FEW_LINES or not line.isdecimal():
+            return read
+        return min(1.0, int(line) * read / file.lines)
+
+
+def _size(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_size if path != "-" and Path(path).is_file() else None
+    except OSError:
+        return None

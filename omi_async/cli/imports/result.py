@@ -1,0 +1,158 @@
+"""How an import ends: its failures written down, its report told, its exit code chosen."""
+
+from __future__ import annotations
+
+import shlex
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from omi_async.cli import exit_codes
+from omi_async.cli.format import duration, facts_are, plural
+from omi_async.cli.imports.failures import FailuresFile, failure_record
+from omi_async.cli.imports.inputs import Inputs
+from omi_async.cli.imports.progress import counts_of
+from omi_async.cli.output import emit, put, say
+from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.journal.journal import Journal
+from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """What is known of the end of an import.
+
+    Attributes:
+        interrupted: whether somebody stopped it.
+        error: why it could not go on.
+    """
+
+    def __init__(
+        self,
+        inputs: Inputs,
+        failures: FailuresFile,
+        journal: Journal | None = None,
+        on_unknown: OnUnknown = "reconcile",
+        *,
+        as_json: bool,
+    ) -> None:
+        self.interrupted = False
+        self.error: ImportStoppedError | None = None
+        self._inputs = inputs
+        self._failures = failures
+        self._journal = journal
+        self._on_unknown = on_unknown
+        self._as_json = as_json
+
+    def note(self, outcome: FactOutcome) -> None:
+        """Write down a fact that is not safely stored."""
+        if not outcome.failed:
+            return
+        self._failures.add(outcome)
+        if self._as_json:
+            record = {"index": outcome.index, **failure_record(outcome, self._inputs)}
+            emit({**record, "event": "failure"})
+
+    def tell(self, report: ImportReport) -> int:
+        """Print the report and what to do next; return the exit code."""
+        if self._inputs.broken:
+            report.complete = False
+        code = self.code(report)
+        if self._as_json:
+            emit({"event": "report", **self._document(report), "exit_code": code})
+            say(str(report))
+        else:
+            put(str(report))
+        self._say_failures(report)
+        self._inputs.complain()
+        if self.error is not None:
+            exit_codes.explain(self.error)
+        elif code == exit_codes.INTERRUPTED:
+            say(f"Interrupted: {plural(report.created + report.existing, 'fact')} stored so far.")
+        elif code == exit_codes.QUOTA and report.resume_at is not None:
+            say(_come_back(report.resume_at))
+        self._say_how_to_go_on(report)
+        return code
+
+    def code(self, report: ImportReport) -> int:
+        """Choose the exit code."""
+        if self.error is not None:
+            return exit_codes.code_of(self.error)
+        if self.interrupted and _is_unfinished(report):
+            return exit_codes.INTERRUPTED
+        if self._inputs.broken:
+            return exit_codes.USAGE
+        if report.resume_at is not None:
+            return exit_codes.QUOTA
+        return exit_codes.OK if report.ok else exit_codes.SOME_FAILED
+
+    def _document(self, report: ImportReport) -> dict[str, Any]:
+        return {
+            **counts_of(report),
+            "elapsed": round(report.elapsed, 3),
+            "ok": report.ok,
+            "complete": report.complete,
+            "interrupted": self.interrupted,
+            "resume_at": report.resume_at.isoformat() if report.resume_at else None,
+            "failures_file": _text(self._failures.path),
+            "journal": _text(self._journal.path if self._journal else None),
+        }
+
+    def _say_failures(self, report: ImportReport) -> None:
+        if (path := self._failures.path) is None:
+            return
+        command = f"omi-async import {shlex.quote(str(path))}"
+        if report.invalid or report.rejected:
+            what = f" Mend what is invalid or rejected there, then: {command}"
+        elif self._journal is None:
+            what = f" To try them again: {command}"
+        else:
+            what = ""  # the same command does it
+        say(f"{facts_are(report.failed)} not safely stored: see {path}.{what}")
+
+    def _say_how_to_go_on(self, report: ImportReport) -> None:
+        if _is_unfinished(report):
+            say(self._how_to_go_on(report))
+        elif self._journal is not None and not report.requests:
+            self._say_that_nothing_was_sent(report, self._journal.path)
+
+    def _say_that_nothing_was_sent(self, report: ImportReport, journal: Path) -> None:
+        if report.created or report.existing or report.rejected:
+            say(f"Nothing was sent: an earlier run has settled all of it (journal: {journal}).")
+        if report.rejected:
+            command = f"omi-async journal forget {shlex.quote(str(journal))} --state rejected"
+            say(f"What was rejected is sent again when it is mended, or after: {command}")
+
+    def _how_to_go_on(self, report: ImportReport) -> str:
+        if self._journal is None:
+            return (
+                "The same command begins anew, for no journal was kept; servers of today know a memory by "
+                "its text, and store none twice."
+            )
+        words = f"The same command goes on: the journal {self._journal.path} has what is settled"
+        if not report.unknown:
+            return f"{words}."
+        return f"{words}. {plural(report.unknown, 'fact')} in doubt {_IN_DOUBT[self._on_unknown]}."
+
+
+_IN_DOUBT: Final[dict[OnUnknown, str]] = {
+    "reconcile": "will be looked for",
+    "resend": "will be sent again",
+    "report": "will stay so; --on-unknown reconcile looks for them",
+}
+
+
+def _is_unfinished(report: ImportReport) -> bool:
+    return bool(report.not_sent or report.unknown or not report.complete)
+
+
+def _come_back(resume_at: datetime) -> str:
+    """Say when the next window opens, in local time."""
+    left = max(0.0, (resume_at - datetime.now(UTC)).total_seconds())
+    opens = resume_at.astimezone() + timedelta(seconds=1)  # what is cut off of a second would be too early
+    return f"Out of quota until {opens:%Y-%m-%d %H:%M:%S}, in {duration(left)}. Come back then."
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)

@@ -1,0 +1,72 @@
+"""An import at work: its parts put together, run to whatever end it takes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+from omi_async.cli.imports.failures import FailuresFile
+from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.progress import watched
+from omi_async.cli.imports.result import Ending
+from omi_async.cli.imports.which_journal import journal_for, opened
+from omi_async.cli.options import Common
+from omi_async.cli.output import say
+from omi_async.cli.runtime import connected, ended_gently
+from omi_async.importing.report import ImportStoppedError
+
+if TYPE_CHECKING:
+    from omi_async.importing.importer import Importer
+
+__all__ = ["import_all"]
+
+CONNECTIONS: Final = 8
+
+
+async def import_all(common: Common, wishes: Wishes) -> int:
+    """Import, tell how it ended, and return the exit code."""
+    inputs = wishes.inputs()
+    journal = journal_for(common, wishes)
+    async with opened(journal, common):
+        with contextlib.closing(FailuresFile(inputs, wishes.failures, journal)) as failures:
+            ending = Ending(inputs, failures, journal, wishes.on_unknown, as_json=common.as_json)
+            async with (
+                connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
+                contextlib.aclosing(inputs.facts()) as facts,
+            ):
+                with watched(inputs, as_json=common.as_json) as view:
+                    importer = memories.importer(
+                        facts,
+                        concurrency=wishes.concurrency,
+                        journal=journal,
+                        dedupe=wishes.dedupe,
+                        skip_existing=wishes.skip_existing,
+                        on_unknown=wishes.on_unknown,
+                        max_wait=wishes.max_wait,
+                        lanes=wishes.lanes,
+                        on_outcome=ending.note,
+                        on_progress=view.show,
+                    )
+                    view.foresee_by(importer.forecast)
+                    await _run(importer, ending)
+    return ending.tell(importer.report)
+
+
+async def _run(importer: Importer, ending: Ending) -> None:
+    """Run an import to whatever end it takes, and tell `ending` of it."""
+    running = asyncio.create_task(importer.run())
+
+    def stop() -> None:
+        ending.interrupted = True
+        say("Stopping: the calls on the wire may land; once more ends at once.")
+        importer.stop()
+
+    try:
+        with ended_gently(stop, running.cancel):
+            await asyncio.wait({running})
+        running.result()
+    except asyncio.CancelledError:
+        ending.interrupted = True
+    except ImportStoppedError as error:
+        ending.error = error

@@ -1,0 +1,259 @@
+"""``omi-async list``, ``create``, ``update`` and ``delete``."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from omi_async.cli import exit_codes
+from omi_async.cli.format import printable
+from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
+from omi_async.cli.output import json_line, put, put_json, say, stdout_bytes
+from omi_async.cli.runtime import connected, run_async
+from omi_async.errors import InvalidFactError, OmiError
+
+if TYPE_CHECKING:
+    from omi_async.memory import Memory
+    from omi_async.resources.memories import Memories
+
+__all__ = ["create_command", "delete_command", "list_command", "update_command"]
+
+PAGE = 1000
+
+
+@click.command("list", cls=Command)
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=25,
+    show_default=True,
+    metavar="N",
+    help="Show N memories at most; above 1000 they are read page by page.",
+)
+@click.option(
+    "--offset",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Pass over the first N.",
+)
+@click.option(
+    "--category",
+    "categories",
+    multiple=True,
+    metavar="WORD",
+    help="Only memories of this category. May be given several times.",
+)
+@max_wait_option(MAX_WAIT)
+@common
+def list_command(
+    common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float
+) -> int:
+    """Show memories, in the server's order.
+
+    On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
+    line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
+    With --json, one object a line, as the service gives it.
+    """
+    return run_async(common, _list(common, limit, offset, categories, max_wait))
+
+
+async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
+    async with connected(common, max_wait=max_wait) as memories:
+        if limit <= PAGE:
+            found = await memories.list(limit=limit, offset=offset, categories=categories)
+        else:
+            found = [memory async for memory in _slice(memories, limit, offset, categories)]
+    if common.as_json:
+        _print_json(found)
+    elif sys.stdout.isatty():
+        _print_table(found)
+    else:
+        for memory in found:
+            put("\t".join(_cells(memory)))
+    return exit_codes.OK
+
+
+async def _slice(
+    memories: Memories, limit: int, offset: int, categories: tuple[str, ...]
+) -> AsyncIterator[Memory]:
+    number = 0
+    async with aclosing(memories.iterate(page_size=PAGE, categories=categories)) as every:  # type: ignore[type-var]
+        async for memory in every:
+            if number >= offset + limit:
+                return
+            if number >= offset:
+                yield memory
+            number += 1
+
+
+def _cells(memory: Memory) -> list[str]:
+    created = memory.created_at.strftime("%Y-%m-%d %H:%M") if memory.created_at else ""
+    tags = ",".join(memory.tags)
+    cells = (memory.id, memory.category, memory.visibility, created, tags, memory.content)
+    return [printable(cell) for cell in cells]
+
+
+def _print_json(memories: Iterable[Memory]) -> None:
+    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
+
+    stream = stdout_bytes()
+    for memory in memories:
+        stream.write(json_line(memory_payload(memory)))
+    stream.flush()
+
+
+def _print_table(memories: list[Memory]) -> None:
+    from rich import box  # noqa: PLC0415  # only a terminal needs it
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    table = Table("id", "category", "text", box=box.SIMPLE_HEAD)
+    table.columns[0].no_wrap = True
+    for memory in memories:
+        category = (
+            memory.category if memory.visibility == "private" else f"{memory.category} {memory.visibility}"
+        )
+        text = " ".join([memory.content, *(f"#{tag}" for tag in memory.tags)])
+        table.add_row(*[Text(printable(cell)) for cell in (memory.id, category, text)])
+    console = Console()
+    console.print(table)
+    console.print(Text("1 memory" if len(memories) == 1 else f"{len(memories):,} memories"))
+
+
+VISIBILITY = click.Choice(["private", "public"])
+
+
+@click.command("create", cls=Command)
+@click.argument("text")
+@click.option(
+    "--category",
+    metavar="WORD",
+    help="Its category, such as interesting or system. [default: the server chooses]",
+)
+@click.option("--visibility", type=VISIBILITY, default="private", show_default=True, help="Who may see it.")
+@click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag. May be given several times.")
+@max_wait_option(MAX_WAIT)
+@common
+def create_command(
+    common: Common, text: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
+) -> int:
+    """Store one memory: TEXT, 1 to 500 characters.
+
+    Prints its id and what the server made of it; with --json the whole memory. The newest servers know a
+    memory by its text: the same text again gives the memory that is there, unchanged.
+    """
+    return run_async(common, _create(common, text, {**given, "tags": tags}, max_wait))
+
+
+async def _create(common: Common, text: str, wanted: dict[str, Any], max_wait: float) -> int:
+    with _warned_of_doubt("The memory may be stored all the same; `omi-async list` shows it."):
+        async with connected(common, max_wait=max_wait) as memories:
+            memory = await memories.create(text, **wanted)
+    _print(common, "stored", memory)
+    wanted = {**wanted, "category": wanted["category"] or memory.category}
+    if other := [name for name, value in wanted.items() if getattr(memory, name) != value]:
+        say(
+            f"Not as you asked: its {' and '.join(other)}. The server knew this text before, or chose "
+            f"another word; `omi-async update {printable(memory.id)}` changes it."
+        )
+    return exit_codes.OK
+
+
+@click.command("update", cls=Command)
+@click.argument("memory_id", metavar="ID")
+@click.option("--content", metavar="TEXT", help="The new text, 1 to 500 characters.")
+@click.option("--visibility", type=VISIBILITY, help="Who may see it from now on.")
+@click.option("--category", metavar="WORD", help="Its new category.")
+@click.option(
+    "--tag",
+    "tags",
+    multiple=True,
+    metavar="TAG",
+    help="Its new tags, in the place of all it has. May be given several times; --tag '' takes all away.",
+)
+@max_wait_option(MAX_WAIT)
+@common
+def update_command(
+    common: Common, memory_id: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
+) -> int:
+    """Change the memory ID; what is not named stays as it is.
+
+    Prints its id and what the server made of it; with --json the whole memory.
+    """
+    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
+    if tags:
+        changes["tags"] = [tag for tag in tags if tag]
+    if not changes:
+        raise click.UsageError("nothing to change; give --content, --visibility, --category or --tag")
+    return run_async(common, _update(common, memory_id, changes, max_wait))
+
+
+async def _update(common: Common, memory_id: str, changes: dict[str, Any], max_wait: float) -> int:
+    with _warned_of_doubt("The change may be done all the same, or a part of it; repeating it does no harm."):
+        async with connected(common, max_wait=max_wait) as memories:
+            memory = await memories.update(memory_id, **changes)
+    _print(common, "updated", memory)
+    return exit_codes.OK
+
+
+@click.command("delete", cls=Command)
+@click.argument("memory_id", metavar="ID")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@max_wait_option(MAX_WAIT)
+@common
+def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -> int:
+    """Delete the memory ID, permanently."""
+    if not yes:
+        _ask(memory_id)
+    return run_async(common, _delete(common, memory_id, max_wait))
+
+
+def _ask(memory_id: str) -> None:
+    if not sys.stdin.isatty():
+        raise click.UsageError("deleting is permanent; give --yes where there is no terminal to ask on")
+    if not click.confirm(f"Delete the memory {printable(memory_id)} permanently?", err=True):
+        raise exit_codes.CommandError("not deleted")
+
+
+async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
+    with _warned_of_doubt("The memory may be deleted all the same; deleting it again does no harm."):
+        async with connected(common, max_wait=max_wait) as memories:
+            await memories.delete(memory_id)
+    if common.as_json:
+        put_json({"id": memory_id, "deleted": True})
+    else:
+        put(f"deleted {printable(memory_id)}")
+    return exit_codes.OK
+
+
+@contextlib.contextmanager
+def _warned_of_doubt(words: str) -> Iterator[None]:
+    """Say what may have happened where an answer was lost; let unusable values be the user's error."""
+    try:
+        yield
+    except InvalidFactError:
+        raise
+    except OmiError as error:
+        if error.maybe_applied:
+            error.add_note(words)
+        raise
+    except ValueError as error:
+        raise exit_codes.CommandError(str(error)) from error
+
+
+def _print(common: Common, verb: str, memory: Memory) -> None:
+    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
+
+    if common.as_json:
+        put_json(memory_payload(memory))
+        return
+    details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
+    put(printable(f"{verb} {memory.id} ({', '.join(details)})"))

@@ -1,0 +1,102 @@
+"""A sender for the commands that somebody waits for at a prompt."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from omi_async._api.messages import Kind, Request
+from omi_async._api.retry import Retry, wait_before, worth_retrying
+from omi_async._quota.pacing import Pacing, Turn
+from omi_async.cli.format import until_in_words, window_in_words
+from omi_async.cli.output import say
+from omi_async.errors import OmiError, RateLimitError
+
+if TYPE_CHECKING:
+    from omi_async.session import Session
+
+__all__ = ["Patiently"]
+
+T = TypeVar("T")
+
+RETRY: Final = Retry()
+
+NOTICEABLE: Final = 3.0
+"""Seconds from which on a wait is announced."""
+
+
+class Patiently:
+    """Tries again as a Session does, unless the waits are longer, in all, than somebody wants to wait.
+
+    It differs from `Session(max_wait=...)` in what holds for a prompt: the waits that a failing server asks
+    for count too, what takes long is announced, and a DELETE whose answer is lost is not repeated, for its
+    404 would tell nothing.
+
+    Args:
+        session: makes the calls.
+        max_wait: seconds.
+    """
+
+    def __init__(self, session: Session, max_wait: float) -> None:
+        self._session = session
+        self._left = max_wait
+
+    @property
+    def base_url(self) -> str:
+        """The server's address."""
+        return self._session.base_url
+
+    @property
+    def pacing(self) -> Pacing:
+        """Who may call now."""
+        return self._session.pacing
+
+    async def send(self, request: Request[T], /, *, turn: Turn | None = None) -> T:
+        """Send a request, and again where that is safe and soon."""
+        for number in count(1):
+            try:
+                if turn is None:
+                    turn = await self._turn(request.kind)
+                return await self._session.send(request, turn=turn)
+            except OmiError as error:
+                out_of_quota = isinstance(error, RateLimitError)
+                wait = (
+                    self.pacing.wait(request.kind)
+                    if out_of_quota
+                    else wait_before(RETRY, number - 1, error, random.random())  # noqa: S311  # a wait
+                )
+                last = number >= RETRY.attempts or wait > self._left
+                if last or not worth_retrying(error, idempotent=request.method == "GET"):
+                    raise
+            turn = None
+            if not out_of_quota:  # else the next turn is what is waited for
+                with self._waiting(wait, "The server has trouble; trying again"):
+                    await asyncio.sleep(wait)
+        raise AssertionError("count() does not end")
+
+    async def _turn(self, kind: Kind) -> Turn:
+        with self._waiting(self.pacing.wait(kind), self._why(kind)):
+            return await self.pacing.turn(kind, patience=self._left)
+
+    def _why(self, kind: Kind) -> str:
+        shut = [state for state in self._session.quotas if kind in state.kinds and state.opens_at is not None]
+        if not shut:
+            return "The server takes no calls for now; going on"
+        longest = max(shut, key=lambda state: str(state.opens_at))
+        return f"Waiting for {window_in_words(longest)}, which opens"
+
+    @contextmanager
+    def _waiting(self, wait: float, words: str) -> Iterator[None]:
+        """Announce a wait that will be waited out, and count how long it took."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        if NOTICEABLE <= wait <= self._left:
+            say(f"{words} {until_in_words(wait)}. Ctrl-C ends it.")
+        try:
+            yield
+        finally:
+            self._left -= min(wait, loop.time() - began)

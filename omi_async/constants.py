@@ -1,0 +1,28 @@
+"""The library's constants and the settings of its retries."""
+
+from __future__ import annotations
+
+from typing import Final
+
+BASE_URL: Final = "https://api.omi.me"
+"""The official service (docs.omi.me)."""
+
+BATCH_SIZE: Final = 25
+"""Memories in one batch call, at most (documented)."""
+
+CONTENT_LENGTH: Final = 500
+"""Code points in the text of one memory, at most (documented)."""
+
+PAGE_LIMIT: Final = 1000
+"""Memories in one page of the list, at most; the server silently clamps a larger wish (backend)."""
+
+MAX_RESPONSE: Final = 32 * 2**20
+"""Bytes of one answer after decompression, at most: a page of 1,000 memories, all escapes, with room."""
+
+VISIBILITIES: Final = ("private", "public")
+
+PRE_WORK_503: Final = frozenset({"Rate limiter unavailable", "Memory writes are globally paused"})
+"""The `detail` of the 503 answers that the backend gives before it touches the data."""
+
+SHORTEST_WAIT: Final = 0.05
+"""Seconds waited where the server says `Retry-After: 0`."""

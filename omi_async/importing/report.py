@@ -1,0 +1,205 @@
+"""What became of each fact, and the account of an import.
+
+The law that every import obeys, however it ends:
+pulled = created + existing + duplicate + invalid + rejected + unknown + not_sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal, Self
+
+import attrs
+
+from omi_async._quota.policy import QuotaState
+from omi_async.errors import OmiError
+from omi_async.fact import Fact
+
+__all__ = ["FactOutcome", "ImportFailedError", "ImportReport", "ImportStoppedError", "State"]
+
+State = Literal["created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent"]
+
+FAILED: Final = frozenset[State]({"invalid", "rejected", "unknown", "not_sent"})
+
+FAILURES_KEPT: Final = 10_000
+"""Failures that a report keeps one by one; beyond them it only counts, so that its memory stays flat."""
+
+
+@attrs.frozen
+class FactOutcome:
+    """What became of one fact.
+
+    Attributes:
+        index: its place among the facts that were pulled, from 0.
+        fact: the fact, or None where the input could not become one.
+        state: one of the seven states.
+        memory_id: the id of the memory that holds it, where it is known.
+        error: why it failed; None for created, existing and duplicate.
+        origin: where it came from, such as ``"facts.csv:17"``.
+    """
+
+    index: int
+    fact: Fact | None
+    state: State
+    memory_id: str | None = None
+    error: OmiError | None = None
+    origin: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the fact is not safely stored: invalid, rejected, unknown or not_sent."""
+        return self.state in FAILED
+
+    @property
+    def place(self) -> str:
+        """Where to find the fact: its origin, or its number among those pulled."""
+        return self.origin or f"fact {self.index}"
+
+
+@attrs.define
+class ImportReport:
+    """The account of an import; each pulled fact stands in exactly one of the seven counts.
+
+    Attributes:
+        pulled: facts taken from the input.
+        created: stored because of this import.
+        existing: held by the server before.
+        duplicate: the same text came earlier in this input.
+        invalid: refused here and never sent.
+        rejected: refused by the server.
+        unknown: may or may not be stored, and could not be found out.
+        not_sent: pulled, but not sent: the import ended first.
+        failures: the outcomes that are not safely stored, the first 10,000 of them.
+        requests: calls made, whatever their answer.
+        retries: those of them that repeated a call.
+        elapsed: seconds.
+        complete: whether the input was read to its end; where it was not, the rest of it is in no count.
+        resume_at: when the quota window opens that the import would have waited for, where that ended it.
+        waiting_for: the quota that the import is waiting for at this moment; None while it waits for none.
+    """
+
+    pulled: int = 0
+    created: int = 0
+    existing: int = 0
+    duplicate: int = 0
+    invalid: int = 0
+    rejected: int = 0
+    unknown: int = 0
+    not_sent: int = 0
+    failures: list[FactOutcome] = attrs.field(factory=list, repr=False)
+    requests: int = 0
+    retries: int = 0
+    elapsed: float = 0.0
+    complete: bool = False
+    resume_at: datetime | None = None
+    waiting_for: QuotaState | None = attrs.field(default=None, eq=False)
+
+    @property
+    def settled(self) -> int:
+        """Facts that are in one of the seven states; equals `pulled` at the end."""
+        return (
+            self.created
+            + self.existing
+            + self.duplicate
+            + self.invalid
+            + self.rejected
+            + self.unknown
+            + self.not_sent
+        )
+
+    @property
+    def failed(self) -> int:
+        """Facts that are not safely stored."""
+        return self.invalid + self.rejected + self.unknown + self.not_sent
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is invalid, rejected, unknown or not_sent."""
+        return not self.failed
+
+    def add(self, outcome: FactOutcome) -> None:
+        """Count an outcome."""
+        self.count(outcome.state)
+        if outcome.failed and len(self.failures) < FAILURES_KEPT:
+            self.failures.append(outcome)
+
+    def count(self, state: State, number: int = 1) -> None:
+        """Count facts of which nothing more is to be said."""
+        setattr(self, state, getattr(self, state) + number)
+
+    def raise_for_failures(self) -> None:
+        """Raise `ImportFailedError`, the group of all failures, unless `ok`."""
+        if self.ok:
+            return
+        errors = []
+        for outcome in self.failures:
+            error = outcome.error or OmiError(outcome.state)
+            copy = _with_note(error, f"{outcome.place}: {outcome.state}")
+            errors.append(copy)
+        raise ImportFailedError(f"{self.failed:,} of {self.pulled:,} facts are not safely stored", errors)
+
+    def __str__(self) -> str:
+        counts = [
+            f"{getattr(self, state):,} {words}"
+            for state, words in _WORDS.items()
+            if state == "created" or getattr(self, state)
+        ]
+        end = "" if self.complete else "; the input was not read to its end"
+        lines = [
+            f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
+            f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
+        ]
+        shown = self.failures[:_SHOWN]
+        lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
+        if self.failed > len(shown) > 0:
+            lines.append(f"  ... and {self.failed - len(shown):,} more")
+        return "\n".join(lines)
+
+
+def _many(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+_SHOWN = 10
+_WORDS: Final[dict[State, str]] = {
+    "created": "created",
+    "existing": "existing",
+    "duplicate": "duplicate",
+    "invalid": "invalid",
+    "rejected": "rejected",
+    "unknown": "unknown",
+    "not_sent": "not sent",
+}
+
+
+def _with_note(error: OmiError, note: str) -> OmiError:
+    """Give each fact an error of its own: the facts of one batch share the error of its call."""
+    copy = error.__class__.__new__(error.__class__, *error.args)
+    copy.__dict__.update(error.__dict__)
+    copy.__notes__ = [*getattr(error, "__notes__", ()), note]
+    copy.__cause__ = error.__cause__
+    return copy
+
+
+class ImportStoppedError(OmiError):
+    """The import could not go on. What caused it is the `__cause__`.
+
+    Attributes:
+        report: the account of every fact that was pulled before the stop.
+    """
+
+    def __init__(self, message: str, report: ImportReport) -> None:
+        super().__init__(message)
+        self.report = report
+
+
+class ImportFailedError(OmiError, ExceptionGroup[OmiError]):
+    """Some facts failed: the group of their errors, each with a note that names the fact's place."""
+
+    def __new__(cls, message: str, failures: Sequence[OmiError], /) -> Self:  # noqa: D102  # see the class
+        return super().__new__(cls, message, failures)
+
+    def derive(self, excs: Sequence[Any], /) -> ImportFailedError:  # type: ignore[override]
+        """Make the part of a split the same kind as the whole (typeshed wants it generic in its errors)."""
+        return ImportFailedError(self.message, excs)
