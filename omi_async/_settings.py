@@ -18,11 +18,11 @@ __all__ = [
     "Secret",
     "caller",
     "flag",
-    "usable_base",
-    "usable_key",
-    "usable_seconds",
-    "usable_share",
-    "usable_timeout",
+    "parse_api_key",
+    "parse_base_url",
+    "parse_seconds",
+    "parse_share",
+    "parse_timeout",
     "within_pool",
 ]
 
@@ -54,7 +54,7 @@ def caller() -> str:
 _OURS: Final = frozenset({__name__, "omi_async.session"})
 
 
-def usable_key(given: Secret | None) -> Secret:
+def parse_api_key(given: Secret | None) -> Secret:
     """Return the key that is given, or the environment's. Raises `ConfigurationError`."""
     key = Secret((os.environ.get("OMI_API_KEY", "") if given is None else given).strip())
     if not key:
@@ -64,21 +64,21 @@ def usable_key(given: Secret | None) -> Secret:
     return key
 
 
-def usable_timeout(name: str, seconds: float) -> aiohttp.ClientTimeout:
+def parse_timeout(name: str, seconds: float) -> aiohttp.ClientTimeout:
     """Return a timeout for one attempt. Raises `ConfigurationError`."""
     if not 0 < seconds < float("inf"):
         raise ConfigurationError(f"{name} must be a positive number of seconds, not {seconds!r}")
     return aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, CONNECT_TIMEOUT))
 
 
-def usable_seconds(name: str, seconds: float) -> float:
+def parse_seconds(name: str, seconds: float) -> float:
     """Return a number of seconds from 0 on; infinity is one."""
     if not seconds >= 0:
         raise ConfigurationError(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
     return seconds
 
 
-def usable_share(name: str, share: float) -> float:
+def parse_share(name: str, share: float) -> float:
     """Return a share of a whole that leaves some of it."""
     if not 0 <= share < 1:
         raise ConfigurationError(f"{name} must be a share from 0 to below 1, not {share!r}")
@@ -92,7 +92,7 @@ def within_pool(connections: int, client: aiohttp.ClientSession | None) -> int:
     return min([connections, *(limit for limit in limits if limit)])
 
 
-def usable_base(given: str | URL | None, allow_http: bool) -> str:
+def parse_base_url(given: str | URL | None, allow_http: bool) -> str:
     """Return the base URL without a slash at its end. Raises `ConfigurationError`."""
     text = str(given if given is not None else os.environ.get("OMI_API_BASE") or BASE_URL).strip()
     try:

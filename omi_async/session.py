@@ -25,23 +25,23 @@ from yarl import URL
 
 from omi_async._api import json
 from omi_async._api.endpoints import interpret
-from omi_async._api.failures import in_short
+from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, waits, worth_retrying
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Turn
+from omi_async._quota.pacing import Permit
 from omi_async._quota.policy import QuotaPolicy, QuotaState
 from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
     Secret,
     caller,
     flag,
-    usable_base,
-    usable_key,
-    usable_seconds,
-    usable_share,
-    usable_timeout,
+    parse_api_key,
+    parse_base_url,
+    parse_seconds,
+    parse_share,
+    parse_timeout,
     within_pool,
 )
 from omi_async._transport import abandon, only_once, read_bounded, translate
@@ -135,8 +135,8 @@ class Session:
             raise ConfigurationError("trace_configs belong to the aiohttp session that is given as client")
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
-        key = usable_key(api_key)
-        self._base = usable_base(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
+        key = parse_api_key(api_key)
+        self._base = parse_base_url(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
             "Accept": JSON,
@@ -147,15 +147,15 @@ class Session:
         self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
-        self._timeout = usable_timeout("timeout", timeout)
-        self._batch_timeout = usable_timeout("batch_timeout", batch_timeout)
+        self._timeout = parse_timeout("timeout", timeout)
+        self._batch_timeout = parse_timeout("batch_timeout", batch_timeout)
         self._connections = connections
-        self._max_wait = usable_seconds("max_wait", max_wait)
+        self._max_wait = parse_seconds("max_wait", max_wait)
         self.pacing = Pacer(
             Ledger.for_server(
                 self._base,
                 quotas,
-                reserve=usable_share("reserve", reserve),
+                reserve=parse_share("reserve", reserve),
                 retry=retry,
                 chance=random.random,
             ),
@@ -253,12 +253,12 @@ class Session:
 
     # Calls
 
-    async def send(self, request: Request[T], /, *, turn: Turn | None = None) -> T:
+    async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
         """Send a request, again where that is safe, and return what its answer means.
 
         Args:
             request: what to send.
-            turn: from `pacing`: leave to send it now, once. None waits for one, and tries again.
+            permit: from `pacing`: leave to send it now, once. None waits for one, and tries again.
 
         Raises:
             TransportError: no usable answer.
@@ -267,8 +267,8 @@ class Session:
             ResponseFormatError: a success that does not decode.
             ConfigurationError: the Session is closed, or belongs to another event loop.
         """
-        if turn is not None:
-            return self._interpret(request, await self._attempt(request, turn), repeated=False)
+        if permit is not None:
+            return self._interpret(request, await self._attempt(request, permit), repeated=False)
         lost = over = False
         patience = self._max_wait
 
@@ -277,14 +277,14 @@ class Session:
             self._open()  # says at once, and not after a turn was waited for, that it cannot
             began, expected = self._loop.time(), self.pacing.wait(request.kind)
             try:
-                turn = await self.pacing.turn(request.kind, patience=patience)
+                permit = await self.pacing.acquire(request.kind, patience=patience)
             except RateLimitError:
                 over = True
                 raise
             finally:
                 patience -= min(expected, self._loop.time() - began)
             try:
-                return self._interpret(request, await self._attempt(request, turn), repeated=lost)
+                return self._interpret(request, await self._attempt(request, permit), repeated=lost)
             except (TransportError, ServerError) as error:
                 lost = lost or error.maybe_applied
                 raise
@@ -310,7 +310,7 @@ class Session:
         )
         return await retrying(attempt)()
 
-    async def _attempt(self, request: Request[Any], turn: Turn) -> Response:
+    async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
         failure: OmiError | None = None
         sent = time.time()
@@ -329,15 +329,15 @@ class Session:
             body, cut = await read_bounded(answer, MAX_RESPONSE)
             response = Response(answer.status, answer.headers, body, cut, sent, time.time())
         except asyncio.CancelledError as error:
-            turn.failed(error)
+            permit.failed(error)
             raise
         except Exception as error:  # noqa: BLE001  # translate() lets pass what is not the network's
             failure = translate(error, request, self._base)
-            turn.failed(failure)
+            permit.failed(failure)
         else:
-            turn.answered(response)
+            permit.answered(response)
         finally:
-            turn.give_back()  # where nothing else has become of it
+            permit.give_back()  # where nothing else has become of it
         if failure is not None:
             # Raised out here, so that no frame of aiohttp's, which holds the headers, hangs on to it.
             log.debug("%s %s: %s", request.method, request.path, failure)
@@ -381,7 +381,7 @@ class Session:
             request.path,
             details["tries"],
             attempts,
-            in_short(details["exception"]),
+            log_name(details["exception"]),
             max(details["wait"], self.pacing.wait(request.kind)),
         )
 

@@ -14,9 +14,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Memory, ResponseFormatError
-from omi_async._api.endpoints import list_identities, list_memories
-from omi_async._api.messages import Identity, Page, Request
-from omi_async._api.paging import MOST_BARREN_READINGS, MOST_STALE_PAGES, Listing
+from omi_async._api.endpoints import list_for_import, list_memories
+from omi_async._api.messages import ListedMemory, Page, Request
+from omi_async._api.paging import MOST_BARREN_READINGS, MOST_STALE_PAGES, Paginator
 
 Change = Callable[[list[str]], None]
 
@@ -52,7 +52,7 @@ class Server:
 
 @attrs.define
 class Reading:
-    listing: Listing[Memory]
+    listing: Paginator[Memory]
     ids: list[str]
     always_there: set[str]
 
@@ -62,7 +62,7 @@ class Reading:
 
 
 def read(server: Server, page_size: int) -> Reading:
-    listing = Listing[Memory](list_memories, page_size)
+    listing = Paginator[Memory](list_memories, page_size)
     found: list[str] = []
     there = set(server.ids)
     while (request := listing.next_request()) is not None:
@@ -72,7 +72,7 @@ def read(server: Server, page_size: int) -> Reading:
     return Reading(listing, found, there - server.bad)
 
 
-def drain(listing: Listing[Memory], server: Server, found: list[str]) -> None:
+def drain(listing: Paginator[Memory], server: Server, found: list[str]) -> None:
     while (request := listing.next_request()) is not None:
         found += [memory.id for memory in listing.take(server.answer(request))]
 
@@ -204,7 +204,7 @@ def test_a_memory_put_in_front_costs_one_call_more():
 
 def test_the_user_may_delete_what_was_yielded():
     server = Server(ids(50))
-    listing = Listing[Memory](list_memories, 10)
+    listing = Paginator[Memory](list_memories, 10)
     yielded = []
     while (request := listing.next_request()) is not None:
         for memory in listing.take(server.answer(request)):
@@ -228,7 +228,7 @@ def test_a_removal_is_noticed_in_every_reading():
 
 def test_a_server_that_ignores_the_offset_is_given_up():
     server = Server(ids(3), ignores_offset_after=0)
-    listing = Listing[Memory](list_memories, 10)
+    listing = Paginator[Memory](list_memories, 10)
     found: list[str] = []
     with pytest.raises(
         ResponseFormatError, match="does not end: 10 pages in a row held nothing new after 3 mem"
@@ -240,7 +240,7 @@ def test_a_server_that_ignores_the_offset_is_given_up():
 
 def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up():
     server = Server(ids(6), changes=[unchanged, delete(0.0, 3)], ignores_offset_after=3)
-    listing = Listing[Memory](list_memories, 3)
+    listing = Paginator[Memory](list_memories, 3)
     found: list[str] = []
     with pytest.raises(ResponseFormatError, match="does not end"):
         drain(listing, server, found)
@@ -249,7 +249,7 @@ def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up
 @pytest.mark.parametrize("readable", [0, 1, 10, 15])
 def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int):
     server = Server(ids(40), truncated_from=readable)
-    listing = Listing[Memory](list_memories, 10)
+    listing = Paginator[Memory](list_memories, 10)
     found: list[str] = []
     with pytest.raises(ResponseFormatError, match=f"after {readable} memories .X-Omi-List-Truncated"):
         drain(listing, server, found)
@@ -257,7 +257,7 @@ def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int)
 
 
 def test_a_page_that_was_cut_short_is_gone_on_behind():
-    listing = Listing[Memory](list_memories, 10)
+    listing = Paginator[Memory](list_memories, 10)
     pages = [Page([Memory(id="a"), Memory(id="b")], truncated=True), Page([Memory(id="b"), Memory(id="c")])]
     pages.append(Page([Memory(id="c")]))
     found = []
@@ -269,12 +269,12 @@ def test_a_page_that_was_cut_short_is_gone_on_behind():
 
 
 def test_unreadable_elements_count_as_places():
-    listing = Listing[Identity](list_identities, 10)
+    listing = Paginator[ListedMemory](list_for_import, 10)
     pages = [
-        Page([Identity("a", "x", "")], unreadable=2),
-        Page(list[Identity](), unreadable=3),
-        Page([Identity("b", "x", "")], unreadable=1),
-        Page(list[Identity]()),
+        Page([ListedMemory("a", "x", "")], unreadable=2),
+        Page(list[ListedMemory](), unreadable=3),
+        Page([ListedMemory("b", "x", "")], unreadable=1),
+        Page(list[ListedMemory]()),
     ]
     found = []
     offsets = []
@@ -288,13 +288,13 @@ def test_unreadable_elements_count_as_places():
 
 
 def test_a_page_that_names_a_memory_twice_yields_it_once():
-    listing = Listing[Memory](list_memories, 10)
+    listing = Paginator[Memory](list_memories, 10)
     assert [memory.id for memory in listing.take(Page([Memory(id="a"), Memory(id="a")]))] == ["a"]
 
 
 def test_pages_hold_no_more_than_the_server_gives():
     for size in (1, 999, 1000):
-        listing = Listing[Memory](list_memories, size, categories=["work"])
+        listing = Paginator[Memory](list_memories, size, categories=["work"])
         first = listing.next_request()
         listing.take(Page([Memory(id=str(number)) for number in range(size)]))
         second = listing.next_request()
@@ -308,4 +308,4 @@ def test_pages_hold_no_more_than_the_server_gives():
 @pytest.mark.parametrize("page_size", [0, -1, 1001])
 def test_the_page_size_is_checked_before_anything_is_read(page_size: int):
     with pytest.raises(ValueError, match="page_size must be from 1 to 1000"):
-        Listing[Memory](list_memories, page_size)
+        Paginator[Memory](list_memories, page_size)

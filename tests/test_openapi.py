@@ -20,7 +20,7 @@ from omi_async._api.endpoints import (
     delete_memory,
     import_batch,
     import_single,
-    list_identities,
+    list_for_import,
     list_memories,
     update_memory,
 )
@@ -89,7 +89,7 @@ def test_what_is_sent_is_what_the_document_describes(fact, batch):
     [
         list_memories(),
         list_memories(limit=1000, offset=5, categories=["interesting", "system"]),
-        list_identities(limit=10, offset=0),
+        list_for_import(limit=10, offset=0),
         delete_memory("mem/1 ä"),
         update_memory("..x", {"category": "work"}),
     ],

@@ -23,12 +23,12 @@ from omi_async._api.endpoints import (
     import_batch,
     import_single,
     interpret,
-    list_identities,
+    list_for_import,
     list_memories,
     update_memory,
 )
 from omi_async._api.failures import refused_items
-from omi_async._api.messages import Identity, Named, Page, Request, Response
+from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
 from omi_async.fact import fact_payload
 
 WIRE = Path(__file__).parent / "wire"
@@ -42,7 +42,7 @@ REQUESTS: dict[str, Callable[[], Request[Any]]] = {
     "create_batch": lambda: create_batch([FACT]),
     "update_memory": lambda: update_memory("mem_1", {"content": "x"}),
     "delete_memory": lambda: delete_memory("mem_1"),
-    "list_identities": lambda: list_identities(limit=1000, offset=0),
+    "list_identities": lambda: list_for_import(limit=1000, offset=0),
     "import_batch": lambda: import_batch([PAYLOAD]),
     "import_single": lambda: import_single(PAYLOAD),
 }
@@ -245,7 +245,7 @@ def test_the_query_of_a_list(categories: Any, sent: str | None):
     ("limit", "offset"), [(0, 0), (-1, 0), (1001, 0), (1, -1)], ids=["zero", "negative", "too many", "offset"]
 )
 def test_a_list_that_the_server_would_silently_clamp_is_refused(limit: int, offset: int):
-    for build in (list_memories, list_identities):
+    for build in (list_memories, list_for_import):
         with pytest.raises(ValueError, match=r"limit must be|offset must"):
             build(limit=limit, offset=offset)
     for most in (1, 1000):
@@ -326,16 +326,16 @@ BROKEN: list[Any] = [
 def test_the_importer_counts_what_it_cannot_read():
     good = {"id": "1", "content": "a", "created_at": "2026-01-01T00:00:00Z", "tags": "whatever"}
     undated = {"id": "2", "content": "b", "created_at": 5}
-    found = [Identity("1", "a", good["created_at"]), Identity("2", "b", "")]
+    found = [ListedMemory("1", "a", good["created_at"]), ListedMemory("2", "b", "")]
     page = [good, *BROKEN, undated]
     listed = Page(found, truncated=True, unreadable=len(BROKEN), answer=success(page))
     assert read("list_identities", page) == listed
     batch = {"memories": page}
-    named = Named(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch))
+    named = BatchAnswer(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch))
     assert read("import_batch", batch) == named
-    assert read("import_single", good) == Named(["1"], ["a"], [good["created_at"]], success(good))
+    assert read("import_single", good) == BatchAnswer(["1"], ["a"], [good["created_at"]], success(good))
     for broken in BROKEN:
-        assert read("import_single", broken) == Named([], [], [], success(broken))
+        assert read("import_single", broken) == BatchAnswer([], [], [], success(broken))
 
 
 @pytest.mark.parametrize(
@@ -430,10 +430,10 @@ def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(giv
 )
 def test_an_importers_answer_is_refused_where_its_strings_are_unsound(body: bytes):
     with pytest.raises(ResponseFormatError):
-        interpret(list_identities(limit=1000, offset=0), Response(200, {}, body))
+        interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
 
 
 def test_an_importers_answer_may_hold_any_number_where_nobody_looks():
     body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
-    page = interpret(list_identities(limit=1000, offset=0), Response(200, {}, body))
-    assert page.memories == [Identity("1", "a", "")]
+    page = interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
+    assert page.memories == [ListedMemory("1", "a", "")]

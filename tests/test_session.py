@@ -346,9 +346,9 @@ async def test_a_session_belongs_to_the_loop_that_opened_it(server: LocalServer)
     async with Session(server.api_key, base_url=server.url, connections=1) as session:
         await session.memories.list()
         assert isinstance(in_another_loop(session.memories.list), ConfigurationError)
-        turn = await session.pacing.turn("list")  # also while all turns are taken
+        permit = await session.pacing.acquire("list")  # also while all turns are taken
         error = in_another_loop(session.memories.list)
-        turn.give_back()
+        permit.give_back()
         assert "another event loop" in str(error)
         assert await session.memories.list() == []
 

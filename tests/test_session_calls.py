@@ -100,7 +100,7 @@ async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str
             await asyncio.wait([first, second])
             assert first.cancelled()
             assert await session.memories.list() == []
-            (await asyncio.wait_for(session.pacing.turn("list"), 1)).give_back()
+            (await asyncio.wait_for(session.pacing.acquire("list"), 1)).give_back()
             client = session._client
             assert client is not None
             assert client.connector is not None

@@ -268,7 +268,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
         url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}" if moment == "sending" else server.url
         async with Session(KEY, base_url=url, connections=1, max_wait=7200) as session:
             if moment == "for a turn":
-                await session.pacing.turn("list")
+                await session.pacing.acquire("list")
             many = ["x" * 490 + str(number) for number in range(25)]
             calls = [asyncio.create_task(session.memories.create_batch(many)) for _ in range(2)]
             if moment in {"waiting", "reading", "sending", "between tries"}:

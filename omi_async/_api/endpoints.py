@@ -17,7 +17,7 @@ import attrs
 from omi_async._api import json
 from omi_async._api.codec import format_error, memories_from, memory_from
 from omi_async._api.failures import error_for
-from omi_async._api.messages import Identity, Named, Page, Request, Response
+from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
 from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.fact import Fact, Payload, fact_payload
@@ -30,7 +30,7 @@ __all__ = [
     "import_batch",
     "import_single",
     "interpret",
-    "list_identities",
+    "list_for_import",
     "list_memories",
     "update_memory",
 ]
@@ -47,9 +47,9 @@ def list_memories(
     return _list(_decode_page, limit, offset, categories)
 
 
-def list_identities(
+def list_for_import(
     *, limit: int, offset: int, categories: str | Sequence[str] = ()
-) -> Request[Page[Identity]]:
+) -> Request[Page[ListedMemory]]:
     """Build GET memories for the importer: one attempt, and what is unreadable is counted, not raised."""
     return attrs.evolve(_list(_decode_identity_page, limit, offset, categories), attempts=1)
 
@@ -95,12 +95,12 @@ def create_batch(facts: Sequence[Fact]) -> Request[list[Memory]]:
     return _batch([fact_payload(fact) for fact in facts], _decode_batch)
 
 
-def import_batch(payloads: Sequence[Payload]) -> Request[Named]:
+def import_batch(payloads: Sequence[Payload]) -> Request[BatchAnswer]:
     """Build POST memories/batch for the importer: one attempt, read no further than identity needs."""
     return _batch(payloads, _decode_batch_named, attempts=1)
 
 
-def import_single(payload: Payload) -> Request[Named]:
+def import_single(payload: Payload) -> Request[BatchAnswer]:
     """Build POST memories for the importer, answered as a batch of one."""
     return attrs.evolve(_create(payload, _decode_single_named), attempts=1)
 
@@ -196,20 +196,20 @@ def _truncated(response: Response) -> bool:
     return (response.header("X-Omi-List-Truncated") or "").strip().lower() == "true"
 
 
-def _decode_identity_page(response: Response) -> Page[Identity]:
+def _decode_identity_page(response: Response) -> Page[ListedMemory]:
     body = _json_body(response)
     if type(body) is not list:
         raise format_error("the server's answer", ["body: expected an array"])
-    found = [*map(Identity, *_columns(body))]
+    found = [*map(ListedMemory, *_columns(body))]
     return Page(found, _truncated(response), len(body) - len(found), response)
 
 
-def _decode_batch_named(response: Response) -> Named:
-    return Named(*_columns(_batch_items(_json_body(response))), response)
+def _decode_batch_named(response: Response) -> BatchAnswer:
+    return BatchAnswer(*_columns(_batch_items(_json_body(response))), response)
 
 
-def _decode_single_named(response: Response) -> Named:
-    return Named(*_columns([_json_body(response)]), response)
+def _decode_single_named(response: Response) -> BatchAnswer:
+    return BatchAnswer(*_columns([_json_body(response)]), response)
 
 
 def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:

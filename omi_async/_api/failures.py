@@ -24,7 +24,7 @@ from omi_async.errors import (
     ServerError,
 )
 
-__all__ = ["error_for", "in_short", "refused_items"]
+__all__ = ["error_for", "log_name", "refused_items"]
 
 
 def error_for(operation: str, response: Response) -> APIError:
@@ -137,7 +137,7 @@ def _why(item: dict[str, Any]) -> str:
     return next((words for words in given if isinstance(words, str)), "refused")
 
 
-def in_short(error: OmiError) -> str:
+def log_name(error: OmiError) -> str:
     """Name an error for a log, without the server's words: those may be somebody's."""
     return f"{error.status} {type(error).__name__}" if isinstance(error, APIError) else str(error)
 

@@ -15,10 +15,10 @@ from omi_async._api.messages import Response
 __all__ = [
     "LONGEST_RETRY_AFTER",
     "NOTHING",
-    "Signs",
+    "RateLimitHeaders",
     "parse_http_date",
     "parse_retry_after",
-    "read_signs",
+    "read_rate_limit_headers",
     "retry_after",
 ]
 
@@ -34,7 +34,7 @@ MOST: Final = 1e9
 
 
 @attrs.frozen
-class Signs:
+class RateLimitHeaders:
     """Calls that a window allows, calls that are left of them, seconds until it ends; None for not said."""
 
     limit: int | None = None
@@ -42,10 +42,10 @@ class Signs:
     left: float | None = None
 
 
-NOTHING: Final = Signs()
+NOTHING: Final = RateLimitHeaders()
 
 
-def read_signs(response: Response) -> Signs:
+def read_rate_limit_headers(response: Response) -> RateLimitHeaders:
     """Read the headers about quotas; one that is unreadable counts as missing."""
     most = response.header("X-RateLimit-Limit")
     if most is None and response.status != OUT_OF_QUOTA:
@@ -55,7 +55,7 @@ def read_signs(response: Response) -> Signs:
         return NOTHING
     if left is None:
         left = _until(response.header("X-RateLimit-Reset"), response)
-    return Signs(limit, _count(response.header("X-RateLimit-Remaining")), left)
+    return RateLimitHeaders(limit, _count(response.header("X-RateLimit-Remaining")), left)
 
 
 def retry_after(response: Response) -> float | None:

@@ -7,7 +7,7 @@ from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
 
-__all__ = ["Identity", "Kind", "Listed", "Named", "Page", "Request", "Response"]
+__all__ = ["BatchAnswer", "Kind", "Listed", "ListedMemory", "Page", "Request", "Response"]
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ class Request(Generic[T]):
     attempts: int | None = None
 
 
-class Named(NamedTuple):
+class BatchAnswer(NamedTuple):
     """As much of an answer's memories as the importer needs, column by column.
 
     Attributes:
@@ -82,7 +82,7 @@ class Named(NamedTuple):
     answer: Response
 
 
-class Identity(NamedTuple):
+class ListedMemory(NamedTuple):
     """The same of one memory of the list."""
 
     id: str

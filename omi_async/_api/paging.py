@@ -25,7 +25,7 @@ from omi_async._api.messages import Listed, Page, Request
 from omi_async.constants import PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
 
-__all__ = ["Listing"]
+__all__ = ["Paginator"]
 
 MOST_STALE_PAGES: Final = 10
 """Pages in a row without anything new, after which the server is thought to ignore the offset."""
@@ -36,7 +36,7 @@ MOST_BARREN_READINGS: Final = 3
 _id_of: Final = attrgetter("id")
 
 
-class Listing(Generic[Listed]):
+class Paginator(Generic[Listed]):
     """The state of one reading: ask `next_request`, give the page to `take`, until there is no request.
 
     Attributes:

@@ -14,16 +14,16 @@ import attrs
 
 from omi_async._api.messages import Kind
 from omi_async._quota.policy import KINDS
-from omi_async._quota.window import CLOSE, Window, whole_length
+from omi_async._quota.window import CLOCK_TOLERANCE, Window, whole_length
 
-__all__ = ["History", "Spend"]
+__all__ = ["CountedCall", "History"]
 
 CALLS_REMEMBERED: Final = 2000
 """Calls of each kind whose time is kept, to tell how long a window is that turns out to be shut."""
 
 
 @attrs.define(eq=False)
-class Spend:
+class CountedCall:
     """A call that the ledger has counted.
 
     Attributes:
@@ -52,22 +52,22 @@ class History:
     """Remembers calls."""
 
     def __init__(self) -> None:
-        self._out: dict[Spend, None] = {}  # on the wire, in their order
+        self._out: dict[CountedCall, None] = {}  # on the wire, in their order
         self._times: dict[Kind, deque[tuple[float, float]]] = {
             kind: deque(maxlen=CALLS_REMEMBERED) for kind in KINDS
         }
 
-    def begin(self, spend: Spend) -> None:
+    def begin(self, spend: CountedCall) -> None:
         """Note that a call leaves."""
         self._out[spend] = None
 
-    def end(self, spend: Spend, took: float | None = None) -> None:
+    def end(self, spend: CountedCall, took: float | None = None) -> None:
         """Note that a call has ended; where it was let through, how many seconds it took."""
         self._out.pop(spend, None)
         if took is not None:
             self._times[spend.kind].append((spend.sent, took))
 
-    def out(self, kinds: Collection[Kind]) -> list[Spend]:
+    def out(self, kinds: Collection[Kind]) -> list[CountedCall]:
         """Return the calls on the wire."""
         return [spend for spend in self._out if spend.kind in kinds]
 
@@ -94,6 +94,6 @@ class History:
             if limit and len(gone) >= limit:
                 sent, took = sorted(gone)[-limit]
                 length = whole_length(ends - sent)
-                if length is not None and self.can_share(kinds, limit, ends - length - CLOSE):
+                if length is not None and self.can_share(kinds, limit, ends - length - CLOCK_TOLERANCE):
                     return sent, took, length
         return None

@@ -13,22 +13,22 @@ from typing import Any, Final, Self
 
 import attrs
 
-from omi_async._api.headers import NOTHING, Signs
+from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
 from omi_async._api.retry import Retry, wait_before
 from omi_async._quota.forecast import seconds_for
-from omi_async._quota.history import History, Spend
+from omi_async._quota.history import CountedCall, History
 from omi_async._quota.policy import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy, QuotaState, Source
-from omi_async._quota.window import CLOSE, Window, whole_length
+from omi_async._quota.window import CLOCK_TOLERANCE, Window, whole_length
 from omi_async.constants import BASE_URL, SHORTEST_WAIT
 from omi_async.errors import ConnectError
 
-__all__ = ["Ledger", "QuotaPolicy", "QuotaState", "Spend"]
+__all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
 """Policies that are learned; the service has 4."""
 
-STUBBORN: Final = 12
+SILENT_REFUSALS_BEFORE_SLOWDOWN: Final = 12
 """Refusals in a row that say nothing, from where on the waits grow up to a minute."""
 
 LONG: Final = 60.0
@@ -120,16 +120,16 @@ class Ledger:
         longest, window = max(waits, key=lambda pair: pair[0], default=(0.0, None))
         return window.state(now, reserve) if window is not None and longest else None
 
-    def spend(self, kind: Kind, now: float) -> Spend:
+    def spend(self, kind: Kind, now: float) -> CountedCall:
         """Count a call that is about to leave."""
         windows = self._by_kind[kind]
         for window in windows:
             window.spend(now)
-        spend = Spend(kind, now, tuple([(window, window.opened_at) for window in windows]))
+        spend = CountedCall(kind, now, tuple([(window, window.opened_at) for window in windows]))
         self._history.begin(spend)
         return spend
 
-    def give_back(self, spend: Spend) -> None:
+    def give_back(self, spend: CountedCall) -> None:
         """Take back a call that never reached the server."""
         self._history.end(spend)
         for window, opened_at in spend.windows:
@@ -138,7 +138,7 @@ class Ledger:
 
     # What the answers teach
 
-    def answered(self, spend: Spend, now: float, signs: Signs = NOTHING) -> None:
+    def answered(self, spend: CountedCall, now: float, signs: RateLimitHeaders = NOTHING) -> None:
         """Learn from an answer that is no 429."""
         self._edge_refusals = 0
         self._history.end(spend, now - spend.sent)
@@ -149,7 +149,7 @@ class Ledger:
             used = max(0, signs.limit - signs.remaining)
             self._announced(spend, now, signs.limit, used, now + signs.left)
 
-    def failed(self, spend: Spend, error: BaseException) -> None:
+    def failed(self, spend: CountedCall, error: BaseException) -> None:
         """Learn from a call without an answer: one that reached nobody has spent nothing."""
         self._history.end(spend)
         if isinstance(error, ConnectError):
@@ -158,7 +158,7 @@ class Ledger:
             for window, _ in spend.windows:
                 window.alone_until = 0.0
 
-    def refused(self, spend: Spend, now: float, signs: Signs) -> None:
+    def refused(self, spend: CountedCall, now: float, signs: RateLimitHeaders) -> None:
         """Learn from a 429.
 
         One that says neither how many nor how long is not the service's own: it comes from the load balancer
@@ -168,7 +168,7 @@ class Ledger:
         if signs.left is None and signs.limit is None:
             self.give_back(spend)
             if spend.sent > self._edge_lesson:  # else several calls were refused at once: one lesson
-                cap = LONG if self._edge_refusals >= STUBBORN else 0.0
+                cap = LONG if self._edge_refusals >= SILENT_REFUSALS_BEFORE_SLOWDOWN else 0.0
                 self._edge_opens = now + self._growing(self._edge_refusals, cap)
                 self._edge_refusals += 1
                 self._edge_lesson = now
@@ -187,7 +187,7 @@ class Ledger:
         retry = attrs.evolve(self._retry, cap=max(cap, self._retry.cap))
         return wait_before(retry, refusals, ConnectError(""), self._chance())
 
-    def _blamed(self, spend: Spend, limit: int | None, ends: float | None) -> Window:
+    def _blamed(self, spend: CountedCall, limit: int | None, ends: float | None) -> Window:
         """Find the window that a refusal is about; make one where it is about none that is known."""
         fitting = [window for window in self._by_kind[spend.kind] if window.fits(spend.sent, ends)]
         fitting.sort(key=lambda window: not window.ends_about(ends))
@@ -206,7 +206,7 @@ class Ledger:
             window.anchor(*opener)
         return window
 
-    def _is_shared(self, window: Window, spend: Spend, limit: int | None, ends: float | None) -> bool:
+    def _is_shared(self, window: Window, spend: CountedCall, limit: int | None, ends: float | None) -> bool:
         """Whether a refusal shows that a window which other kinds of calls have used up is this kind's too.
 
         Not where more calls of them all than the limit went through: then they have windows of their own.
@@ -215,7 +215,7 @@ class Ledger:
             return False
         if spend.kind in window.kinds or not window.ends_about(ends):
             return False
-        opened_at = (window.ends or 0.0) - (window.length or LONGEST) - CLOSE
+        opened_at = (window.ends or 0.0) - (window.length or LONGEST) - CLOCK_TOLERANCE
         opened_at = max(opened_at, window.opened_at or 0.0)
         return self._history.can_share(window.kinds | {spend.kind}, limit, opened_at)
 
@@ -225,7 +225,7 @@ class Ledger:
         return window
 
     def _guess(
-        self, spend: Spend, limit: int | None, ends: float | None
+        self, spend: CountedCall, limit: int | None, ends: float | None
     ) -> tuple[tuple[float, float] | None, float | None, frozenset[Kind]]:
         """Tell who opened a window that was unknown then, how long it is, and which calls share it."""
         alone = frozenset({spend.kind})
@@ -248,7 +248,7 @@ class Ledger:
             window.measure(ends, now)
         window.believe(window.limit, now)
 
-    def _shut(self, window: Window, spend: Spend, now: float, left: float | None) -> None:
+    def _shut(self, window: Window, spend: CountedCall, now: float, left: float | None) -> None:
         """Shut a window until the server opens it."""
         early = spend.counts_in(window) and window.came_early(spend.sent)
         if not window.will_end(now, None if left is None else spend.sent + left):
@@ -269,12 +269,14 @@ class Ledger:
         window.refused = True
         window.alone_until = 0.0
 
-    def _announced(self, spend: Spend, now: float, limit: int, used: int, ends: float) -> None:
+    def _announced(self, spend: CountedCall, now: float, limit: int, used: int, ends: float) -> None:
         """Take over what an answer says about the window that its call was counted in."""
         window = self._announcing(spend, limit, used, ends)
         if window.limit != limit:
             window.believe(limit, now)
-        if window.ends is None or ends > window.ends + 2 * CLOSE:  # what we know is of an earlier one, if any
+        if (
+            window.ends is None or ends > window.ends + 2 * CLOCK_TOLERANCE
+        ):  # what we know is of an earlier one, if any
             window.refused = False
             window.used, window.told, window.answered = used, used, min(1, used)
             if used == 1:
@@ -284,7 +286,7 @@ class Ledger:
             else:
                 window.opened_at, window.ends, window.whole = spend.sent, ends + 1.0, False
             self._count_what_is_out(window)
-        elif ends < window.ends - 2 * CLOSE:
+        elif ends < window.ends - 2 * CLOCK_TOLERANCE:
             window.ends, window.whole = ends, False
         if window in spend.guessed and spend.counts_in(window):
             window.used += max(0, used - window.told) - 1
@@ -301,7 +303,7 @@ class Ledger:
                 spend.count_in(window)
                 window.used += 1
 
-    def _announcing(self, spend: Spend, limit: int, used: int, ends: float) -> Window:
+    def _announcing(self, spend: CountedCall, limit: int, used: int, ends: float) -> Window:
         """Find the window that an answer announces; make one where it is none that is known."""
         kind, covering = spend.kind, self._by_kind[spend.kind]
         for window in covering:
@@ -356,7 +358,7 @@ class Ledger:
         within its length, whatever the clocks say. Raises ValueError, KeyError, TypeError, AttributeError or
         OverflowError for what is no dump, and then has taken over nothing.
         """
-        slow = written - now if written > now + CLOSE else 0.0
+        slow = written - now if written > now + CLOCK_TOLERANCE else 0.0
         edge = min(float(kept["edge"]) - slow, now + self._retry.cap)
         if not math.isfinite(edge):
             raise ValueError("edge is no number")

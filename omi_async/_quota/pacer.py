@@ -14,16 +14,16 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Final, NamedTuple, TypeVar, TypeVarTuple
 
-from omi_async._api.headers import read_signs
+from omi_async._api.headers import read_rate_limit_headers
 from omi_async._api.messages import Kind, Response
-from omi_async._quota.history import Spend
+from omi_async._quota.history import CountedCall
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacing import Crowd
+from omi_async._quota.pacing import CallGroup
 from omi_async._quota.policy import QuotaState
 from omi_async._quota.store import LedgerFile
 from omi_async.errors import OmiError, RateLimitError
 
-__all__ = ["Pacer", "Turn"]
+__all__ = ["Pacer", "Permit"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -55,26 +55,26 @@ class Clock:
         return ticks + self._ahead
 
 
-class Turn:
+class Permit:
     """Leave to make one call, counted and with a place on the wire; only the first of its ends counts.
 
     Attributes:
-        crowd: the import that it belongs to.
+        group: the import that it belongs to.
         ended: whether the pacer has it back.
     """
 
-    __slots__ = ("_pacer", "_spend", "crowd", "ended")
+    __slots__ = ("_pacer", "_spend", "ended", "group")
 
-    def __init__(self, pacer: Pacer, spend: Spend, crowd: Crowd | None) -> None:
+    def __init__(self, pacer: Pacer, spend: CountedCall, group: CallGroup | None) -> None:
         self._pacer = pacer
         self._spend = spend
-        self.crowd = crowd
+        self.group = group
         self.ended = False
 
     def give_back(self) -> None:
         """End it without a call."""
         if not self.ended:
-            self._pacer.end_turn(self, self._pacer.ledger.give_back, self._spend)
+            self._pacer.finish(self, self._pacer.ledger.give_back, self._spend)
 
     def answered(self, response: Response) -> None:
         """End it with an answer, of whatever status."""
@@ -82,26 +82,26 @@ class Turn:
             pacer, ledger = self._pacer, self._pacer.ledger
             refused = response.status == 429  # noqa: PLR2004  # Too Many Requests
             lesson = ledger.refused if refused else ledger.answered
-            pacer.end_turn(self, lesson, self._spend, pacer.clock.now(), read_signs(response))
+            pacer.finish(self, lesson, self._spend, pacer.clock.now(), read_rate_limit_headers(response))
 
     def failed(self, error: BaseException) -> None:
         """End it without an answer; a call that was given up may have reached the server."""
         if not self.ended:
-            self._pacer.end_turn(self, self._pacer.ledger.failed, self._spend, error)
+            self._pacer.finish(self, self._pacer.ledger.failed, self._spend, error)
 
 
 class _Waiter(NamedTuple):
     number: int
     until: float  # the latest end of the wait, of the pacer's clock
-    granted: asyncio.Future[Turn]
+    granted: asyncio.Future[Permit]
 
 
 class _Queue:
-    """Those who wait for the same: a kind of call, by an import (its crowd) or by anybody else (None)."""
+    """Those who wait for the same: a kind of call, by an import (its group) or by anybody else (None)."""
 
-    def __init__(self, kind: Kind, crowd: Crowd | None) -> None:
+    def __init__(self, kind: Kind, group: CallGroup | None) -> None:
         self.kind = kind
-        self.crowd = crowd
+        self.group = group
         self.waiters: deque[_Waiter] = deque()
 
     def first(self) -> _Waiter | None:
@@ -129,7 +129,7 @@ class Pacer:
         self.clock = Clock()
         self._free = connections
         self._file = file
-        self._queues: dict[tuple[Kind, Crowd | None], _Queue] = {}
+        self._queues: dict[tuple[Kind, CallGroup | None], _Queue] = {}
         self._number = 0
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -162,7 +162,7 @@ class Pacer:
 
     # Turns
 
-    def turn_at_once(self, kind: Kind, *, crowd: Crowd | None = None) -> Turn | None:
+    def try_acquire(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
         """Return a turn, or None where others wait for one, or it would have to be waited for.
 
         Raises:
@@ -171,17 +171,19 @@ class Pacer:
         if self._closed is not None:
             raise self._closed()
         self._thread = get_ident()
-        if self._queues and (queue := self._queues.get((kind, crowd))) and queue.first() is not None:
+        if self._queues and (queue := self._queues.get((kind, group))) and queue.first() is not None:
             return None
-        turn = self._try(kind, crowd)
-        return turn if isinstance(turn, Turn) else None
+        permit = self._try(kind, group)
+        return permit if isinstance(permit, Permit) else None
 
-    async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
+    async def acquire(
+        self, kind: Kind, *, group: CallGroup | None = None, patience: float | None = None
+    ) -> Permit:
         """Wait for a turn; whoever came first gets it first.
 
         Args:
             kind: of the call.
-            crowd: the import that it belongs to.
+            group: the import that it belongs to.
             patience: seconds to be waited for quotas at most; None for any. The wait for a connection does
                 not count.
 
@@ -189,16 +191,16 @@ class Pacer:
             RateLimitError: the wait would be longer.
             OmiError: what `close` was given, after that.
         """
-        turn = self.turn_at_once(kind, crowd=crowd)
-        if turn is not None:
-            return turn
+        permit = self.try_acquire(kind, group=group)
+        if permit is not None:
+            return permit
         now = self.clock.now()
-        if patience is not None and crowd is None:
+        if patience is not None and group is None:
             self._refuse_those_too_far_behind(kind, patience, now)
-        queue = self._queues.get((kind, crowd))
+        queue = self._queues.get((kind, group))
         if queue is None:
-            queue = self._queues[kind, crowd] = _Queue(kind, crowd)
-        granted: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+            queue = self._queues[kind, group] = _Queue(kind, group)
+        granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
         self._number += 1
         until = float("inf") if patience is None else now + patience
         queue.waiters.append(_Waiter(self._number, until, granted))
@@ -210,8 +212,8 @@ class Pacer:
                 granted.result().give_back()
             raise
         finally:
-            if queue.first() is None and self._queues.get((kind, crowd)) is queue:
-                del self._queues[kind, crowd]
+            if queue.first() is None and self._queues.get((kind, group)) is queue:
+                del self._queues[kind, group]
             if not self._queues:
                 self._forget_timer()
 
@@ -222,17 +224,17 @@ class Pacer:
         if ahead and wait > patience:
             raise out_of_quota(kind, wait, self.ledger.blocking(kind, now))
 
-    def poke(self) -> None:
-        """Look again who may go: a crowd has changed its mind."""
+    def reconsider(self) -> None:
+        """Look again who may go: a group has changed its mind."""
         if self._queues:
             self._dispatch()
 
-    def end_turn(self, turn: Turn, lesson: Callable[[*Ts], None], *about: *Ts) -> None:
+    def finish(self, permit: Permit, lesson: Callable[[*Ts], None], *about: *Ts) -> None:
         """Take a turn back, and teach the ledger what was learned."""
-        turn.ended = True
+        permit.ended = True
         self._free += 1
-        if turn.crowd is not None:
-            turn.crowd.end()
+        if permit.group is not None:
+            permit.group.end()
         self._within(lesson, *about)
         if self._queues:
             self._dispatch()
@@ -248,21 +250,21 @@ class Pacer:
         if self._file is not None:
             self._file.close()
 
-    def _try(self, kind: Kind, crowd: Crowd | None) -> Turn | float:
+    def _try(self, kind: Kind, group: CallGroup | None) -> Permit | float:
         """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
-        if not self._free or (crowd is not None and not crowd.free):
+        if not self._free or (group is not None and not group.free):
             return float("inf")
-        return self._within(self._spend, kind, crowd)
+        return self._within(self._spend, kind, group)
 
-    def _spend(self, kind: Kind, crowd: Crowd | None) -> Turn | float:
+    def _spend(self, kind: Kind, group: CallGroup | None) -> Permit | float:
         now = self.clock.now()  # not before: the file may have had to be waited for
-        if wait := self.ledger.wait(kind, now, live=crowd is None):
+        if wait := self.ledger.wait(kind, now, live=group is None):
             return wait
         spend = self.ledger.spend(kind, now)
         self._free -= 1
-        if crowd is not None:
-            crowd.begin()
-        return Turn(self, spend, crowd)
+        if group is not None:
+            group.begin()
+        return Permit(self, spend, group)
 
     def _within(self, work: Callable[[*Ts], T], *about: *Ts) -> T:
         """Do some work on the ledger, as the file has it where there is one."""
@@ -278,8 +280,8 @@ class Pacer:
         # To be told that it must wait may end an import, and all of its waits.
         while queues := [queue for queue in queues if queue.first() is not None]:
             queue = min(queues, key=_number_of_first)
-            result = self._try(queue.kind, queue.crowd)
-            if isinstance(result, Turn):
+            result = self._try(queue.kind, queue.group)
+            if isinstance(result, Permit):
                 queue.waiters.popleft().granted.set_result(result)
                 if queue.first() is not None:
                     continue
@@ -299,14 +301,14 @@ class Pacer:
 
     def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
-        if not self.ledger.wait(queue.kind, now, live=queue.crowd is None, alone=False):
+        if not self.ledger.wait(queue.kind, now, live=queue.group is None, alone=False):
             return  # it is open: only the first call through it is waited for
-        state = self.ledger.blocking(queue.kind, now, live=queue.crowd is None)
+        state = self.ledger.blocking(queue.kind, now, live=queue.group is None)
         for waiter in queue.waiters:
             if now + wait > waiter.until and not waiter.granted.done():
                 waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))
-        if queue.crowd is not None and queue.first() is not None:
-            queue.crowd.parked(queue.kind, wait, state)
+        if queue.group is not None and queue.first() is not None:
+            queue.group.parked(queue.kind, wait, state)
 
 
 def _number_of_first(queue: _Queue) -> int:

@@ -7,10 +7,10 @@ from typing import Protocol
 from omi_async._api.messages import Kind, Response
 from omi_async._quota.policy import QuotaState
 
-__all__ = ["Crowd", "Pacing", "Turn"]
+__all__ = ["CallGroup", "Pacing", "Permit"]
 
 
-class Turn(Protocol):
+class Permit(Protocol):
     """Leave to make one call; to be ended in one of three ways, of which only the first counts."""
 
     def give_back(self) -> None:
@@ -26,7 +26,7 @@ class Turn(Protocol):
         ...
 
 
-class Crowd(Protocol):
+class CallGroup(Protocol):
     """The calls of one import, which wait for more than quotas and connections."""
 
     @property
@@ -50,11 +50,13 @@ class Crowd(Protocol):
 class Pacing(Protocol):
     """Gives out turns, in the order in which they were asked for."""
 
-    def turn_at_once(self, kind: Kind, *, crowd: Crowd | None = None) -> Turn | None:
+    def try_acquire(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
         """Return a turn, or None where it would have to be waited for."""
         ...
 
-    async def turn(self, kind: Kind, *, crowd: Crowd | None = None, patience: float | None = None) -> Turn:
+    async def acquire(
+        self, kind: Kind, *, group: CallGroup | None = None, patience: float | None = None
+    ) -> Permit:
         """Wait for a turn, for so many seconds of quotas at most."""
         ...
 
@@ -70,6 +72,6 @@ class Pacing(Protocol):
         """Return how long so many calls of an import wait for windows, the last one of them."""
         ...
 
-    def poke(self) -> None:
-        """Look again who may go: a crowd has changed its mind."""
+    def reconsider(self) -> None:
+        """Look again who may go: a group has changed its mind."""
         ...

@@ -30,7 +30,7 @@ SHORTEST_DOUBT: Final = 3600.0
 MOST: Final = 1e12
 """No number of a dump is meant to be larger."""
 
-CLOSE: Final = 1.5
+CLOCK_TOLERANCE: Final = 1.5
 """Seconds by which two accounts of the same moment may differ: both come in whole seconds."""
 
 
@@ -40,7 +40,7 @@ def whole_length(seconds: float, error: float = 0.0) -> float | None:
     What a server says is left has whole seconds, rounded down; `error` is by how much it may be too long.
     """
     for unit in UNITS:
-        if unit - CLOSE <= seconds <= unit + max(error, min(CLOSE, unit / 40)):
+        if unit - CLOCK_TOLERANCE <= seconds <= unit + max(error, min(CLOCK_TOLERANCE, unit / 40)):
             return unit
     return None
 
@@ -120,7 +120,7 @@ class Window:
         if ends is None or self.opened_at is None:
             return
         seconds = ends - self.opened_at
-        if self.length is not None and self.length - CLOSE <= seconds <= self.length + 0.1:
+        if self.length is not None and self.length - CLOCK_TOLERANCE <= seconds <= self.length + 0.1:
             return
         length = whole_length(seconds)
         if length is not None and length < (self.length or 2.0) and self.answered != self.limit:
@@ -155,7 +155,7 @@ class Window:
         if self.opened_at is None or self.ends is None or self.opened_at < self.test_at:
             return False
         length = self.length or 0.0
-        return self.test_at <= now < self.ends - min(CLOSE, length / 4) - length / 50
+        return self.test_at <= now < self.ends - min(CLOCK_TOLERANCE, length / 4) - length / 50
 
     def shut(self, now: float, reserve: float = 0.0) -> float:
         """Return the seconds until there is a call left in it; 0 where there is."""
@@ -231,11 +231,11 @@ class Window:
         """Whether the open window ends at this moment, as far as whole seconds can tell."""
         if self.ends is None or moment is None:
             return False
-        return self._earliest_end() - CLOSE <= moment <= self.ends + CLOSE
+        return self._earliest_end() - CLOCK_TOLERANCE <= moment <= self.ends + CLOCK_TOLERANCE
 
     def fits(self, now: float, ends: float | None) -> bool:
         """Whether so much of a window of this length can be left."""
-        return self.length is None or ends is None or ends - now <= self.length + CLOSE
+        return self.length is None or ends is None or ends - now <= self.length + CLOCK_TOLERANCE
 
     def will_end(self, now: float, least: float | None) -> bool:
         """Whether our own account of the end agrees with what a refusal says: whole seconds, rounded down."""
@@ -243,7 +243,7 @@ class Window:
             return False
         if least is None:
             return self.whole
-        return least - 0.1 <= self.ends and self._earliest_end() <= least + CLOSE
+        return least - 0.1 <= self.ends and self._earliest_end() <= least + CLOCK_TOLERANCE
 
     def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
         """Return how many calls can go before a moment."""
@@ -293,7 +293,7 @@ class Window:
         if fields["source"] not in get_args(Source):
             raise ValueError(f"no such source: {fields['source']!r}")
         window = cls(kinds_of(fields["kinds"]), source=fields["source"], **kept)
-        longest = now + (LONGEST if window.length is None else window.length + CLOSE)
+        longest = now + (LONGEST if window.length is None else window.length + CLOCK_TOLERANCE)
         if window.ends is not None and window.ends > longest:
             window.ends, window.opened_at, window.whole = longest, None, False
         window.over_at = min(window.over_at, longest)

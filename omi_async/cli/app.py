@@ -16,7 +16,7 @@ from omi_async.cli.imports.command import import_command
 from omi_async.cli.journal import journal_command
 from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.memories import create_command, delete_command, list_command, update_command
-from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, say
+from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, print_message
 from omi_async.cli.serve import serve_command
 
 __all__ = ["cli", "run"]
@@ -98,13 +98,13 @@ def _ending(error: BaseException) -> int:
         case SystemExit():
             return error.code if isinstance(error.code, int) else exit_codes.OK
         case KeyboardInterrupt() | click.Abort():
-            say("\nInterrupted.")
+            print_message("\nInterrupted.")
             return exit_codes.INTERRUPTED
         case exit_codes.CommandError():
-            say(f"Error: {error.format_message()}")
+            print_message(f"Error: {error.format_message()}")
             return error.code
         case click.exceptions.NoArgsIsHelpError():
-            say(error.format_message())
+            print_message(error.format_message())
         case click.ClickException():
             error.show(sys.stderr)
         case _:

@@ -11,7 +11,7 @@ from typing import Final
 import click
 
 from omi_async.cli.format import until_in_words
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 from omi_async.errors import (
     APIError,
     AuthenticationError,
@@ -110,16 +110,16 @@ def advice(error: BaseException | None) -> str | None:
 def explain(error: BaseException) -> int:
     """Print what an error means, without a traceback, and return its exit code."""
     if isinstance(error, OmiError | OSError):
-        say(f"Error: {described(error)}")
+        print_message(f"Error: {described(error)}")
         for note in getattr(error, "__notes__", ()):
-            say(note)
+            print_message(note)
         if (hint := advice(error)) is not None:
-            say(hint)
+            print_message(hint)
     else:
-        say(f"Internal error: {type(error).__name__}: {error}")
-        say(f"This is a bug in omi-async. Please report it to {ISSUES}, with what {DEBUG}=1 shows.")
+        print_message(f"Internal error: {type(error).__name__}: {error}")
+        print_message(f"This is a bug in omi-async. Please report it to {ISSUES}, with what {DEBUG}=1 shows.")
     if os.environ.get(DEBUG):
-        say("".join(traceback.format_exception(error)))
+        print_message("".join(traceback.format_exception(error)))
     return code_of(error)
 
 

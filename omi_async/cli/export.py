@@ -10,7 +10,7 @@ import click
 
 from omi_async.cli import exit_codes
 from omi_async.cli.options import Command, Common, common, max_wait_option
-from omi_async.cli.output import json_line, opened_whole, say
+from omi_async.cli.output import json_line, opened_whole, print_message
 from omi_async.cli.runtime import connected, run_async
 from omi_async.errors import OmiError
 
@@ -79,7 +79,9 @@ async def _export(
             written = f"lines written: {number:,}" if output is None else f"{output} was not written"
             error.add_note(f"The export is not complete; {written}.")
             raise
-    say(f"{number:,} {'memory' if number == 1 else 'memories'} exported{f' to {output}' if output else ''}")
+    print_message(
+        f"{number:,} {'memory' if number == 1 else 'memories'} exported{f' to {output}' if output else ''}"
+    )
     return exit_codes.OK
 
 

@@ -12,7 +12,7 @@ import click
 
 from omi_async.cli import exit_codes
 from omi_async.cli.format import STATES, facts_are, plural, printable
-from omi_async.cli.output import json_line, opened_whole, put, put_json, say
+from omi_async.cli.output import json_line, opened_whole, print_json, print_message, print_result
 
 if TYPE_CHECKING:
     from omi_async.importing.journal.journal import Journal
@@ -51,9 +51,9 @@ def show_command(path: Path, as_json: bool) -> int:
     with closing(_opened(path)) as journal:
         counts = journal.counts()
         if as_json:
-            put_json({"event": "journal", "path": str(path), "servers": counts})
+            print_json({"event": "journal", "path": str(path), "servers": counts})
             for entry in journal.unfinished():
-                put_json({"event": "fact", **_record(entry)})
+                print_json({"event": "fact", **_record(entry)})
         else:
             _show(journal, counts)
     return exit_codes.OK
@@ -61,22 +61,24 @@ def show_command(path: Path, as_json: bool) -> int:
 
 def _show(journal: Journal, counts: Mapping[str, Mapping[Any, int]]) -> None:
     if not counts:
-        put("No fact was sent yet.")
+        print_result("No fact was sent yet.")
     for server, of_server in counts.items():
-        put(printable(f"{server}: {plural(sum(of_server.values()), 'fact')}: {_in_words(of_server)}"))
+        print_result(
+            printable(f"{server}: {plural(sum(of_server.values()), 'fact')}: {_in_words(of_server)}")
+        )
     unfinished = sum(
         n for of_server in counts.values() for state, n in of_server.items() if state not in STORED
     )
     if not unfinished:
         return
-    put(f"{facts_are(unfinished)} not safely stored:")
+    print_result(f"{facts_are(unfinished)} not safely stored:")
     for _, entry in zip(range(SHOWN), journal.unfinished(), strict=False):
         text = "(its text is not in the journal)" if entry.fact is None else entry.fact["content"]
         words = f": {entry.error}" if entry.error else ""
-        put(printable(f"  {entry.state.replace('_', ' ')}: {text}{words}"))
+        print_result(printable(f"  {entry.state.replace('_', ' ')}: {text}{words}"))
     if unfinished > SHOWN:
-        put(f"  ... and {unfinished - SHOWN:,} more; omi-async journal export writes all of them")
-    put(_HOW_TO_GO_ON)
+        print_result(f"  ... and {unfinished - SHOWN:,} more; omi-async journal export writes all of them")
+    print_result(_HOW_TO_GO_ON)
 
 
 _HOW_TO_GO_ON: Final = """\
@@ -113,9 +115,9 @@ def export_command(path: Path, output: Path | None) -> int:
                 stream.write(json_line({**_record(entry), "journal": str(path.absolute())}))
                 written += 1
         stream.flush()
-    say(f"{plural(written, 'fact')} exported{f' to {output}' if output else ''}")
+    print_message(f"{plural(written, 'fact')} exported{f' to {output}' if output else ''}")
     if left_out:
-        say(f"{facts_are(left_out)} left out: the journal does not hold their texts.")
+        print_message(f"{facts_are(left_out)} left out: the journal does not hold their texts.")
     return exit_codes.SOME_FAILED if left_out else exit_codes.OK
 
 
@@ -148,10 +150,10 @@ def forget_command(path: Path, states: Sequence[str], yes: bool, as_json: bool) 
             _ask(counts)
         forgotten = journal.forget(*chosen)  # type: ignore[arg-type]  # click has checked the choice
     if as_json:
-        put_json({"event": "forgotten", "path": str(path), "states": chosen, "facts": forgotten})
+        print_json({"event": "forgotten", "path": str(path), "states": chosen, "facts": forgotten})
     else:
         end = "; the next import sends them." if forgotten else "."
-        put(f"{plural(forgotten, 'fact')} forgotten{end}")
+        print_result(f"{plural(forgotten, 'fact')} forgotten{end}")
     return exit_codes.OK
 
 
@@ -161,9 +163,9 @@ def _ask(counts: Mapping[str, Mapping[Any, int]]) -> None:
             "what is forgotten is sent again without looking; give --yes where there is no terminal to ask on"
         )
     for server, of_server in counts.items():
-        say(printable(f"{server}: {_in_words(of_server)}"))
+        print_message(printable(f"{server}: {_in_words(of_server)}"))
     may_be = "will" if any(STORED.intersection(of_server) for of_server in counts.values()) else "may"
-    say(
+    print_message(
         "The next import sends these facts again, without looking for them. A server that does not know a "
         f"memory by its text {may_be} store them twice."
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 
 __all__ = ["LONG_WAIT", "logs_to_stderr", "without_long_waits"]
 
@@ -24,7 +24,7 @@ _NEXT_CALL: Final = re.compile(r"; the next \w+ call in ([0-9]+(?:\.[0-9]+)?) s$
 _NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
 
 
-class Folding(logging.Filter):
+class SeenTexts(logging.Filter):
     """Passes one of the library's warnings for each wait.
 
     When a quota is used up, each worker has its call refused and says so; for a person that is one event.
@@ -80,10 +80,10 @@ class _OneLine(logging.Formatter):
 
 
 class _Saying(logging.Handler):
-    """Hands log records to `say`, so that they stand above a progress bar and hold no key."""
+    """Hands log records to `print_message`, so that they stand above a progress bar and hold no key."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        say(self.format(record))
+        print_message(self.format(record))
 
 
 @contextlib.contextmanager
@@ -93,7 +93,7 @@ def logs_to_stderr(level: int) -> Iterator[None]:
     before, handlers = library.level, root.handlers
     handler = _Saying()
     handler.setFormatter(_OneLine())
-    handler.addFilter(Folding())
+    handler.addFilter(SeenTexts())
     root.handlers = [handler]
     library.setLevel(level)
     try:

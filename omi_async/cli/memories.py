@@ -13,7 +13,7 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
-from omi_async.cli.output import json_line, put, put_json, say, stdout_bytes
+from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
 from omi_async.cli.runtime import connected, run_async
 from omi_async.errors import InvalidFactError, OmiError
 
@@ -76,7 +76,7 @@ async def _list(common: Common, limit: int, offset: int, categories: tuple[str, 
         _print_table(found)
     else:
         for memory in found:
-            put("\t".join(_cells(memory)))
+            print_result("\t".join(_cells(memory)))
     return exit_codes.OK
 
 
@@ -160,7 +160,7 @@ async def _create(common: Common, text: str, wanted: dict[str, Any], max_wait: f
     _print(common, "stored", memory)
     wanted = {**wanted, "category": wanted["category"] or memory.category}
     if other := [name for name, value in wanted.items() if getattr(memory, name) != value]:
-        say(
+        print_message(
             f"Not as you asked: its {' and '.join(other)}. The server knew this text before, or chose "
             f"another word; `omi-async update {printable(memory.id)}` changes it."
         )
@@ -228,9 +228,9 @@ async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
         async with connected(common, max_wait=max_wait) as memories:
             await memories.delete(memory_id)
     if common.as_json:
-        put_json({"id": memory_id, "deleted": True})
+        print_json({"id": memory_id, "deleted": True})
     else:
-        put(f"deleted {printable(memory_id)}")
+        print_result(f"deleted {printable(memory_id)}")
     return exit_codes.OK
 
 
@@ -253,7 +253,7 @@ def _print(common: Common, verb: str, memory: Memory) -> None:
     from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
 
     if common.as_json:
-        put_json(memory_payload(memory))
+        print_json(memory_payload(memory))
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
-    put(printable(f"{verb} {memory.id} ({', '.join(details)})"))
+    print_result(printable(f"{verb} {memory.id} ({', '.join(details)})"))

@@ -16,14 +16,14 @@ import click
 
 __all__ = [
     "abandon_stdout",
-    "emit",
     "flush_stdout",
     "json_line",
     "opened_whole",
     "prepared_streams",
-    "put",
-    "put_json",
-    "say",
+    "print_event",
+    "print_json",
+    "print_message",
+    "print_result",
     "stdout_bytes",
     "without_key",
 ]
@@ -37,29 +37,29 @@ def without_key(text: str) -> str:
     return text.replace(key, "***") if len(key) >= _SHORTEST_SECRET else text
 
 
-def say(message: str) -> None:
+def print_message(message: str) -> None:
     """Print a line for people, to stderr, above a progress bar where one stands there."""
     with contextlib.suppress(OSError):  # nobody listens; that is no reason to stop
         # Named, since click would find the stream below the bar's.
         click.echo(without_key(message), file=sys.stderr)
 
 
-def put(line: str) -> None:
+def print_result(line: str) -> None:
     """Print a line of the result, to stdout."""
     click.echo(line)
 
 
-def put_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     """Print a JSON document as one line, to stdout."""
     stream = stdout_bytes()
     stream.write(json_line(value))
     stream.flush()
 
 
-def emit(event: Any) -> None:
+def print_event(event: Any) -> None:
     """Print an event of a job that goes on also when nobody reads its events any more."""
     try:
-        put_json(event)
+        print_json(event)
     except BrokenPipeError:
         abandon_stdout()
 
@@ -118,7 +118,7 @@ def _replace_missing() -> None:
 
 
 def _one_line(failure: Any) -> None:
-    say(f"warning: {failure.exc_type.__name__}: {failure.exc_value}")
+    print_message(f"warning: {failure.exc_type.__name__}: {failure.exc_value}")
 
 
 @contextmanager

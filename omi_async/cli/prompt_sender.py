@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Pacing, Turn
+from omi_async._quota.pacing import Pacing, Permit
 from omi_async.cli.format import until_in_words, window_in_words
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 from omi_async.errors import OmiError, RateLimitError
 
 if TYPE_CHECKING:
     from omi_async.session import Session
 
-__all__ = ["Patiently"]
+__all__ = ["PromptSender"]
 
 T = TypeVar("T")
 
@@ -29,7 +29,7 @@ NOTICEABLE: Final = 3.0
 """Seconds from which on a wait is announced."""
 
 
-class Patiently:
+class PromptSender:
     """Tries again as a Session does, unless the waits are longer, in all, than somebody wants to wait.
 
     It differs from `Session(max_wait=...)` in what holds for a prompt: the waits that a failing server asks
@@ -55,13 +55,13 @@ class Patiently:
         """Who may call now."""
         return self._session.pacing
 
-    async def send(self, request: Request[T], /, *, turn: Turn | None = None) -> T:
+    async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
         """Send a request, and again where that is safe and soon."""
         for number in count(1):
             try:
-                if turn is None:
-                    turn = await self._turn(request.kind)
-                return await self._session.send(request, turn=turn)
+                if permit is None:
+                    permit = await self._turn(request.kind)
+                return await self._session.send(request, permit=permit)
             except OmiError as error:
                 out_of_quota = isinstance(error, RateLimitError)
                 wait = (
@@ -72,15 +72,15 @@ class Patiently:
                 last = number >= RETRY.attempts or wait > self._left
                 if last or not worth_retrying(error, idempotent=request.method == "GET"):
                     raise
-            turn = None
+            permit = None
             if not out_of_quota:  # else the next turn is what is waited for
                 with self._waiting(wait, "The server has trouble; trying again"):
                     await asyncio.sleep(wait)
         raise AssertionError("count() does not end")
 
-    async def _turn(self, kind: Kind) -> Turn:
+    async def _turn(self, kind: Kind) -> Permit:
         with self._waiting(self.pacing.wait(kind), self._why(kind)):
-            return await self.pacing.turn(kind, patience=self._left)
+            return await self.pacing.acquire(kind, patience=self._left)
 
     def _why(self, kind: Kind) -> str:
         shut = [state for state in self._session.quotas if kind in state.kinds and state.opens_at is not None]
@@ -95,7 +95,7 @@ class Patiently:
         loop = asyncio.get_running_loop()
         began = loop.time()
         if NOTICEABLE <= wait <= self._left:
-            say(f"{words} {until_in_words(wait)}. Ctrl-C ends it.")
+            print_message(f"{words} {until_in_words(wait)}. Ctrl-C ends it.")
         try:
             yield
         finally:

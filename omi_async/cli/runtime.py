@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from omi_async.resources.memories import Memories
 from pathlib import Path
 
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 
-__all__ = ["VARIABLE", "connected", "ended_gently", "ledger_path", "run_async", "usable_ledger"]
+__all__ = ["VARIABLE", "connected", "graceful_signals", "ledger_path", "run_async", "usable_ledger"]
 
 KNOCK_TIMEOUT: Final = 10.0
 
@@ -79,7 +79,7 @@ async def _ended_by_sigterm(main: Coroutine[Any, Any, int]) -> int:
 
 
 @contextlib.contextmanager
-def ended_gently(stop: Callable[[], object], let_go: Callable[[], object]) -> Iterator[None]:
+def graceful_signals(stop: Callable[[], object], let_go: Callable[[], object]) -> Iterator[None]:
     """Let the first SIGINT or SIGTERM call `stop` in the loop, the second `let_go`, the third kill."""
     loop = asyncio.get_running_loop()
     steps = [stop, let_go]
@@ -123,10 +123,12 @@ async def connected(
         options |= await _server_for(common, stack)
         session = await stack.enter_async_context(Session(**options, retry=prompt_sender.RETRY))
         if knock and common.local is None:
-            await _knock(session.base_url)
+            await check_reachable(session.base_url)
         gc.freeze()  # full collections, which stop the loop, need not look at all that was imported
         stack.callback(gc.unfreeze)
-        yield session.memories if max_wait is None else Memories(prompt_sender.Patiently(session, max_wait))
+        yield (
+            session.memories if max_wait is None else Memories(prompt_sender.PromptSender(session, max_wait))
+        )
 
 
 async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> dict[str, Any]:
@@ -140,7 +142,7 @@ async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> dict[
     return {"api_key": server.api_key, "base_url": server.url}
 
 
-async def _knock(base_url: str) -> None:
+async def check_reachable(base_url: str) -> None:
     """Raise `ConnectError` where nobody listens at the server's address; no call is made."""
     from yarl import URL  # noqa: PLC0415  # aiohttp's
 
@@ -202,7 +204,7 @@ def usable_ledger() -> Path | None:
             raise OSError(0, "it is no file")
         path.open("ab").close()
     except OSError as error:
-        say(
+        print_message(
             f"warning: {path} cannot be written ({error.strerror}): other commands are not told what this "
             f"one spends of the quotas. {VARIABLE}=PATH keeps that elsewhere, an empty {VARIABLE} nowhere."
         )

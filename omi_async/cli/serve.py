@@ -14,7 +14,7 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.options import LOCAL_DB, Command, Common
-from omi_async.cli.output import put, put_json, say
+from omi_async.cli.output import print_json, print_message, print_result
 from omi_async.cli.runtime import run_async
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ async def _serve(
             )
         except ValueError as error:
             raise exit_codes.CommandError(f"OMI_API_KEY cannot be the key of this server: {error}") from error
-    say("Stopped.")
+    print_message("Stopped.")
     return exit_codes.OK
 
 
@@ -134,14 +134,14 @@ def _announce(server: LocalServer, database: str | None, *, key_is_new: bool, as
     """Say where the server is. A key that came from the environment is known there, and not printed."""
     if as_json:
         new_key = {"api_key": server.api_key} if key_is_new else {}
-        put_json({"event": "ready", "url": server.url, **new_key, "database": database})
+        print_json({"event": "ready", "url": server.url, **new_key, "database": database})
         return
     kept = f"in {database}" if database else "in memory: they end with the server (--local keeps them)"
-    say(f"Stand-in Omi server at {server.url}; the memories are {kept}. Ctrl-C ends it.")
+    print_message(f"Stand-in Omi server at {server.url}; the memories are {kept}. Ctrl-C ends it.")
     key = f" OMI_API_KEY={shlex.quote(server.api_key)}" if key_is_new else ""
-    put(f"export OMI_API_BASE={server.url}{key}")
+    print_result(f"export OMI_API_BASE={server.url}{key}")
     if not key_is_new:
-        say("Its key is the OMI_API_KEY of this environment.")
+        print_message("Its key is the OMI_API_KEY of this environment.")
 
 
 def _unusable_address(error: OSError, host: str, port: int) -> exit_codes.CommandError:

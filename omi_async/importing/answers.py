@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 from omi_async._api.headers import parse_http_date
-from omi_async._api.messages import Named, Response
+from omi_async._api.messages import BatchAnswer, Response
 from omi_async.errors import InvalidFactError, InvalidRequestError
 from omi_async.fact import Payload
 from omi_async.importing.item import Item
 from omi_async.importing.report import State
 
-__all__ = ["ImportStart", "Matched", "Rules", "match"]
+__all__ = ["KnownRefusals", "Matched", "ServerClock", "match"]
 
 _FRACTION: Final = re.compile(r"[.,]([0-9]+)", re.ASCII)
 
@@ -36,7 +36,7 @@ class Matched(NamedTuple):
     strangers: int
 
 
-def match(items: list[Item], named: Named, start: ImportStart) -> Matched:
+def match(items: list[Item], named: BatchAnswer, start: ServerClock) -> Matched:
     """Find the memory of each item by its text; neither number nor position says anything.
 
     Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
@@ -69,7 +69,7 @@ def may_be_locked(item: Item, content: str) -> bool:
     return content.endswith("...") and content[:-3] == item.content[:LOCKED_LENGTH]
 
 
-class ImportStart:
+class ServerClock:
     """When the import began, by the server's clock: the evidence that tells `existing` from `created`.
 
     The API has no flag for it. A memory whose `created_at` lies before the start was there before. The
@@ -139,7 +139,7 @@ def _grain(moment: str) -> timedelta:
     return timedelta(seconds=10.0 ** -min(len(fraction[1]), 6) if fraction else 1.0)
 
 
-class Rules:
+class KnownRefusals:
     """What the server's refusals taught: facts that it would refuse again are not sent to it again.
 
     Attributes:

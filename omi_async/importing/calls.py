@@ -9,10 +9,10 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
-from omi_async._api.failures import in_short
+from omi_async._api.failures import log_name
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Turn
+from omi_async._quota.pacing import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,
@@ -28,7 +28,7 @@ from omi_async.importing.item import Item
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.stopping import StopSignal
-from omi_async.importing.waiting import Parking
+from omi_async.importing.waiting import WaitBudget
 
 __all__ = ["Breaker", "Calls", "WindowShut"]
 
@@ -77,8 +77,8 @@ class Calls:
         self.pacing = sender.pacing
         self._sender = sender
         self._retry = retry
-        self._crowd = Concurrency(concurrency, on_park=self._park, poke=self.pacing.poke)
-        self._parking = Parking(max_wait, signal, report, on_park, lambda: self._crowd.idle)
+        self._group = Concurrency(concurrency, on_park=self._park, reconsider=self.pacing.reconsider)
+        self._wait_budget = WaitBudget(max_wait, signal, report, on_park, lambda: self._group.idle)
         self._signal = signal
         self._report = report
         self._on_leave = on_leave
@@ -113,15 +113,15 @@ class Calls:
         failures = 0
         repeated = False
         while True:
-            turn, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
-            began = self._leave(items, turn, probe=probe)
+            permit, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
+            began = self._leave(items, permit, probe=probe)
             self._report.retries += repeated
             try:
-                result = await self._sender.send(request, turn=turn)
+                result = await self._sender.send(request, permit=permit)
             except RateLimitError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 wait = self.pacing.wait(kind, live=False)
-                log.warning("%s; the next %s call in %.1f s", in_short(error), kind, wait)
+                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait)
             except OmiError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 failures += 1
@@ -129,11 +129,11 @@ class Calls:
                 if final or not worth_retrying(error, idempotent=request.idempotent):
                     raise
                 wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
-                log.warning("%s; again in %.2f s", in_short(error), wait)
+                log.warning("%s; again in %.2f s", log_name(error), wait)
                 await self._signal.wait_for(asyncio.sleep(wait))
             except BaseException:  # it was cancelled on its way
                 self._breaker.done(probe=probe)
-                _doubt(items, ResponseLostError("the import ended while the call was on its way"))
+                _mark_unknown(items, ResponseLostError("the import ended while the call was on its way"))
                 raise
             else:
                 self._answered(kind, began, probe=probe)
@@ -141,32 +141,32 @@ class Calls:
             repeated = True
 
     async def until_open(self, kind: Kind, other: Kind) -> None:
-        """Wait until a call of a kind may go, or one of another kind that is shut too. Raises `Halt`."""
+        """Wait until a call of a kind may go, or one of another that is shut too. Raises `ImportHalted`."""
         patience = self.pacing.wait(other, live=False)
-        with self._parking.counted(kind), suppress(RateLimitError):
-            turn, probe = await self._signal.wait_for(self._passage(kind, patience))
-            turn.give_back()
+        with self._wait_budget.counted(kind), suppress(RateLimitError):
+            permit, probe = await self._signal.wait_for(self._passage(kind, patience))
+            permit.give_back()
             self._breaker.done(probe=probe)
 
-    async def _turn(self, kind: Kind, *, patient: bool) -> tuple[Turn, bool]:
+    async def _turn(self, kind: Kind, *, patient: bool) -> tuple[Permit, bool]:
         """Wait for a turn; return it, and whether the call is the breaker's probe."""
-        patience = None if kind == "batch" else self._parking.left
+        patience = None if kind == "batch" else self._wait_budget.left
         try:
             return await self._signal.wait_for(self._passage(kind, patience if patient else 0.0))
         except RateLimitError as error:
             if not patient:
                 raise WindowShut from None
-            self._parking.over(kind)
-            self._parking.gave_up(error.retry_after or 0.0)
+            self._wait_budget.over(kind)
+            self._wait_budget.gave_up(error.retry_after or 0.0)
             raise
 
-    def _leave(self, items: Sequence[Item], turn: Turn, *, probe: bool) -> float:
+    def _leave(self, items: Sequence[Item], permit: Permit, *, probe: bool) -> float:
         """Write down that a call leaves, and return when, by the loop's clock."""
         if items:
             try:
                 self._on_leave(items)
             except BaseException:
-                turn.give_back()
+                permit.give_back()
                 self._breaker.done(probe=probe)
                 raise
         self._report.requests += 1
@@ -178,7 +178,7 @@ class Calls:
         if kind != "list":  # a server whose list works may refuse to write all the same
             self._breaker.succeeded()
             self.writes += 1
-        self._crowd.answered(kind, began, self._loop.time())
+        self._group.answered(kind, began, self._loop.time())
 
     def _failed(
         self, kind: Kind, items: Sequence[Item], error: OmiError, began: float, *, probe: bool
@@ -186,27 +186,27 @@ class Calls:
         """Note which items are in doubt now, and what the error says about the server."""
         self._breaker.done(probe=probe)
         if error.maybe_applied:
-            _doubt(items, error)
+            _mark_unknown(items, error)
         if not isinstance(error, ServerError | TransportError | ResponseFormatError):
             self._breaker.succeeded()
         elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
             self._breaker.failed(error, probe=probe)
         if isinstance(error, RateLimitError | InvalidRequestError):
-            self._crowd.open()  # the key was good enough to come so far
+            self._group.open()  # the key was good enough to come so far
         elif isinstance(error, ServerError) and error.status == CONTENTION:
-            self._crowd.contended(began, self._loop.time())
+            self._group.contended(began, self._loop.time())
 
-    def _turn_at_once(self, kind: Kind) -> tuple[Turn, bool] | None:
+    def _turn_at_once(self, kind: Kind) -> tuple[Permit, bool] | None:
         """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
         if self._signal.stopped.is_set() or self._breaker.shut:
             return None
-        turn = self.pacing.turn_at_once(kind, crowd=self._crowd)
-        if turn is None:
+        permit = self.pacing.try_acquire(kind, group=self._group)
+        if permit is None:
             return None
-        self._parking.over(kind)
-        return turn, False
+        self._wait_budget.over(kind)
+        return permit, False
 
-    async def _passage(self, kind: Kind, patience: float | None) -> tuple[Turn, bool]:
+    async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:
         """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.
 
         Raises `RateLimitError` where a quota asks for more patience, in seconds.
@@ -214,22 +214,22 @@ class Calls:
         while True:
             probe = await self._breaker.passage()
             try:
-                turn = await self.pacing.turn(kind, crowd=self._crowd, patience=patience)
+                permit = await self.pacing.acquire(kind, group=self._group, patience=patience)
             except BaseException:
                 self._breaker.done(probe=probe)
                 raise
             if probe or not self._breaker.shut:
-                self._parking.over(kind)
-                return turn, probe
-            turn.give_back()
+                self._wait_budget.over(kind)
+                return permit, probe
+            permit.give_back()
 
     def _park(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
-        self._parking.begin(kind, wait, state)
+        self._wait_budget.begin(kind, wait, state)
 
 
-def _doubt(items: Sequence[Item], error: OmiError) -> None:
+def _mark_unknown(items: Sequence[Item], error: OmiError) -> None:
     for item in items:
-        item.doubt = error
+        item.unknown_because = error
 
 
 FAILURES_BEFORE_PAUSE: Final = 5

@@ -36,7 +36,7 @@ FEWEST: Final = 4
 
 
 class Concurrency:
-    """The number of calls that may be on the wire; an import's `Crowd`.
+    """The number of calls that may be on the wire; an import's `CallGroup`.
 
     Args:
         most: calls at the same time, at most.
@@ -52,12 +52,12 @@ class Concurrency:
         most: int,
         *,
         on_park: Callable[[Kind, float, QuotaState | None], None],
-        poke: Callable[[], None],
+        reconsider: Callable[[], None],
     ) -> None:
         self.limit = 1
         self._most = most
         self._on_park = on_park
-        self._poke = poke
+        self._poke = reconsider
         self._out = 0
         self._begun = False
         self._open = False

@@ -10,14 +10,14 @@ import attrs
 
 from omi_async._api import endpoints
 from omi_async._api.failures import refused_items
-from omi_async._api.messages import Named
+from omi_async._api.messages import BatchAnswer
 from omi_async.errors import InvalidRequestError, OmiError, RateLimitError, ResponseFormatError
-from omi_async.importing.answers import ImportStart, Rules, match
+from omi_async.importing.answers import KnownRefusals, ServerClock, match
 from omi_async.importing.calls import Calls
 from omi_async.importing.item import Item
 from omi_async.importing.report import State
-from omi_async.importing.stopping import Halt
-from omi_async.importing.tracker import Account
+from omi_async.importing.stopping import ImportHalted
+from omi_async.importing.tracker import Tracker
 
 __all__ = ["Delivery", "OnUnknown"]
 
@@ -48,17 +48,17 @@ class Delivery:
         self,
         *,
         calls: Calls,
-        account: Account,
-        start: ImportStart,
-        rules: Rules,
+        tracker: Tracker,
+        start: ServerClock,
+        known_refusals: KnownRefusals,
         on_unknown: OnUnknown,
         set_aside: Callable[[list[Item]], None],
         fatal: Callable[[OmiError], None],
     ) -> None:
         self._calls = calls
-        self._account = account
+        self._tracker = tracker
         self._start = start
-        self._rules = rules
+        self._known_refusals = known_refusals
         self._on_unknown = on_unknown
         self._set_aside = set_aside
         self._fatal = fatal
@@ -71,23 +71,23 @@ class Delivery:
         refusal = await self._send(items, patient=patient)
         if refusal is not None:
             await self._isolate(refusal.items, refusal.error)
-        if self._account.watched:
-            await self._account.progress()
+        if self._tracker.watched:
+            await self._tracker.progress()
 
     async def deliver_single(self, item: Item, *, patient: bool = True) -> None:
         """Send one fact in a call of its own kind, which has its own quota. Raises as `deliver` does."""
         refusal = await self._send([item], single=True, patient=patient)
         if refusal is not None:
             await self._reject(item, refusal.error)
-        if self._account.watched:
-            await self._account.progress()
+        if self._tracker.watched:
+            await self._tracker.progress()
 
     async def _send(
         self, items: list[Item], *, single: bool = False, patient: bool = True
     ) -> _Refusal | None:
         """Send items and settle them; return what is refused without saying which is to blame."""
         for _ in range(ISOLATION_CALLS):
-            if self._rules.any:
+            if self._known_refusals.any:
                 items[:] = await self._not_refused_before(items)
             if not items:
                 return None
@@ -97,7 +97,7 @@ class Delivery:
                 named = await self._calls.make(request.kind, request, items, patient=patient)
             except InvalidRequestError as error:
                 patient = True  # some of them may have their state by now
-                self._rules.learn(error, items)
+                self._known_refusals.learn(error, items)
                 others = await self._reject_named(items, error)
                 if len(others) == len(items):
                     return _Refusal(items, error)
@@ -111,34 +111,36 @@ class Delivery:
                 return None
         return refusal
 
-    async def _answered(self, items: list[Item], named: Named) -> None:
+    async def _answered(self, items: list[Item], named: BatchAnswer) -> None:
         self._start.learn(named.answer)
-        self._account.confirmed.extend(named.ids)
+        self._tracker.confirmed.extend(named.ids)
         matched = match(items, named, self._start)
         if not matched.missing:
-            self._account.record(items)
-            if self._account.heard:
-                await self._account.hand_out()
+            self._tracker.record(items)
+            if self._tracker.heard:
+                await self._tracker.hand_out()
             return
         error = ResponseFormatError(
             f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
         )
         for item in matched.missing:  # before anything is awaited, which may be cancelled
-            item.doubt = error
-            item.altered = matched.strangers > 0
-        await self._account.settle_all(matched.found)
+            item.unknown_because = error
+            item.maybe_reworded = matched.strangers > 0
+        await self._tracker.settle_all(matched.found)
         await self._doubtful(matched.missing, error)
 
     async def _not_answered(self, items: list[Item], error: OmiError) -> None:
         if isinstance(error, RateLimitError):
             for item in items:
                 item.tries += 1  # nobody is to take it for a fact that the server took
-                await self._account.settle(
-                    item, "unknown" if item.doubt else "not_sent", error=item.doubt or error
+                await self._tracker.settle(
+                    item,
+                    "unknown" if item.unknown_because else "not_sent",
+                    error=item.unknown_because or error,
                 )
         elif not error.maybe_applied or self._calls.server_is_down:
             self._fatal(error)
-            raise Halt from None
+            raise ImportHalted from None
         else:
             await self._doubtful(items, error)
 
@@ -152,10 +154,10 @@ class Delivery:
             return
         again = []
         for item in items:
-            if self._on_unknown == "resend" and item.tries < SENDINGS and not item.altered:
+            if self._on_unknown == "resend" and item.tries < SENDINGS and not item.maybe_reworded:
                 again.append(item)
             else:
-                await self._account.settle(item, "unknown", error=error)
+                await self._tracker.settle(item, "unknown", error=error)
         if again:
             await self.deliver(again)
 
@@ -165,7 +167,7 @@ class Delivery:
         """Settle what the server is known to refuse, and return the others."""
         others = []
         for item in items:
-            refused = self._rules.refuse(item.payload)
+            refused = self._known_refusals.refuse(item.payload)
             if refused is None:
                 others.append(item)
             else:
@@ -188,7 +190,7 @@ class Delivery:
 
     async def _refuse(self, item: Item, state: State, error: OmiError) -> None:
         """Settle a refused item. One that is sent again unlooked-for may be stored by an earlier call."""
-        await self._account.settle(item, state if item.doubt is None else "unknown", error=error)
+        await self._tracker.settle(item, state if item.unknown_because is None else "unknown", error=error)
 
     async def _isolate(self, items: list[Item], error: InvalidRequestError) -> None:
         """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.

@@ -13,19 +13,19 @@ from typing import Any, Self, get_args
 from omi_async._api.retry import Retry
 from omi_async.constants import BATCH_SIZE
 from omi_async.errors import ConfigurationError, OmiError, RateLimitError
-from omi_async.importing.answers import ImportStart, Rules
+from omi_async.importing.answers import KnownRefusals, ServerClock
 from omi_async.importing.calls import Calls
 from omi_async.importing.delivery import Delivery, OnUnknown
 from omi_async.importing.forecast import CallPace, Forecast, foresee
-from omi_async.importing.intake import Admission, FactLike
+from omi_async.importing.intake import FactLike, Intake
 from omi_async.importing.item import Item
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.lanes import Lanes, TwoLanes
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import Halt, StopSignal
-from omi_async.importing.tracker import Account, OnOutcome, OnProgress
+from omi_async.importing.stopping import ImportHalted, StopSignal
+from omi_async.importing.tracker import OnOutcome, OnProgress, Tracker
 
 __all__ = ["FactLike", "Importer"]
 
@@ -83,23 +83,23 @@ class Importer:
         self._lanes = lanes
         self._drain_timeout = drain_timeout
         self._signal = StopSignal()
-        self._account = Account(
+        self._tracker = Tracker(
             room=(concurrency + 1) * BATCH_SIZE,
             signal=self._signal,
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
-        self._account.journal = self._journal
+        self._tracker.journal = self._journal
         self._pace = CallPace()
-        self._rules = Rules()
-        self._admission = Admission(
-            account=self._account,
-            rules=self._rules,
+        self._known_refusals = KnownRefusals()
+        self._intake = Intake(
+            tracker=self._tracker,
+            known_refusals=self._known_refusals,
             dedupe=dedupe,
             journal=self._journal,
             doubtful=self._doubtful_from_earlier,
         )
-        self._chunks = self._admission.chunks_of(facts)
+        self._chunks = self._intake.chunks_of(facts)
         self._pulling = asyncio.Lock()
         self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
         self._on_unknown = on_unknown
@@ -113,7 +113,7 @@ class Importer:
     @property
     def report(self) -> ImportReport:
         """The account so far; complete once the import has ended."""
-        return self._account.report
+        return self._tracker.report
 
     def stop(self) -> None:
         """Begin no new call; those on the wire may land within `drain_timeout`. To be called in the loop."""
@@ -160,7 +160,7 @@ class Importer:
         main = self._main
         if main is None:
             raise ConfigurationError("iterate over an importer inside `async with`")
-        outcome = await self._account.next_outcome(main.done)
+        outcome = await self._tracker.next_outcome(main.done)
         if outcome is not None:
             return outcome
         main.result()
@@ -173,11 +173,11 @@ class Importer:
         if self._main is not None or self._started:
             raise ConfigurationError("an importer runs once; make another for another import")
         self._started = True
-        self._account.streaming = streaming
+        self._tracker.streaming = streaming
         if self._journal is not None:
             await self._begin_journal(self._journal)
         self._main = asyncio.create_task(self._import(), name="omi_async import")
-        self._main.add_done_callback(lambda _task: self._account.wake())
+        self._main.add_done_callback(lambda _task: self._tracker.wake())
 
     async def _begin_journal(self, journal: Journal) -> None:
         """Open the journal in a thread: a large one takes seconds. When cancelled, close it again."""
@@ -210,7 +210,7 @@ class Importer:
     def _raise_failure(self) -> None:
         if self._failure is not None:
             error = ImportStoppedError(f"the import was stopped: {self._failure}", self.report)
-            if (trouble := self._account.trouble) not in {None, self._failure}:
+            if (trouble := self._tracker.trouble) not in {None, self._failure}:
                 error.add_note(f"while it was ending: {trouble}")
             raise error from self._failure
 
@@ -219,7 +219,7 @@ class Importer:
         started = loop.time()
         self._pace.begin(started)
         report = self.report
-        self._wire_up(ImportStart(time.time()))
+        self._wire_up(ServerClock(time.time()))
         try:
             self._spawn(self._begin_work())
             await self._until_done()
@@ -228,15 +228,15 @@ class Importer:
             await self._close_source()
             report.complete = self._chunks.exhausted
             report.elapsed = loop.time() - started
-            self._failure = self._failure or self._account.trouble
+            self._failure = self._failure or self._tracker.trouble
             try:
                 await _to_the_end(self._close_books)
             finally:
-                self._failure = self._failure or self._account.trouble
+                self._failure = self._failure or self._tracker.trouble
                 if self._journal is not None:
                     self._journal.end()
 
-    def _wire_up(self, start: ImportStart) -> None:
+    def _wire_up(self, start: ServerClock) -> None:
         calls = Calls(
             self._sender,
             concurrency=self._concurrency,
@@ -244,14 +244,14 @@ class Importer:
             max_wait=self._max_wait,
             signal=self._signal,
             report=self.report,
-            on_leave=self._account.sending,
+            on_leave=self._tracker.sending,
             on_park=self._park,
         )
         self._delivery = Delivery(
             calls=calls,
-            account=self._account,
+            tracker=self._tracker,
             start=start,
-            rules=self._rules,
+            known_refusals=self._known_refusals,
             on_unknown=self._on_unknown,
             set_aside=self._set_aside,
             fatal=self._fail,
@@ -259,7 +259,7 @@ class Importer:
         self._two_lanes = TwoLanes(calls, self._delivery, lambda: self._chunks.drained, self._returned.extend)
         self._reconciler = Reconciler(
             calls=calls,
-            account=self._account,
+            tracker=self._tracker,
             start=start,
             signal=self._signal,
             delivery=self._delivery,
@@ -269,7 +269,7 @@ class Importer:
     def _park(self) -> None:
         now = asyncio.get_running_loop().time()
         self._pace.park(now, self._sender.pacing.wait("batch", live=False))
-        self._spawn(self._account.progress())
+        self._spawn(self._tracker.progress())
 
     def _set_aside(self, items: list[Item]) -> None:
         self._reconciler.set_aside(items)
@@ -301,7 +301,7 @@ class Importer:
                     continue
                 error = task.exception()
                 if isinstance(error, Exception):
-                    if not isinstance(error, Halt):
+                    if not isinstance(error, ImportHalted):
                         self._fail(error)
                 elif error is not None:
                     self._fail(OmiError(f"the source raised {type(error).__name__}"))
@@ -324,12 +324,12 @@ class Importer:
             self._failure = self._failure or error
 
     async def _close_books(self) -> None:
-        await self._account.close(self._why_not_sent())
-        await self._account.progress()
+        await self._tracker.close(self._why_not_sent())
+        await self._tracker.progress()
 
     def _fail(self, error: Exception) -> None:
         """End the import because of an error: the first one is the cause."""
-        self._failure = self._failure or self._account.trouble or error
+        self._failure = self._failure or self._tracker.trouble or error
         self._signal.stop()
 
     def _why_not_sent(self) -> OmiError:
@@ -342,7 +342,7 @@ class Importer:
     async def _begin_work(self) -> None:
         if self._skip_existing:
             try:
-                self._admission.held.update(await self._reconciler.held())
+                self._intake.held.update(await self._reconciler.held())
             except RateLimitError:  # `max_wait` does not last for it
                 self._signal.stop()
         for _ in range(self._concurrency):
@@ -359,8 +359,8 @@ class Importer:
                 await self._delivery.deliver(chunk)
             elif not await self._two_lanes.bring(chunk):
                 self._returned.extend(chunk)
-            if self._account.trouble is not None:
-                self._fail(self._account.trouble)
+            if self._tracker.trouble is not None:
+                self._fail(self._tracker.trouble)
 
     def _chunk_at_once(self) -> list[Item] | None:
         """Return what `_next_chunk` would, if there is nothing to wait for."""
@@ -382,7 +382,7 @@ class Importer:
         if self._on_unknown == "reconcile":
             self._reconciler.set_aside([item])
         else:
-            self._account.record([item.become("unknown", error=item.doubt)])
+            self._tracker.record([item.become("unknown", error=item.unknown_because)])
         return None
 
 

@@ -10,26 +10,26 @@ import attrs
 
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.fact import Fact, Payload, checked
-from omi_async.importing.answers import Rules
+from omi_async.importing.answers import KnownRefusals
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.item import Item, content_key
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.journal.rows import Recalled
 from omi_async.importing.report import FactOutcome
-from omi_async.importing.tracker import Account
+from omi_async.importing.tracker import Tracker
 
-__all__ = ["Admission", "FactLike", "Folding"]
+__all__ = ["FactLike", "Intake", "SeenTexts"]
 
 FactLike = Fact | str | Mapping[str, Any] | FactOutcome
 """What an import takes: a fact, its text, a mapping, or the outcome of a source's broken record.
 
 An outcome that has a fact counts as that fact, so that `ImportReport.failures` can be imported again."""
 
-BREATH: Final = 256
+YIELD_EVERY: Final = 256
 """Facts pulled in a row before other tasks of the event loop get their turn."""
 
 
-class Admission:
+class Intake:
     """Admits pulled elements: makes facts of them, folds the equal ones, recalls those of earlier runs.
 
     Args:
@@ -46,19 +46,19 @@ class Admission:
     def __init__(
         self,
         *,
-        account: Account,
-        rules: Rules,
+        tracker: Tracker,
+        known_refusals: KnownRefusals,
         dedupe: bool,
         journal: Journal | None,
         doubtful: Callable[[Item], Item | None],
     ) -> None:
         self.held: dict[bytes, str] = {}
-        self._account = account
-        self._rules = rules
+        self._tracker = tracker
+        self._known_refusals = known_refusals
         self._folds = dedupe and journal is None  # which folds by itself
         self._journal = journal
         self._doubtful = doubtful
-        self._seen = Folding()
+        self._seen = SeenTexts()
         self._outcome_owed = False
 
     def chunks_of(self, facts: Iterable[FactLike] | AsyncIterable[FactLike]) -> Chunks[Item]:
@@ -72,7 +72,7 @@ class Admission:
         the source raises, those that came before are accounted for.
         """
         items: list[Item] = []
-        index = first = self._account.report.pulled
+        index = first = self._tracker.report.pulled
         try:
             for element in elements:
                 try:
@@ -83,7 +83,7 @@ class Admission:
                     items.append(Item(index, payload, element))
                 index += 1
         finally:
-            self._account.enter(items, index - first)
+            self._tracker.enter(items, index - first)
             wanted = self._wanted(items)
             self._outcome_owed = self._outcome_owed or len(wanted) < index - first
         return wanted, index - first
@@ -94,7 +94,7 @@ class Admission:
             items = self._folded(items)
         elif self._journal is not None:
             items = self._unsettled(items, self._journal)
-        if self.held or self._rules.any:
+        if self.held or self._known_refusals.any:
             items = [item for item in items if not self._settled_by_what_is_known(item)]
         return items
 
@@ -102,14 +102,14 @@ class Admission:
         """Return the item of an outcome that has a fact; count anything else as what it is."""
         if isinstance(element, FactOutcome):
             if element.fact is None:
-                self._account.add(attrs.evolve(element, index=index))
+                self._tracker.add(attrs.evolve(element, index=index))
                 return []
             try:
                 return [Item(index, checked(element.fact), element.fact)]
             except InvalidFactError as another:
                 error = another
         _forget_frames(error)
-        self._account.add(FactOutcome(index, None, "invalid", error=error))
+        self._tracker.add(FactOutcome(index, None, "invalid", error=error))
         return []
 
     def _folded(self, items: list[Item]) -> list[Item]:
@@ -120,18 +120,18 @@ class Admission:
         first, again = list[Item](), list[Item]()
         for item, came in zip(items, came_again, strict=True):
             (again if came else first).append(item)
-        self._account.note([item.become("duplicate") for item in again])
+        self._tracker.note([item.become("duplicate") for item in again])
         return first
 
     def room(self) -> int:
         """Return how many facts may be admitted before `due` is to be asked."""
-        account = self._account
-        return max(1, min(account.room, BREATH - account.report.pulled % BREATH))
+        tracker = self._tracker
+        return max(1, min(tracker.room, YIELD_EVERY - tracker.report.pulled % YIELD_EVERY))
 
     def due(self) -> bool:
         """Whether there is to be a pause before anything more is pulled."""
-        account = self._account
-        return self._outcome_owed or account.report.pulled % BREATH == 0 or account.full
+        tracker = self._tracker
+        return self._outcome_owed or tracker.report.pulled % YIELD_EVERY == 0 or tracker.full
 
     async def pause(self) -> None:
         """Hand out what is owed, wait for room, let others have their turn, as each is due.
@@ -140,10 +140,10 @@ class Admission:
         """
         if self._outcome_owed:
             self._outcome_owed = False
-            await self._account.hand_out()
-        if self._account.full:
-            await self._account.wait_for_room()
-        elif self._account.report.pulled % BREATH == 0:
+            await self._tracker.hand_out()
+        if self._tracker.full:
+            await self._tracker.wait_for_room()
+        elif self._tracker.report.pulled % YIELD_EVERY == 0:
             await asyncio.sleep(0)
 
     def _unsettled(self, items: list[Item], journal: Journal) -> list[Item]:
@@ -153,26 +153,26 @@ class Admission:
             recalled = journal.recall_all([item.content for item in items])
         except JournalError as error:
             for item in items:  # an earlier run may have stored it
-                item.doubt = error
+                item.unknown_because = error
             raise
         for item, what in zip(items, recalled, strict=True):
             if what is not None and _becomes(item, what):
                 known.append(item)
-            elif item.doubt is None or self._doubtful(item) is not None:
+            elif item.unknown_because is None or self._doubtful(item) is not None:
                 others.append(item)
         if known:
-            self._account.note(known)
+            self._tracker.note(known)
         return others
 
     def _settled_by_what_is_known(self, item: Item) -> bool:
         """Settle an item of which the server, or the account, says that it need not be sent."""
-        if item.doubt is not None:
+        if item.unknown_because is not None:
             return False  # by a call of an earlier run
         if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
-            self._account.record([item.become("existing", memory_id)])
+            self._tracker.record([item.become("existing", memory_id)])
             return True
-        if self._rules.any and (refused := self._rules.refuse(item.payload)) is not None:
-            self._account.record([item.become("invalid", error=refused)])
+        if self._known_refusals.any and (refused := self._known_refusals.refuse(item.payload)) is not None:
+            self._tracker.record([item.become("invalid", error=refused)])
             return True
         return False
 
@@ -198,9 +198,9 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
         item.become(recalled.state, recalled.memory_id, error if rejected else None)
         return True
     if recalled.in_doubt:
-        item.doubt = ResponseLostError("an earlier run ended while the call was on its way")
+        item.unknown_because = ResponseLostError("an earlier run ended while the call was on its way")
         item.tries = 1
-        item.altered = recalled.altered
+        item.maybe_reworded = recalled.maybe_reworded
     return False
 
 
@@ -214,7 +214,7 @@ SHARDS: Final = 2**10
 _ANY_SHARD: Final = SHARDS - 1
 
 
-class Folding:
+class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
     They are two of Python's own keyed hashes (SipHash, PEP 456): a cryptographic one costs three times that.

@@ -35,17 +35,17 @@ class Item:
 
     __slots__ = (
         "_given",
-        "altered",
         "content",
-        "doubt",
         "error",
         "first_sent",
         "index",
+        "maybe_reworded",
         "memory_id",
         "payload",
         "place",
         "state",
         "tries",
+        "unknown_because",
         "writes_before",
     )
 
@@ -56,8 +56,8 @@ class Item:
         self._given = given
         self.tries = 0
         self.writes_before = 0
-        self.doubt: OmiError | None = None
-        self.altered = False
+        self.unknown_because: OmiError | None = None
+        self.maybe_reworded = False
         self.place: int | None = None
         self.first_sent: float | None = None
         self.state: State

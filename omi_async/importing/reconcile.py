@@ -12,16 +12,16 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from omi_async._api import endpoints
-from omi_async._api.messages import Identity, Page, Request
-from omi_async._api.paging import Listing
+from omi_async._api.messages import ListedMemory, Page, Request
+from omi_async._api.paging import Paginator
 from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import OmiError, ResponseLostError, ServerError
-from omi_async.importing.answers import ImportStart, may_be_locked
+from omi_async.importing.answers import ServerClock, may_be_locked
 from omi_async.importing.calls import Calls
 from omi_async.importing.delivery import Delivery
 from omi_async.importing.item import Item, content_key
 from omi_async.importing.stopping import StopSignal
-from omi_async.importing.tracker import Account
+from omi_async.importing.tracker import Tracker
 
 __all__ = ["Reconciler"]
 
@@ -68,14 +68,14 @@ class Reconciler:
         self,
         *,
         calls: Calls,
-        account: Account,
-        start: ImportStart,
+        tracker: Tracker,
+        start: ServerClock,
         signal: StopSignal,
         delivery: Delivery,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
         self._calls = calls
-        self._account = account
+        self._tracker = tracker
         self._start = start
         self._signal = signal
         self._delivery = delivery
@@ -87,8 +87,8 @@ class Reconciler:
     def set_aside(self, items: list[Item]) -> None:
         """Take the items of one call, all in doubt; they will be looked for together with others."""
         self._groups.append(items)
-        self._account.set_aside += len(items)
-        self._account.wake()
+        self._tracker.set_aside += len(items)
+        self._tracker.wake()
         if not self._running:
             self._running = True
             self._spawn(self._run())
@@ -96,7 +96,7 @@ class Reconciler:
     async def held(self) -> dict[bytes, str]:
         """Read the whole list; return the ids of its memories by content key. Raises what the calls raise."""
         held: dict[bytes, str] = {}
-        listing = Listing[Identity](endpoints.list_identities, PAGE_LIMIT)
+        listing = Paginator[ListedMemory](endpoints.list_for_import, PAGE_LIMIT)
         while (request := listing.next_request()) is not None:
             page = await self._calls.make("list", request)
             for identity in listing.take(page):
@@ -115,9 +115,9 @@ class Reconciler:
                 groups, self._groups = self._groups, []
                 items = [item for group in groups for item in group]
                 absent = await self._look_until_sure(items)
-                self._account.set_aside -= len(items)
+                self._tracker.set_aside -= len(items)
                 await self._send_again(groups, absent)
-                await self._account.progress()
+                await self._tracker.progress()
         finally:
             self._running = False
 
@@ -136,14 +136,14 @@ class Reconciler:
                 await self._signal.wait_for(asyncio.sleep(_distance(missing)))
             missing, whole, late = await self._look(missing)
             if whole and missing == before:
-                absent = {item for item in missing if not item.altered}
+                absent = {item for item in missing if not item.maybe_reworded}
                 break
             before = missing if whole else None
             blind = 0 if whole or late else blind + 1
             if not missing or blind == BLIND_LOOKS:
                 break
         for item in sorted(missing - absent, key=_index):
-            await self._account.settle(item, "unknown", error=item.doubt)
+            await self._tracker.settle(item, "unknown", error=item.unknown_because)
         return absent
 
     async def _look(self, items: set[Item]) -> tuple[set[Item], bool, bool]:
@@ -154,9 +154,9 @@ class Reconciler:
         wanted: dict[str, list[Item]] = {}
         for item in items:
             wanted.setdefault(item.content, []).append(item)
-        listing = Listing[Identity](endpoints.list_identities, PAGE_LIMIT)
+        listing = Paginator[ListedMemory](endpoints.list_for_import, PAGE_LIMIT)
         whole = True
-        confirmed = {*self._account.confirmed}
+        confirmed = {*self._tracker.confirmed}
         try:
             while wanted and (request := listing.next_request()) is not None:
                 page = await self._page(request)
@@ -170,7 +170,7 @@ class Reconciler:
         whole = whole and listing.steady
         return missing, whole and not confirmed, whole and bool(confirmed)
 
-    async def _page(self, request: Request[Page[Identity]]) -> Page[Identity]:
+    async def _page(self, request: Request[Page[ListedMemory]]) -> Page[ListedMemory]:
         if self._list_calls <= 0:
             raise OmiError(f"looked through the list with {LIST_CALLS} calls already")
         self._list_calls -= 1
@@ -179,26 +179,26 @@ class Reconciler:
             self._start.learn(page.answer)
         return page
 
-    async def _compare(self, identity: Identity, wanted: dict[str, list[Item]]) -> None:
+    async def _compare(self, identity: ListedMemory, wanted: dict[str, list[Item]]) -> None:
         content = identity.content.strip()
         for item in wanted.pop(content, ()):
             state = self._start.state_of(identity.created_at, item.first_sent)
-            await self._account.settle(item, state, memory_id=identity.id)
+            await self._tracker.settle(item, state, memory_id=identity.id)
         if content.endswith("..."):
             for group in wanted.values():
                 for item in group:
-                    item.altered = item.altered or may_be_locked(item, content)
+                    item.maybe_reworded = item.maybe_reworded or may_be_locked(item, content)
 
     async def _send_again(self, groups: list[list[Item]], absent: set[Item]) -> None:
         """Send the absent ones again; those that seem to make the server fail, alone."""
         together: list[Item] = []
         for group in groups:
             for place, item in enumerate([item for item in group if item in absent]):
-                error, item.doubt = item.doubt, None
+                error, item.unknown_because = item.unknown_because, None
                 if item.tries >= MOST_TRIES:
                     # It is to blame only if the server took other facts meanwhile.
                     to_blame = self._calls.writes > item.writes_before
-                    await self._account.settle(item, "rejected" if to_blame else "not_sent", error=error)
+                    await self._tracker.settle(item, "rejected" if to_blame else "not_sent", error=error)
                 elif item.tries > BATCH_TRIES or (item.tries == BATCH_TRIES and place == 0):
                     # Batches are stored in their order: what fails the server is the first that is absent.
                     self._spawn(self._delivery.deliver_single(item))
@@ -220,7 +220,7 @@ def _distance(items: set[Item]) -> float:
 
 def _maybe_at_work(item: Item) -> bool:
     """Whether the server may go on working on the call: a lost answer, or a gateway that spoke for it."""
-    error = item.doubt
+    error = item.unknown_because
     return isinstance(error, ResponseLostError) or (
         isinstance(error, ServerError) and error.status in GATEWAY_ERRORS
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from omi_async._api.messages import Request
-from omi_async._quota.pacing import Pacing, Turn
+from omi_async._quota.pacing import Pacing, Permit
 
 __all__ = ["Sender"]
 
@@ -25,6 +25,6 @@ class Sender(Protocol):
         """Who may call now."""
         ...
 
-    async def send(self, request: Request[T], /, *, turn: Turn | None = None) -> T:
+    async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
         """Send a request and return what its answer means; with a turn, in one attempt."""
         ...

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Halt", "StopSignal"]
+__all__ = ["ImportHalted", "StopSignal"]
 
 T = TypeVar("T")
 
 
-class Halt(Exception):  # noqa: N818  # no error: a task of the import ends here because the import is stopped
+class ImportHalted(Exception):  # noqa: N818  # no error: a task of the import ends here because the import is stopped
     """The import is stopped, and this task was about to wait for something."""
 
 
@@ -42,17 +42,17 @@ class StopSignal:
             task.cancel()
 
     async def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Await something that may be given up at any time. Raises `Halt` when the import is stopped."""
+        """Await something that may be given up at any time. Raises `ImportHalted` once stopped."""
         if self.stopped.is_set():
             _dispose(awaitable)
-            raise Halt
+            raise ImportHalted
         task = _current_task()
         self._waiting.add(task)
         try:
             return await awaitable
         except asyncio.CancelledError:
             if self.stopped.is_set() and task in self._waiting and task.uncancel() == 0:
-                raise Halt from None
+                raise ImportHalted from None
             raise
         finally:
             self._waiting.discard(task)
@@ -69,7 +69,7 @@ class StopSignal:
             if waiting:
                 self._waiting.add(task)
         if waiting and self.stopped.is_set():
-            raise Halt
+            raise ImportHalted
 
 
 def _current_task() -> asyncio.Task[Any]:

@@ -17,9 +17,9 @@ from omi_async.errors import JournalError, OmiError
 from omi_async.importing.item import Item
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.report import FAILED, FactOutcome, ImportReport, State
-from omi_async.importing.stopping import Halt, StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal
 
-__all__ = ["Account", "Item", "OnOutcome", "OnProgress"]
+__all__ = ["Item", "OnOutcome", "OnProgress", "Tracker"]
 
 CONFIRMED_KEPT: Final = 25
 
@@ -30,7 +30,7 @@ OnOutcome = Callable[[FactOutcome], Awaitable[None] | None]
 OnProgress = Callable[[ImportReport], Awaitable[None] | None]
 
 
-class Account:
+class Tracker:
     """Counts, delivers each outcome once, and holds the senders back while the reader is slow.
 
     Args:
@@ -103,13 +103,13 @@ class Account:
             await self._changed.wait()
 
     def sending(self, items: Sequence[Item]) -> None:
-        """Write down that a call with these items is about to leave. Raises `Halt` where that fails."""
+        """Write down that a call with these items is about to leave. Raises `ImportHalted` if that fails."""
         if self.journal is not None:
             try:
                 self.journal.sending(items)
             except JournalError as error:
                 self._stop_for(error)
-                raise Halt from None
+                raise ImportHalted from None
 
     # The outcomes' way out
 
@@ -220,8 +220,8 @@ class Account:
         """Settle whatever is open, and check the law."""
         await self.settle_all(
             [
-                item.become("unknown", error=item.doubt)
-                if item.doubt is not None
+                item.become("unknown", error=item.unknown_because)
+                if item.unknown_because is not None
                 else item.become("not_sent", error=reason)
                 for item in sorted(self.open, key=attrgetter("index"))
             ]

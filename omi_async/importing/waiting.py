@@ -14,13 +14,13 @@ from omi_async._quota.policy import QuotaState
 from omi_async.importing.report import ImportReport
 from omi_async.importing.stopping import StopSignal
 
-__all__ = ["Parking"]
+__all__ = ["WaitBudget"]
 
 NOTICED: Final = 1.0
 """Seconds without any call, after which a wait of something minor is what the import waits for."""
 
 
-class Parking:
+class WaitBudget:
     """Counts the waits for quota windows, once for all who wait, and ends the import where they are too long.
 
     Only the waits of what the import is there for count: its batches. While those go, a list that is looked

@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any
 
 from omi_async._api import endpoints
-from omi_async._api.paging import Listing
+from omi_async._api.paging import Paginator
 from omi_async.fact import Fact, checked_changes, fact_from
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.importer import Importer
@@ -64,7 +64,7 @@ class Memories:
             ValueError: page_size out of range.
             ResponseFormatError: also where the server itself says that it cut the list short.
         """
-        listing = Listing(endpoints.list_memories, page_size, categories)
+        listing = Paginator(endpoints.list_memories, page_size, categories)
         while (request := listing.next_request()) is not None:
             for memory in listing.take(await self._sender.send(request)):
                 yield memory

@@ -18,10 +18,10 @@ from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiErro
 from omi_async.cli import exit_codes, logs, output
 from omi_async.cli.format import duration, plural, printable
 from omi_async.cli.imports import failures, pace
-from omi_async.cli.imports.dry_run import Bill
+from omi_async.cli.imports.dry_run import Estimate
 from omi_async.cli.imports.failures import FailuresFile, failure_record
 from omi_async.cli.imports.inputs import Inputs
-from omi_async.cli.imports.result import Ending
+from omi_async.cli.imports.result import ImportResult
 from omi_async.cli.options import Common
 from omi_async.cli.runtime import connected
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
@@ -130,7 +130,7 @@ def test_json_lines_hold_whatever_there_is():
 
 def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     given = inputs(str(tmp_path / "facts.jsonl"))
-    ending = Ending(given, FailuresFile(given), as_json=False)
+    ending = ImportResult(given, FailuresFile(given), as_json=False)
     report = ImportReport(pulled=1, not_sent=1, resume_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
     assert ending.tell(report) == 4
     assert "Out of quota until 2026-11-22" in capsys.readouterr().err
@@ -150,10 +150,10 @@ def test_an_error_without_words_has_its_name():
 
 
 def test_a_bill_of_many_days():
-    bill = Bill(read=500_000)
+    bill = Estimate(read=500_000)
     assert bill.calls == 20_000
     assert bill.documented_seconds == 86_400 + 6000
-    assert Bill().documented_seconds == 0
+    assert Estimate().documented_seconds == 0
 
 
 async def test_progress_is_measured_by_lines(tmp_path: Path):
@@ -228,14 +228,14 @@ def test_commands_run_in_a_thread_and_without_uvloop(
     assert done.code == 0
 
 
-def warned(folding: logs.Folding, words: str, *arguments: object, level: int = logging.WARNING) -> bool:
+def warned(folding: logs.SeenTexts, words: str, *arguments: object, level: int = logging.WARNING) -> bool:
     record = logging.LogRecord("omi_async", level, "file", 1, words, arguments, None)
     return folding.filter(record)
 
 
 def test_one_wait_is_told_once():
     now = [0.0]
-    folding = logs.Folding(clock=lambda: now[0])
+    folding = logs.SeenTexts(clock=lambda: now[0])
     refusal = "cannot create memories: 429 (try again in %ds); the next %s call in %.1f s"
     assert warned(folding, refusal, 41, "batch", 41.0)
     now[0] = 0.4

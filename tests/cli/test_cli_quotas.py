@@ -22,7 +22,7 @@ from omi_async.cli import export, logs, prompt_sender
 from omi_async.cli.format import countdown, local_time, until_in_words, window_in_words
 from omi_async.cli.imports import pace, progress
 from omi_async.cli.imports.inputs import Inputs
-from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.run import import_all
 from omi_async.cli.options import Common
 from omi_async.importing.forecast import Forecast, foresee
@@ -316,13 +316,13 @@ def test_times_in_words():
     assert window_in_words(unlimited) == "the quota window"
 
 
-def wishes(path: Path, **changed: Any) -> Wishes:
+def wishes(path: Path, **changed: Any) -> ImportOptions:
     given: dict[str, Any] = {
         "paths": (str(path),), "wanted": "auto", "mapping": {}, "defaults": {}, "concurrency": 2,
         "failures": None, "journal": None, "no_journal": False, "dedupe": True, "skip_existing": False,
         "on_unknown": "reconcile", "max_wait": None, "lanes": "batch",
     }  # fmt: skip
-    return Wishes(**given | changed)
+    return ImportOptions(**given | changed)
 
 
 @asynccontextmanager
@@ -365,7 +365,7 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
 def test_the_lanes_are_handed_on(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path):
     seen = []
 
-    async def import_all(_common: Common, wishes: Wishes) -> int:
+    async def import_all(_common: Common, wishes: ImportOptions) -> int:
         seen.append(wishes.lanes)
         return 0
 

@@ -14,15 +14,15 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, FactOutcome, ImportFailedError, InvalidFactError, ServerError
-from omi_async._api.messages import Named, Response
+from omi_async._api.messages import BatchAnswer, Response
 from omi_async.errors import InvalidRequestError
 from omi_async.fact import fact_payload
-from omi_async.importing.answers import ImportStart, Rules, match, may_be_locked
+from omi_async.importing.answers import KnownRefusals, ServerClock, match, may_be_locked
 from omi_async.importing.calls import Breaker
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.item import Item, content_key
 from omi_async.importing.report import FAILURES_KEPT, ImportReport
-from omi_async.importing.stopping import Halt, StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal
 from tests.clock import elapsed, run
 
 
@@ -120,8 +120,8 @@ def item(content: str, index: int = 0, category: str | None = None) -> Item:
 
 def test_an_answer_is_matched_by_text() -> None:
     items = [item("a", 0), item("b", 1), item("b", 2), item("c", 3), item("d", 4), item("d", 5)]
-    memories = Named([*"94321"], ["stranger", " d ", "b", "b", "a"], [""] * 5, Response(200))
-    matched = match(items, memories, ImportStart(0.0))
+    memories = BatchAnswer([*"94321"], ["stranger", " d ", "b", "b", "a"], [""] * 5, Response(200))
+    matched = match(items, memories, ServerClock(0.0))
     assert {found.state for found in matched.found} == {"created"}
     assert [(found.index, found.memory_id) for found in matched.found] == [
         (0, "1"),
@@ -144,8 +144,8 @@ def test_each_of_equal_texts_takes_a_memory_of_its_own_while_there_are_enough(se
     ids = [*map(str, range(len(named)))]
     matched = match(
         items,
-        Named(ids, [f"{pad}{text}" for text in named], [""] * len(named), Response(200)),
-        ImportStart(0.0),
+        BatchAnswer(ids, [f"{pad}{text}" for text in named], [""] * len(named), Response(200)),
+        ServerClock(0.0),
     )
     left = {
         text: [number for number, other in zip(ids, named, strict=True) if other == text] for text in named
@@ -202,7 +202,7 @@ def dated(date: str | None, sent: float, received: float) -> Response:
 def test_what_this_import_stored_is_never_called_existing(
     started, before_sending, on_the_way, work, skew
 ) -> None:
-    start = ImportStart(started)
+    start = ServerClock(started)
     sent = started + before_sending
     stored = sent + on_the_way
     answered = stored + work
@@ -214,7 +214,7 @@ def test_what_this_import_stored_is_never_called_existing(
 
 
 def test_the_first_date_counts() -> None:
-    start = ImportStart(1e9)
+    start = ServerClock(1e9)
     start.learn(dated(http_date(1e9), 1e9, 1e9 + 0.5))
     start.learn(dated(http_date(2e9), 1e9, 1e9 + 0.5))
     assert start.state_of(created(1e9 + 1)) == "created"
@@ -223,7 +223,7 @@ def test_the_first_date_counts() -> None:
 
 @pytest.mark.parametrize("date", [None, "", "nonsense", "Fri, 31 Dec 9999 23:59:59 -0100"])
 def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
-    start = ImportStart(1e9)
+    start = ServerClock(1e9)
     assert start.state_of(created(1e9 - 5)) == "created"  # nothing known yet
     start.learn(dated(date, 1e9, 1e9 + 1))
     assert start.state_of(created(1e9 - 5)) == "existing"
@@ -232,13 +232,13 @@ def test_without_a_date_the_clocks_are_taken_to_agree(date: str | None) -> None:
 
 @pytest.mark.parametrize("moment", ["", "yesterday", "2001-13-45T00:00:00Z"])
 def test_an_unreadable_moment_is_no_evidence(moment: str) -> None:
-    start = ImportStart(2e9)
+    start = ServerClock(2e9)
     start.learn(dated(None, 2e9, 2e9))
     assert start.state_of(moment) == "created"
 
 
 def test_a_moment_without_a_zone_is_utc_and_whole_seconds_may_be_a_second_later() -> None:
-    start = ImportStart(1e9 + 0.5)
+    start = ServerClock(1e9 + 0.5)
     start.learn(dated(None, 1e9, 1e9))
     assert start.state_of(created(1e9, "seconds")) == "created"
     assert start.state_of(created(1e9)) == "existing"
@@ -255,7 +255,7 @@ def refusal(*problems: Any) -> InvalidRequestError:
 
 
 def test_rules_are_learned_only_from_what_can_be_true() -> None:
-    rules = Rules()
+    rules = KnownRefusals()
     items = [item("x" * 50, category="odd"), item("y" * 10)]
     place = ["body", "memories", 0]
     long = {"type": "string_too_long", "ctx": {"max_length": 40}}
@@ -351,16 +351,16 @@ async def test_a_stop_interrupts_what_waits_and_nothing_else() -> None:
     signal.stop()
     signal.stop()
     before = asyncio.get_running_loop().time()
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await waits
     assert elapsed(before) == 0
     assert await works == "done"
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await calls_back
     assert elapsed(before) == pytest.approx(5)
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await signal.wait_for(asyncio.sleep(1))
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await signal.wait_for(asyncio.get_running_loop().create_future())
 
 
@@ -376,7 +376,7 @@ async def test_what_raises_uninterrupted_can_be_interrupted_again() -> None:
     task = asyncio.create_task(signal.wait_for(work()))
     await asyncio.sleep(0)
     signal.stop()
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await task
 
 
@@ -396,7 +396,7 @@ async def test_a_task_that_stops_itself_is_interrupted_where_it_waits_next() -> 
     assert await task == "landed"
     assert not task.cancelled()
     signal = StopSignal()
-    with pytest.raises(Halt):
+    with pytest.raises(ImportHalted):
         await asyncio.create_task(signal.wait_for(waits()))
 
 

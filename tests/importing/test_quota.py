@@ -14,7 +14,7 @@ from omi_async._api.endpoints import import_batch
 from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Turn
+from omi_async._quota.pacing import Permit
 from omi_async.fact import fact_payload
 from omi_async.importing.calls import Calls
 from omi_async.importing.stopping import StopSignal
@@ -170,11 +170,11 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
         base_url = "http://x"
         pacing = Pacer(Ledger(), connections=8)
 
-        async def send(self, request: Request[Any], /, *, turn: Turn | None = None) -> Any:
+        async def send(self, request: Request[Any], /, *, permit: Permit | None = None) -> Any:
             moments.append(asyncio.get_running_loop().time())
             await asyncio.sleep(0.01)
-            assert turn is not None
-            turn.answered(Response(500))
+            assert permit is not None
+            permit.answered(Response(500))
             raise ServerError("down", status=500)
 
     calls = Calls(

@@ -13,9 +13,9 @@ from typing import Any, Literal
 
 import attrs
 
-from omi_async._api.headers import Signs, read_signs
+from omi_async._api.headers import RateLimitHeaders, read_rate_limit_headers
 from omi_async._api.messages import Kind, Response
-from omi_async._quota.history import Spend
+from omi_async._quota.history import CountedCall
 from omi_async._quota.ledger import Ledger
 
 EPOCH = 1_790_000_000.37
@@ -219,7 +219,7 @@ class Simulation:
         if number == self._look_again:
             self._go()
 
-    def _arrive(self, spend: Spend) -> None:
+    def _arrive(self, spend: CountedCall) -> None:
         self._coming[spend.kind] -= 1
         response = self.server.take(spend.kind, self.now)
         blamed = self.server.blamed if response.status == 429 else None
@@ -227,9 +227,9 @@ class Simulation:
         self.calls.append(Call(spend.kind, spend.sent, response.status, found))
         self.at(self.now + self._latency(), lambda: self._answer(spend, response))
 
-    def _answer(self, spend: Spend, response: Response) -> None:
+    def _answer(self, spend: CountedCall, response: Response) -> None:
         self.out -= 1
-        signs: Signs = read_signs(response)
+        signs: RateLimitHeaders = read_rate_limit_headers(response)
         if response.status == 429:
             self.ledger.refused(spend, self.now, signs)
             self._todo.append(spend.kind)

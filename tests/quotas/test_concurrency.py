@@ -19,7 +19,7 @@ class Driver:
     """Calls of so many seconds, as many at a time as are allowed."""
 
     def __init__(self, most: int) -> None:
-        self.it = Concurrency(most, on_park=lambda *_: None, poke=lambda: None)
+        self.it = Concurrency(most, on_park=lambda *_: None, reconsider=lambda: None)
         self.most = most
         self.highest = 0
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from omi_async import RateLimitError, Session
-from omi_async._api.headers import Signs
+from omi_async._api.headers import RateLimitHeaders
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import QuotaPolicy
 from omi_async._quota.store import FORGOTTEN_AFTER, LedgerFile, fingerprint
@@ -47,7 +47,7 @@ def spend(file: LedgerFile, ledger: Ledger, now: float = EPOCH) -> float:
     return file.within(ledger, lambda: now, work)
 
 
-def refuse(file: LedgerFile, ledger: Ledger, now: float, signs: Signs) -> None:
+def refuse(file: LedgerFile, ledger: Ledger, now: float, signs: RateLimitHeaders) -> None:
     file.within(ledger, lambda: now, lambda: ledger.refused(ledger.spend("batch", now), now, signs))
 
 
@@ -68,7 +68,7 @@ def test_what_one_process_learns_all_know(tmp_path: Path) -> None:
     one, other = file(tmp_path / "x"), file(tmp_path / "x")
     ledger, another = Ledger(), Ledger()
     spend(other, another)
-    refuse(one, ledger, EPOCH, Signs(15, 0, 1000.0))
+    refuse(one, ledger, EPOCH, RateLimitHeaders(15, 0, 1000.0))
     assert spend(other, another) == pytest.approx(1000, abs=2)
 
 
@@ -232,8 +232,8 @@ def test_threads_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None
 CHILD = """
 import asyncio, sys
 from omi_async import RateLimitError, Session
-from omi_async import _ledger_file
-from omi_async._quota import QuotaPolicy
+from omi_async._quota import store as _ledger_file
+from omi_async._quota.policy import QuotaPolicy
 _ledger_file.PATIENCE = 60.0  # on a busy machine the other may be put to sleep in the middle of a transaction
 async def main(url, key, ledger, name):
     quotas = [QuotaPolicy(20, 3600)]

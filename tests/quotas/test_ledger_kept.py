@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_async._api.headers import Signs
+from omi_async._api.headers import RateLimitHeaders
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import KINDS, QuotaPolicy
 from omi_async.constants import BASE_URL
@@ -29,7 +29,7 @@ def spent(ledger: Ledger, count: int, now: float = EPOCH) -> Ledger:
 
 def refused(now: float = EPOCH) -> Ledger:
     ledger = spent(Ledger(), 3, now)
-    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 3599.0))
+    ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(3, 0, 3599.0))
     return ledger
 
 
@@ -90,11 +90,11 @@ def test_a_clock_that_was_set_forward_meanwhile_opens_all_windows() -> None:
 def test_two_ledgers_that_learn_apart_do_not_lose_each_others_windows() -> None:
     # Catches: two windows of one name, of which one counts on for ever and is never kept.
     one, other = Ledger([HOUR]), Ledger()
-    other.refused(other.spend("batch", EPOCH), EPOCH, Signs(7, 0, 59.0))
+    other.refused(other.spend("batch", EPOCH), EPOCH, RateLimitHeaders(7, 0, 59.0))
     assert [*other.dump()["windows"]] == ["learned 0: batch"]
     one.load(other.dump(), EPOCH)
-    one.refused(one.spend("list", EPOCH), EPOCH, Signs(8, 0, 30.0))
-    one.refused(one.spend("batch", EPOCH), EPOCH, Signs(9, 0, 3500.0))
+    one.refused(one.spend("list", EPOCH), EPOCH, RateLimitHeaders(8, 0, 30.0))
+    one.refused(one.spend("batch", EPOCH), EPOCH, RateLimitHeaders(9, 0, 3500.0))
     assert len(one.dump()["windows"]) == len(one.states(EPOCH)) == 4
 
 
@@ -148,7 +148,7 @@ def test_no_moment_of_a_dump_makes_a_wait_longer_than_the_window(name: str) -> N
     assert ledger.wait("batch", EPOCH, live=False) <= 3602
     now = EPOCH + 3602
     assert ledger.wait("batch", now, live=False) == 0
-    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 0.0))
+    ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(3, 0, 0.0))
     assert ledger.wait("batch", now, live=False) <= 3602
 
 
@@ -226,7 +226,7 @@ def test_endless_refusals_without_a_time_make_no_endless_wait() -> None:
     # Catches: a wait that doubles with each "Retry-After: 0", to days, and then to an OverflowError.
     ledger, now = Ledger(), EPOCH
     for _ in range(1100):
-        ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 0.0))
+        ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(3, 0, 0.0))
         wait = ledger.wait("batch", now)
         assert 0 < wait <= 1
         now += wait
@@ -235,14 +235,14 @@ def test_endless_refusals_without_a_time_make_no_endless_wait() -> None:
 def test_a_window_of_unknown_length_is_not_taken_for_as_long_as_we_were_slow() -> None:
     # Catches: 10-minute windows believed to be of 5 hours, since the last refusal was so long ago.
     ledger, now = Ledger(), EPOCH
-    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 300.0))
+    ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(3, 0, 300.0))
     now += 301
     for _ in range(30):  # slower than the limit, through many windows
         ledger.answered(ledger.spend("batch", now), now)
         now += 599
     for _ in range(3):
         ledger.answered(ledger.spend("batch", now), now)
-    ledger.refused(ledger.spend("batch", now), now, Signs(3, 0, 599.0))
+    ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(3, 0, 599.0))
     for _ in range(3):
         now += ledger.wait("batch", now)
         ledger.answered(ledger.spend("batch", now), now)
@@ -263,6 +263,8 @@ def test_limits_that_change_for_months_do_not_pile_up() -> None:
             now += ledger.wait("batch", now)
             ledger.answered(ledger.spend("batch", now), now + 0.1)
         now += ledger.wait("batch", now)
-        ledger.refused(ledger.spend("batch", now), now, Signs(10 + number * 7 % 40, 0, 100.0 + number % 3000))
+        ledger.refused(
+            ledger.spend("batch", now), now, RateLimitHeaders(10 + number * 7 % 40, 0, 100.0 + number % 3000)
+        )
         now += 40_000
     assert len(ledger.states(now)) < 20

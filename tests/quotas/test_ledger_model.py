@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from omi_async._api.headers import Signs
+from omi_async._api.headers import RateLimitHeaders
 from omi_async._api.messages import Kind
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import KINDS
@@ -277,11 +277,11 @@ def act(  # noqa: PLR0917  # a step of the test above
         if step == "ok":
             ledger.answered(spend, now)
         elif step == "told":
-            ledger.answered(spend, now, Signs(number + 1, number // 2, left))
+            ledger.answered(spend, now, RateLimitHeaders(number + 1, number // 2, left))
         elif step == "refused":
-            ledger.refused(spend, now, Signs(number or None, 0, left))
+            ledger.refused(spend, now, RateLimitHeaders(number or None, 0, left))
         elif step == "edge":
-            ledger.refused(spend, now, Signs())
+            ledger.refused(spend, now, RateLimitHeaders())
         elif step == "lost":
             ledger.failed(spend, ResponseLostError("x") if number % 2 else ConnectError("x"))
         else:

@@ -12,7 +12,7 @@ from typing import TypeVar
 import pytest
 
 from omi_async import OmiError
-from omi_async._api.headers import Signs
+from omi_async._api.headers import RateLimitHeaders
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer
 from omi_async._quota.policy import QuotaPolicy
@@ -41,9 +41,9 @@ def test_all_processes_know_that_an_end_was_rounded_down(tmp_path: Path) -> None
     # Catches: many short waits in one process for the second that another's refusal has told of.
     one, other = file(tmp_path / "x"), file(tmp_path / "x")
     ledger, another = Ledger([HOUR]), Ledger([HOUR])
-    refuse(one, ledger, EPOCH, Signs(5, 0, 300.0))
+    refuse(one, ledger, EPOCH, RateLimitHeaders(5, 0, 300.0))
     assert other.within(another, lambda: EPOCH, lambda: another.wait("batch", EPOCH, live=False)) == 301
-    refuse(other, another, EPOCH + 300, Signs(5, 0, 0.0))
+    refuse(other, another, EPOCH + 300, RateLimitHeaders(5, 0, 0.0))
     assert spend(one, ledger, EPOCH + 300) == pytest.approx(1)
 
 
@@ -86,6 +86,6 @@ async def test_a_call_leaves_when_the_file_was_had(tmp_path: Path) -> None:
     # Catches: a window that we believe to end before the server's, by as long as we waited for the file.
     ledger = Ledger([QuotaPolicy(1, 60)])
     pacer = Pacer(ledger, 8, HeldByOthers(tmp_path / "x", "a", "http://x"))
-    assert pacer.turn_at_once("batch") is not None
+    assert pacer.try_acquire("batch") is not None
     assert ledger.wait("batch", pacer.clock.now()) >= 60
     pacer.close(OmiError)

@@ -23,7 +23,7 @@ from tests.clock import elapsed, run
 BATCH = frozenset({"batch"})
 
 
-class Crowd:
+class CallGroup:
     """An import's calls, as the pacer sees them."""
 
     def __init__(self, most: int = 4) -> None:
@@ -59,13 +59,13 @@ def batches(limit: int, window: float) -> QuotaPolicy:
 async def call(
     pacer: Pacer, calls: list[tuple[float, int]], number: int, took: float = 0.05, **options: Any
 ) -> None:
-    turn = await pacer.turn("batch", **options)
+    permit = await pacer.acquire("batch", **options)
     try:
         calls.append((asyncio.get_running_loop().time(), number))
         await asyncio.sleep(took)
-        turn.answered(Response(200))
+        permit.answered(Response(200))
     except asyncio.CancelledError as error:
-        turn.failed(error)
+        permit.failed(error)
         raise
 
 
@@ -122,7 +122,7 @@ async def test_through_an_opening_one_call_goes_alone() -> None:
     limit=st.integers(1, 7),
     window=st.sampled_from([1.0, 10.0, 60.0]),
     connections=st.integers(1, 20),
-    crowds=st.lists(st.booleans(), min_size=16, max_size=16),
+    groups=st.lists(st.booleans(), min_size=16, max_size=16),
     cancelled=st.dictionaries(st.integers(0, 15), st.floats(0, 150)),
     together=st.booleans(),
 )
@@ -131,18 +131,18 @@ def test_sixteen_callers_of_whom_some_are_cancelled(
     limit: int,
     window: float,
     connections: int,
-    crowds: list[bool],
+    groups: list[bool],
     cancelled: dict[int, float],
     together: bool,
 ) -> None:
     # Catches: a turn granted to somebody who is gone, a place on the wire or in a window lost with him.
     async def main() -> None:
-        it, crowd = pacer(batches(limit, window), connections=connections), Crowd(3)
+        it, group = pacer(batches(limit, window), connections=connections), CallGroup(3)
         calls: list[tuple[float, int]] = []
         loop = asyncio.get_running_loop()
         tasks = {}
         for number in range(16):
-            options = {"crowd": crowd} if crowds[number] else {}
+            options = {"group": group} if groups[number] else {}
             tasks[number] = asyncio.create_task(call(it, calls, number, took=0.02, **options))
             if number in cancelled:
                 loop.call_later(cancelled[number], tasks[number].cancel)
@@ -155,12 +155,12 @@ def test_sixteen_callers_of_whom_some_are_cancelled(
         assert len(made) == len({*made})
         assert {*made} >= {*range(16)} - {*cancelled}
         in_windows([moment for moment, _ in calls], window, limit)
-        assert (it._free, crowd.out, it._queues) == (connections, 0, {})
+        assert (it._free, group.out, it._queues) == (connections, 0, {})
         # Afterwards all of the window, and of the connections, is there.
         await asyncio.sleep(2 * window)
-        turns = [await it.turn("batch", patience=2) for _ in range(min(limit, connections))]
-        for turn in turns:
-            turn.give_back()
+        permits = [await it.acquire("batch", patience=2) for _ in range(min(limit, connections))]
+        for permit in permits:
+            permit.give_back()
 
     run(main())
 
@@ -172,7 +172,7 @@ async def test_another_kind_is_not_held_back_by_one_that_is_parked() -> None:
     waiting = [asyncio.create_task(call(it, calls, number)) for number in range(3)]
     await asyncio.sleep(1)
     for _ in range(50):
-        (await it.turn("create", patience=0)).answered(Response(200))
+        (await it.acquire("create", patience=0)).answered(Response(200))
     assert elapsed(before) < 2
     await asyncio.wait(waiting)
     assert elapsed(before) == pytest.approx(7200, abs=4)
@@ -185,7 +185,7 @@ async def test_who_waits_for_longer_than_his_patience_is_sent_away_at_once_and_c
         await call(it, calls, number)
     before = asyncio.get_running_loop().time()
     with pytest.raises(RateLimitError, match="2-in-100-s quota is used up") as caught:
-        await it.turn("batch", patience=60)
+        await it.acquire("batch", patience=60)
     assert elapsed(before) == 0
     assert caught.value.retry_after == pytest.approx(100, abs=1.1)
     assert not caught.value.maybe_applied
@@ -208,28 +208,28 @@ async def test_a_queue_longer_than_the_next_window_sends_the_last_ones_away_when
 @pytest.mark.virtual_clock
 async def test_the_head_start_of_the_first_call_is_no_wait_for_quotas() -> None:
     # Catches: a call with max_wait=0 refused, or an import stopped, while the window is open.
-    it, calls, crowd = pacer(batches(4, 3600)), list[tuple[float, int]](), Crowd()
+    it, calls, group = pacer(batches(4, 3600)), list[tuple[float, int]](), CallGroup()
     for number in range(4):
         await call(it, calls, number)
     await asyncio.sleep(3700)
     async with asyncio.TaskGroup() as tasks:
         for number in range(4):
-            options = {"crowd": crowd} if number % 2 else {"patience": 0}
+            options = {"group": group} if number % 2 else {"patience": 0}
             tasks.create_task(call(it, calls, number, **options))
     assert len(calls) == 8
-    assert crowd.parks == []
+    assert group.parks == []
 
 
 @pytest.mark.virtual_clock
 async def test_an_import_leaves_a_reserve_to_live_calls() -> None:
-    it, calls, crowd = pacer(batches(10, 3600), reserve=0.3), list[tuple[float, int]](), Crowd(8)
-    importing = [asyncio.create_task(call(it, calls, number, crowd=crowd)) for number in range(12)]
+    it, calls, group = pacer(batches(10, 3600), reserve=0.3), list[tuple[float, int]](), CallGroup(8)
+    importing = [asyncio.create_task(call(it, calls, number, group=group)) for number in range(12)]
     await asyncio.sleep(10)
     assert len(calls) == 7
     for number in range(100, 103):
         await call(it, calls, number, patience=0)
     with pytest.raises(RateLimitError):
-        await it.turn("batch", patience=0)
+        await it.acquire("batch", patience=0)
     await asyncio.wait(importing)
     assert len(calls) == 15
 
@@ -237,13 +237,13 @@ async def test_an_import_leaves_a_reserve_to_live_calls() -> None:
 @pytest.mark.virtual_clock
 async def test_closing_sends_all_away_and_lets_nobody_wait_any_more() -> None:
     # Catches: a worker that comes back after the closing, and waits an hour for a window.
-    it, calls, crowd = pacer(batches(1, 3600)), list[tuple[float, int]](), Crowd()
+    it, calls, group = pacer(batches(1, 3600)), list[tuple[float, int]](), CallGroup()
     await call(it, calls, 0)
-    waiting = [asyncio.create_task(it.turn("batch", crowd=crowd if n % 2 else None)) for n in range(4)]
+    waiting = [asyncio.create_task(it.acquire("batch", group=group if n % 2 else None)) for n in range(4)]
     await asyncio.sleep(1)
     before = asyncio.get_running_loop().time()
     it.close(lambda: ConfigurationError("closed"))
-    results = await asyncio.gather(*waiting, it.turn("batch"), it.turn("list"), return_exceptions=True)
+    results = await asyncio.gather(*waiting, it.acquire("batch"), it.acquire("list"), return_exceptions=True)
     assert [type(result) for result in results] == [ConfigurationError] * 6
     assert len({id(result) for result in results}) == 6
     assert elapsed(before) == 0
@@ -254,7 +254,7 @@ async def test_closing_sends_all_away_and_lets_nobody_wait_any_more() -> None:
 async def test_those_who_were_cancelled_leave_nothing_behind() -> None:
     it, calls = pacer(batches(1, 3600)), list[tuple[float, int]]()
     await call(it, calls, 0)
-    waiting = [asyncio.create_task(it.turn("batch")) for _ in range(5)]
+    waiting = [asyncio.create_task(it.acquire("batch")) for _ in range(5)]
     await asyncio.sleep(1)
     for task in waiting:
         task.cancel()
@@ -269,15 +269,15 @@ async def test_those_who_were_cancelled_leave_nothing_behind() -> None:
 async def test_an_import_that_ends_since_it_is_parked_takes_nobody_with_it() -> None:
     # Catches: an assertion in the midst of the dispatching, which a timer or a live call's answer ran into.
     policies = [QuotaPolicy(1, 3600, kinds=frozenset({kind})) for kind in ("batch", "list", "create")]
-    it, crowd = pacer(*policies), Crowd()
+    it, group = pacer(*policies), CallGroup()
     for kind in ("batch", "list", "create"):
-        (await it.turn(kind)).answered(Response(200))
+        (await it.acquire(kind)).answered(Response(200))
     failures: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
-    tasks = [asyncio.create_task(it.turn(kind, crowd=crowd)) for kind in ("batch", "list", "create")]
+    tasks = [asyncio.create_task(it.acquire(kind, group=group)) for kind in ("batch", "list", "create")]
     await asyncio.sleep(1)
-    crowd.on_parked = lambda: [task.cancel() for task in tasks]
-    live = await it.turn("delete")
+    group.on_parked = lambda: [task.cancel() for task in tasks]
+    live = await it.acquire("delete")
     live.answered(Response(200))  # looks again who may go
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
@@ -308,15 +308,15 @@ async def test_a_jump_of_the_clock_on_the_wall_makes_nobody_wait_longer(
 
 @pytest.mark.virtual_clock
 async def test_a_turn_granted_to_somebody_who_is_cancelled_at_that_moment_is_not_lost() -> None:
-    it, crowd = pacer(batches(3, 3600), connections=1), Crowd(1)
-    first = await it.turn("batch")
-    gone = asyncio.create_task(it.turn("batch", crowd=crowd))
-    after = asyncio.create_task(it.turn("batch"))
+    it, group = pacer(batches(3, 3600), connections=1), CallGroup(1)
+    first = await it.acquire("batch")
+    gone = asyncio.create_task(it.acquire("batch", group=group))
+    after = asyncio.create_task(it.acquire("batch"))
     await asyncio.sleep(1)
     first.answered(Response(200))  # grants the next one
     gone.cancel()
     await asyncio.wait({gone, after})
     assert gone.cancelled()
-    assert crowd.out == 0
+    assert group.out == 0
     after.result().answered(Response(200))
     assert it.states()[0].used == 2

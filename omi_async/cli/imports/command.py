@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.options import Command, Common, common, fields_of
 from omi_async.cli.runtime import run_async
 
@@ -159,6 +159,6 @@ def _wishes(
     tags: tuple[str, ...],
     no_dedupe: bool,
     **given: Any,
-) -> Wishes:
+) -> ImportOptions:
     defaults = {"category": category, "visibility": visibility, "tags": list(tags) or None}
-    return Wishes(mapping=fields_of(pairs), defaults=defaults, dedupe=not no_dedupe, **given)
+    return ImportOptions(mapping=fields_of(pairs), defaults=defaults, dedupe=not no_dedupe, **given)

@@ -13,9 +13,9 @@ from omi_async.cli import exit_codes
 from omi_async.cli.format import duration, local_time, plural
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
-from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.options import Common
-from omi_async.cli.output import put, put_json, say
+from omi_async.cli.output import print_json, print_message, print_result
 from omi_async.cli.runtime import ledger_path
 from omi_async.constants import BATCH_SIZE
 from omi_async.importing.item import content_key
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from omi_async._quota.policy import QuotaState
     from omi_async.importing.forecast import Forecast
 
-__all__ = ["Bill", "Limits", "dry_run"]
+__all__ = ["Estimate", "Limits", "dry_run"]
 
 SHOWN: Final = 10
 """Invalid records that are named one by one."""
@@ -39,7 +39,7 @@ BATCHES_AN_HOUR: Final = 15
 
 
 @attrs.define
-class Bill:
+class Estimate:
     """What an import would do.
 
     Attributes:
@@ -132,9 +132,9 @@ _SLOW: Final = (
 )
 
 
-async def _make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Bill:
+async def _make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Estimate:
     """Read the whole input; only a hash of each text stays in memory."""
-    bill = Bill()
+    bill = Estimate()
     seen: set[bytes] = set()
     async with aclosing(inputs.facts()) as facts:
         async for item in facts:
@@ -150,7 +150,7 @@ async def _make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: b
     return bill
 
 
-def _refuse(bill: Bill, outcome: FactOutcome, failures: FailuresFile | None) -> None:
+def _refuse(bill: Estimate, outcome: FactOutcome, failures: FailuresFile | None) -> None:
     bill.invalid += 1
     if len(bill.shown) < SHOWN:
         bill.shown.append(outcome)
@@ -158,7 +158,7 @@ def _refuse(bill: Bill, outcome: FactOutcome, failures: FailuresFile | None) -> 
         failures.add(outcome)
 
 
-async def dry_run(common: Common, wishes: Wishes) -> int:
+async def dry_run(common: Common, wishes: ImportOptions) -> int:
     """Print the bill, and return the exit code."""
     inputs = wishes.inputs()
     failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
@@ -166,12 +166,12 @@ async def dry_run(common: Common, wishes: Wishes) -> int:
         bill = await _make_bill(inputs, failures, dedupe=wishes.dedupe)
     bill.limits = await Limits.look_up(common, bill.to_send)
     if common.as_json:
-        put_json({"event": "bill", **bill.as_json()})
-        say(str(bill))
+        print_json({"event": "bill", **bill.as_json()})
+        print_message(str(bill))
     else:
-        put(str(bill))
+        print_result(str(bill))
     if failures is not None and failures.path is not None:
-        say(f"The invalid records are in {failures.path}.")
+        print_message(f"The invalid records are in {failures.path}.")
     if inputs.broken:
         inputs.complain()
         return exit_codes.USAGE

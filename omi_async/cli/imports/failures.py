@@ -17,7 +17,7 @@ import click
 
 from omi_async.cli.exit_codes import described
 from omi_async.cli.imports.inputs import Inputs
-from omi_async.cli.output import json_line, say
+from omi_async.cli.output import json_line, print_message
 from omi_async.errors import InvalidFactError
 from omi_async.fact import Fact
 from omi_async.importing.journal.journal import Journal
@@ -64,7 +64,9 @@ class FailuresFile:
             self._file.write(json_line(failure_record(outcome, self._inputs) | self._reference))
         except OSError as error:
             self._unwritable = True
-            say(f"warning: no failures file can be written ({described(error)}); the import goes on without")
+            print_message(
+                f"warning: no failures file can be written ({described(error)}); the import goes on without"
+            )
 
     def close(self) -> None:
         """Close the file, if there is one."""

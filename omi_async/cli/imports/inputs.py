@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Self, cast
 
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 from omi_async.fact import Fact
 from omi_async.importing.chunks import AtHand
 from omi_async.importing.report import FactOutcome
@@ -124,7 +124,7 @@ class Inputs:
     def complain(self) -> None:
         """Say which files could not be read to their end."""
         for error in self.broken:
-            say(f"Error: {error}")
+            print_message(f"Error: {error}")
 
     def _opened(self, path: str) -> AbstractContextManager[str | BinaryIO]:
         if path == "-" or not Path(path).is_file():

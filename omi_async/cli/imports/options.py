@@ -12,10 +12,10 @@ if TYPE_CHECKING:
     from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.lanes import Lanes
 
-__all__ = ["Wishes"]
+__all__ = ["ImportOptions"]
 
 
-class Wishes(NamedTuple):
+class ImportOptions(NamedTuple):
     """What is to be imported, and how.
 
     Attributes:

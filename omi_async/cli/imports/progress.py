@@ -11,7 +11,7 @@ from omi_async.cli.format import STATES, counts_in_words, duration
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.pace import News, Pace, in_words, seconds_to_wait
 from omi_async.cli.logs import LONG_WAIT, without_long_waits
-from omi_async.cli.output import emit, say
+from omi_async.cli.output import print_event, print_message
 from omi_async.importing.report import ImportReport
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _events(pace: Pace) -> Show:
         urgent = news.wait_begins(report.waiting_for) or bool(report.waiting_for and report.settled > settled)
         if news.is_due(urgent=urgent):
             settled = report.settled
-            emit({"event": "progress", **counts_of(report), **_times(report, pace)})
+            print_event({"event": "progress", **counts_of(report), **_times(report, pace)})
 
     return show
 
@@ -97,9 +97,9 @@ def _lines(pace: Pace) -> Show:
         wait = in_words(report, pace) if news.wait_begins(report.waiting_for) else None
         if wait is not None and seconds_to_wait(report) >= LONG_WAIT:
             news.is_due(urgent=True)
-            say(wait())
+            print_message(wait())
         elif news.is_due():
-            say(_line(report, pace))
+            print_message(_line(report, pace))
 
     return show
 

@@ -12,15 +12,15 @@ from omi_async.cli.format import duration, facts_are, plural
 from omi_async.cli.imports.failures import FailuresFile, failure_record
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.progress import counts_of
-from omi_async.cli.output import emit, put, say
+from omi_async.cli.output import print_event, print_message, print_result
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 
-__all__ = ["Ending"]
+__all__ = ["ImportResult"]
 
 
-class Ending:
+class ImportResult:
     """What is known of the end of an import.
 
     Attributes:
@@ -52,7 +52,7 @@ class Ending:
         self._failures.add(outcome)
         if self._as_json:
             record = {"index": outcome.index, **failure_record(outcome, self._inputs)}
-            emit({**record, "event": "failure"})
+            print_event({**record, "event": "failure"})
 
     def tell(self, report: ImportReport) -> int:
         """Print the report and what to do next; return the exit code."""
@@ -60,18 +60,18 @@ class Ending:
             report.complete = False
         code = self.code(report)
         if self._as_json:
-            emit({"event": "report", **self._document(report), "exit_code": code})
-            say(str(report))
+            print_event({"event": "report", **self._document(report), "exit_code": code})
+            print_message(str(report))
         else:
-            put(str(report))
+            print_result(str(report))
         self._say_failures(report)
         self._inputs.complain()
         if self.error is not None:
             exit_codes.explain(self.error)
         elif code == exit_codes.INTERRUPTED:
-            say(f"Interrupted: {plural(report.created + report.existing, 'fact')} stored so far.")
+            print_message(f"Interrupted: {plural(report.created + report.existing, 'fact')} stored so far.")
         elif code == exit_codes.QUOTA and report.resume_at is not None:
-            say(_come_back(report.resume_at))
+            print_message(_come_back(report.resume_at))
         self._say_how_to_go_on(report)
         return code
 
@@ -109,20 +109,20 @@ class Ending:
             what = f" To try them again: {command}"
         else:
             what = ""  # the same command does it
-        say(f"{facts_are(report.failed)} not safely stored: see {path}.{what}")
+        print_message(f"{facts_are(report.failed)} not safely stored: see {path}.{what}")
 
     def _say_how_to_go_on(self, report: ImportReport) -> None:
         if _is_unfinished(report):
-            say(self._how_to_go_on(report))
+            print_message(self._how_to_go_on(report))
         elif self._journal is not None and not report.requests:
             self._say_that_nothing_was_sent(report, self._journal.path)
 
     def _say_that_nothing_was_sent(self, report: ImportReport, journal: Path) -> None:
         if report.created or report.existing or report.rejected:
-            say(f"Nothing was sent: an earlier run has settled all of it (journal: {journal}).")
+            print_message(f"Nothing was sent: an earlier run has settled all of it (journal: {journal}).")
         if report.rejected:
             command = f"omi-async journal forget {shlex.quote(str(journal))} --state rejected"
-            say(f"What was rejected is sent again when it is mended, or after: {command}")
+            print_message(f"What was rejected is sent again when it is mended, or after: {command}")
 
     def _how_to_go_on(self, report: ImportReport) -> str:
         if self._journal is None:

@@ -7,13 +7,13 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from omi_async.cli.imports.failures import FailuresFile
-from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.progress import watched
-from omi_async.cli.imports.result import Ending
+from omi_async.cli.imports.result import ImportResult
 from omi_async.cli.imports.which_journal import journal_for, opened
 from omi_async.cli.options import Common
-from omi_async.cli.output import say
-from omi_async.cli.runtime import connected, ended_gently
+from omi_async.cli.output import print_message
+from omi_async.cli.runtime import connected, graceful_signals
 from omi_async.importing.report import ImportStoppedError
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ __all__ = ["import_all"]
 CONNECTIONS: Final = 8
 
 
-async def import_all(common: Common, wishes: Wishes) -> int:
+async def import_all(common: Common, wishes: ImportOptions) -> int:
     """Import, tell how it ended, and return the exit code."""
     inputs = wishes.inputs()
     journal = journal_for(common, wishes)
     async with opened(journal, common):
         with contextlib.closing(FailuresFile(inputs, wishes.failures, journal)) as failures:
-            ending = Ending(inputs, failures, journal, wishes.on_unknown, as_json=common.as_json)
+            ending = ImportResult(inputs, failures, journal, wishes.on_unknown, as_json=common.as_json)
             async with (
                 connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
                 contextlib.aclosing(inputs.facts()) as facts,
@@ -53,17 +53,17 @@ async def import_all(common: Common, wishes: Wishes) -> int:
     return ending.tell(importer.report)
 
 
-async def _run(importer: Importer, ending: Ending) -> None:
+async def _run(importer: Importer, ending: ImportResult) -> None:
     """Run an import to whatever end it takes, and tell `ending` of it."""
     running = asyncio.create_task(importer.run())
 
     def stop() -> None:
         ending.interrupted = True
-        say("Stopping: the calls on the wire may land; once more ends at once.")
+        print_message("Stopping: the calls on the wire may land; once more ends at once.")
         importer.stop()
 
     try:
-        with ended_gently(stop, running.cancel):
+        with graceful_signals(stop, running.cancel):
             await asyncio.wait({running})
         running.result()
     except asyncio.CancelledError:

@@ -13,9 +13,9 @@ import click
 
 from omi_async.cli.exit_codes import CommandError
 from omi_async.cli.format import facts_are
-from omi_async.cli.imports.options import Wishes
+from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.options import Common
-from omi_async.cli.output import say
+from omi_async.cli.output import print_message
 from omi_async.errors import JournalError
 from omi_async.importing.journal.journal import Journal
 
@@ -30,7 +30,7 @@ _LONGEST: Final = 2**20
 """Bytes of a failures file's first line."""
 
 
-def journal_for(common: Common, wishes: Wishes) -> Journal | None:
+def journal_for(common: Common, wishes: ImportOptions) -> Journal | None:
     """Return the journal to be kept. Raises `click.UsageError`."""
     if wishes.no_journal or not wishes.dedupe:
         return None
@@ -42,7 +42,9 @@ def journal_for(common: Common, wishes: Wishes) -> Journal | None:
         return None
     path = wishes.journal or _named_by(wishes.paths) or _beside(wishes.paths)
     if path is None:
-        say("No journal is kept of standard input; --journal PATH keeps one, to go on after an interruption.")
+        print_message(
+            "No journal is kept of standard input; --journal PATH keeps one, to go on after an interruption."
+        )
         return None
     if any(_is_same(path, name) for name in wishes.paths):
         raise click.UsageError(f"{path} is the journal of this import, and cannot be its input too")

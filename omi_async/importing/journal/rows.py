@@ -71,7 +71,7 @@ class Recalled:
     place: int
     state: State | None
     in_doubt: bool
-    altered: bool
+    maybe_reworded: bool
     memory_id: str | None
     words: str | None
     fact: dict[str, Any] | None
@@ -97,7 +97,7 @@ def recalled(place: int, row: Row) -> Recalled:
         place=place,
         state=state,
         in_doubt=letter in IN_DOUBT,
-        altered=letter == ALTERED,
+        maybe_reworded=letter == ALTERED,
         memory_id=row.ids[at],
         words=row.errors.get(str(at)),
         fact=row.facts.get(str(at)),
@@ -107,7 +107,7 @@ def recalled(place: int, row: Row) -> Recalled:
 
 def letter_of(item: Item) -> str:
     """Return the letter for what became of an item."""
-    return ALTERED if item.state == "unknown" and item.altered else LETTERS[item.state]
+    return ALTERED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
 
 
 ROW: Final = 32
