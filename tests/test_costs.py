@@ -73,7 +73,7 @@ async def _most_between_turns(url: str, path: Path) -> tuple[int, ImportReport]:
     """Import, and return how many facts were pulled between two turns of the loop at most."""
     most = 0
 
-    async def acquire() -> None:
+    async def turn() -> None:
         nonlocal most
         before = 0
         while True:
