@@ -42,7 +42,7 @@ class CallGroup(Protocol):
         """Note that one has ended."""
         ...
 
-    def parked(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         """Note that calls of this kind have to wait so many seconds for a quota."""
         ...
 
