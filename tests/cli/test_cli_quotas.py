@@ -357,7 +357,7 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
         assert await import_all(Common(), wishes(path, lanes="both")) == 0
-        singles = [record for record in server.requests if record.operation == "create"]
+        singles = [record for record in server.requests if record.kind == "create"]
         assert 10 <= len(singles) <= 35
         server.assert_each_stored_once(texts(60))
 
