@@ -50,10 +50,6 @@ class CallGroup(Protocol):
 class Pacing(Protocol):
     """Gives out turns, in the order in which they were asked for."""
 
-    def try_acquire(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
-        """Return a turn, or None where it would have to be waited for."""
-        ...
-
     async def acquire(
         self, kind: Kind, *, group: CallGroup | None = None, patience: float | None = None
     ) -> Permit:

@@ -113,7 +113,7 @@ class Calls:
         failures = 0
         repeated = False
         while True:
-            permit, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
+            permit, probe = await self._turn(kind, patient=patient)
             began = self._leave(items, permit, probe=probe)
             self._report.retries += repeated
             try:
@@ -195,16 +195,6 @@ class Calls:
             self._group.open()  # the key was good enough to come so far
         elif isinstance(error, ServerError) and error.status == CONTENTION:
             self._group.contended(began, self._loop.time())
-
-    def _turn_at_once(self, kind: Kind) -> tuple[Permit, bool] | None:
-        """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
-        if self._signal.stopped.is_set() or self._breaker.shut:
-            return None
-        permit = self.pacing.try_acquire(kind, group=self._group)
-        if permit is None:
-            return None
-        self._wait_budget.over(kind)
-        return permit, False
 
     async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:
         """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.
