@@ -10,8 +10,9 @@ It behaves as the service does, down to its error bodies and quota windows, and 
 
 A call on its way through the modules: `http` reads it off the socket and knows the routes, `plan` says which
 fault it meets (`faults`, `twist`), `service` checks it in the order of the backend (`keys`, `quotas`,
-`validation`) and does the work on the `store`; `records` remembers what became of it. `server` holds them together and
-is what users see, `serving` runs it as a process. `messages` are the values that all of them speak.
+`validation`) and does the work on the `store`; `records` remembers what became of it. `server` holds them
+together and is what users see, `serving` runs it as a process. `messages` are
+the values that all of them speak.
 
 Why it is like the service to the letter: the client reads outcomes off odd places, such as the `loc` of a
 422, the order of two refusals, or a batch of which a prefix is stored though the answer is a 500. A stand-in
