@@ -233,7 +233,7 @@ def test_a_rerun_with_other_input_after_a_kill(aftermath: Aftermath) -> None:
 
 
 def test_the_state_is_told_by_when_its_own_run_sent_a_fact(aftermath: Aftermath) -> None:
-    """What was there before the call is `existing`, also where an earlier run of this journal is older."""
+    """What was there before the call is `existing`, also if an earlier run of this journal is older."""
     aftermath.kill("after settled 1")
 
     async def other_client() -> None:
