@@ -375,14 +375,18 @@ class Session:
         return attrs.evolve(response, headers=headers, body=body)
 
     def _log_retry(self, request: Request[Any], attempts: int, details: Any) -> None:
+        error = details["exception"]
+        wait = max(details["wait"], self.pacing.wait(request.kind))
+        why = "quota" if isinstance(error, RateLimitError) else "trouble"
         log.warning(
             "%s %s: try %d of %d failed (%s); the next in %.2f s",
             request.method,
             request.path,
             details["tries"],
             attempts,
-            log_name(details["exception"]),
-            max(details["wait"], self.pacing.wait(request.kind)),
+            log_name(error),
+            wait,
+            extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
         )
 
 

@@ -121,7 +121,8 @@ class Calls:
             except RateLimitError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 wait = self.pacing.wait(kind, live=False)
-                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait)
+                extra = {"omi_why": "quota", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=extra)
             except OmiError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 failures += 1
@@ -129,7 +130,8 @@ class Calls:
                 if final or not worth_retrying(error, idempotent=request.idempotent):
                     raise
                 wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
-                log.warning("%s; again in %.2f s", log_name(error), wait)
+                extra = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; again in %.2f s", log_name(error), wait, extra=extra)
                 await self._signal.wait_for(asyncio.sleep(wait))
             except BaseException:  # it was cancelled on its way
                 self._breaker.done(probe=probe)
