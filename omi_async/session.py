@@ -362,13 +362,16 @@ class Session:
         return attrs.evolve(response, headers=headers, body=body)
 
     def _log_retry(self, request: Request[Any], number: int, error: OmiError, wait: float) -> None:
+        wait = max(wait, self.pacing.wait(request.kind))
+        why = "quota" if isinstance(error, RateLimitError) else "trouble"
         log.warning(
             "%s %s: attempt %d failed (%s); the next in %.2f s",
             request.method,
             request.path,
             number,
             log_name(error),
-            max(wait, self.pacing.wait(request.kind)),
+            wait,
+            extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
         )
 
 

@@ -113,7 +113,7 @@ class Calls:
         longest_waits = waits(self._retry)
         repeated = False
         while True:
-            permit, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
+            permit, probe = await self._turn(kind, patient=patient)
             began = self._leave(items, permit, probe=probe)
             self._report.retries += repeated
             try:
@@ -121,7 +121,8 @@ class Calls:
             except RateLimitError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 wait = self.pacing.wait(kind, live=False)
-                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait)
+                extra = {"omi_why": "quota", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=extra)
             except OmiError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 longest, chance = next(longest_waits), random.random()  # noqa: S311  # jitter
@@ -129,7 +130,8 @@ class Calls:
                 if again is None or self.server_is_down:
                     raise
                 wait = again
-                log.warning("%s; again in %.2f s", log_name(error), wait)
+                extra = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; again in %.2f s", log_name(error), wait, extra=extra)
                 await self._signal.wait_for(asyncio.sleep(wait))
             except BaseException:  # it was cancelled on its way
                 self._breaker.done(probe=probe)
@@ -195,16 +197,6 @@ class Calls:
             self._group.open()  # the key was good enough to come so far
         elif isinstance(error, ServerError) and error.status == CONTENTION:
             self._group.contended(began, self._loop.time())
-
-    def _turn_at_once(self, kind: Kind) -> tuple[Permit, bool] | None:
-        """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
-        if self._signal.stopped.is_set() or self._breaker.shut:
-            return None
-        permit = self.pacing.try_acquire(kind, group=self._group)
-        if permit is None:
-            return None
-        self._wait_budget.over(kind)
-        return permit, False
 
     async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:
         """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import Fact, Journal, JournalError, OmiError
+from omi_async import Fact, Journal, JournalError, JournalInUseError, OmiError
 from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
 from omi_async.importing.journal import journal as journal_module
@@ -286,13 +286,13 @@ def test_a_misspelled_state_is_not_forgotten_in_silence(path: Path) -> None:
 def test_nothing_is_forgotten_in_the_middle_of_an_import(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("on the wire"))
-    with pytest.raises(JournalError, match="in use by an import"):
+    with pytest.raises(JournalInUseError, match="in use by an import"):
         journal.forget("unknown")
     assert journal.counts() == {SERVER: {"unknown": 1}}
     journal.end()
 
 
-def test_a_forgotten_fact_is_created_anew_with_its_new_id(path: Path) -> None:
+def test_a_forgotten_fact_is_created_again_with_its_new_id(path: Path) -> None:
     one_of_each(path)
     with Journal(path) as journal:
         journal.forget("created")
@@ -414,7 +414,7 @@ def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
         assert [entry.error for entry in journal.unfinished()] == ["cannot read ?.csv"]
 
 
-def test_tags_and_categories_are_kept_for_whoever_asks(path: Path) -> None:
+def test_tags_and_categories_are_kept_for_unfinished(path: Path) -> None:
     fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
     journal = begun(path)
     journal.sending([Item(0, fact_payload(fact), fact)])
@@ -434,7 +434,7 @@ def test_an_item_that_was_never_about_to_be_sent_needs_no_line(path: Path) -> No
 
 def test_only_one_import_at_a_time_may_begin(path: Path) -> None:
     journal = begun(path)
-    with pytest.raises(JournalError, match="in use by another import of this process"):
+    with pytest.raises(JournalInUseError, match="in use by another import of this process"):
         journal.begin(SERVER)
     journal.recall(journal.key("still open"))
     journal.end()
