@@ -35,7 +35,7 @@ def sent(server: LocalServer) -> int:
 
 
 def calls(server: LocalServer, *operations: str) -> int:
-    return sum(record.operation in operations for record in server.requests)
+    return sum(record.kind in operations for record in server.requests)
 
 
 class Run:
