@@ -89,7 +89,7 @@ def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency):
         server.faults.add(Fault.slow(0.01), on="batch", times=FOREVER)  # so that calls can meet
         done = run_import(tmp_path, server.url, server.api_key, "--concurrency", str(concurrency))
         assert done.returncode == 0, done.stderr
-        batches = [call.items for call in server.requests if call.operation == "batch"]
+        batches = [call.items for call in server.requests if call.kind == "batch"]
         assert sorted(batches) == [10, *[25] * 100]
-        assert 1 < server.max_in_flight_by_operation["batch"] <= concurrency
+        assert 1 < server.max_in_flight_by_kind["batch"] <= concurrency
         server.assert_each_stored_once([f"User has read book number {n}" for n in range(2_510)])

@@ -308,7 +308,7 @@ class Pacer:
             if now + wait > waiter.until and not waiter.granted.done():
                 waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))
         if queue.group is not None and queue.first() is not None:
-            queue.group.parked(queue.kind, wait, state)
+            queue.group.on_quota_wait(queue.kind, wait, state)
 
 
 def _number_of_first(queue: _Queue) -> int:

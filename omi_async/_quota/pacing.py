@@ -42,17 +42,13 @@ class CallGroup(Protocol):
         """Note that one has ended."""
         ...
 
-    def parked(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         """Note that calls of this kind have to wait so many seconds for a quota."""
         ...
 
 
 class Pacing(Protocol):
     """Gives out turns, in the order in which they were asked for."""
-
-    def try_acquire(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
-        """Return a turn, or None where it would have to be waited for."""
-        ...
 
     async def acquire(
         self, kind: Kind, *, group: CallGroup | None = None, patience: float | None = None

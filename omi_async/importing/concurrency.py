@@ -88,7 +88,7 @@ class Concurrency:
         """Note that a call has ended."""
         self._out -= 1
 
-    def parked(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         """Note that calls have to wait for a quota."""
         self._on_park(kind, wait, state)
 

@@ -173,7 +173,7 @@ def test_forget_lets_facts_be_sent_again_without_looking(omi: Omi, doubtful: Pat
     calls = len(forgetful.requests)
     done = omi("import", "facts.jsonl", "--json")
     assert (done.code, done.event["created"], done.event["rejected"]) == (6, 9, 1)
-    assert [call.operation for call in forgetful.requests[calls:]] == ["batch"]
+    assert [call.kind for call in forgetful.requests[calls:]] == ["batch"]
 
 
 def test_forget_takes_all_that_is_not_safely_stored(omi: Omi, doubtful: Path):

@@ -23,7 +23,7 @@ def counts(path: Path) -> dict[str, dict[State, int]]:
 
 
 def batches(server: ThreadedServer) -> int:
-    return sum(call.operation == "batch" for call in server.requests)
+    return sum(call.kind == "batch" for call in server.requests)
 
 
 def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):

@@ -291,18 +291,21 @@ def test_a_forecast_leaves_out_what_needs_no_call():
 
 
 def test_long_waits_are_told_by_the_progress_alone(capsys: pytest.CaptureFixture[str]):
-    refusal = "cannot create memories: 429; the next batch call in %.1f s"
-    for level, told in ((logging.WARNING, False), (logging.DEBUG, True)):
+    def refused(wait: float) -> None:
+        about = {"omi_why": "quota", "omi_kind": "batch", "omi_wait": wait}
+        logging.getLogger("omi_async").warning("refused for %d s", wait, extra=about)
+
+    for level, is_told in ((logging.WARNING, False), (logging.DEBUG, True)):
         with logs.logs_to_stderr(level):
             with logs.without_long_waits():
-                logging.getLogger("omi_async").warning(refusal, 7.0)
-                logging.getLogger("omi_async").warning(refusal, 3600.0)
-                logging.getLogger("omi_async").warning("something else; again in 3600.0 s")
+                refused(7)
+                refused(3600)
+                logging.getLogger("omi_async").warning("something else")
             lines = capsys.readouterr().err
-            assert ("call in 3600.0 s" in lines) is told
-            assert "call in 7.0 s" in lines
+            assert ("refused for 3600 s" in lines) is is_told
+            assert "refused for 7 s" in lines
             assert "something else" in lines
-            logging.getLogger("omi_async").warning(refusal, 9999.0)
+            refused(9999)
             assert capsys.readouterr().err
 
 
@@ -358,7 +361,7 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
         assert await import_all(Common(), wishes(path, lanes="both")) == 0
-        singles = [record for record in server.requests if record.operation == "create"]
+        singles = [record for record in server.requests if record.kind == "create"]
         assert 10 <= len(singles) <= 35
         server.assert_each_stored_once(texts(60))
 

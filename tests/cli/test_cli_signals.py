@@ -82,7 +82,7 @@ def test_a_killed_import_goes_on_and_doubles_nothing(
     again = ended(start("import", "facts.jsonl", "--json"))
     assert (again.code, again.event["pulled"]) == (0, 1000)
     assert again.event["created"] + again.event["existing"] == 1000
-    sent = [call for call in list(forgetful.requests)[calls:] if call.operation == "batch"]
+    sent = [call for call in list(forgetful.requests)[calls:] if call.kind == "batch"]
     assert len(sent) == (26 if stored else 30)
     forgetful.assert_each_stored_once(texts(1000))
 

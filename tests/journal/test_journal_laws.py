@@ -99,7 +99,7 @@ async def one_run(server: LocalServer, folder: Path, number: int, plan: Plan, jo
         )
         journal = crashing.left
     else:
-        # Where the server is down for good, the import stops; nothing that it told is less true.
+        # If the server is down for good, the import stops; nothing that it told is less true.
         assert result.error is None or isinstance(result.error.__cause__, ServerError)
         assert result.error is not None or (result.report.complete and result.report.not_sent == 0)
     holds = stored(server)

@@ -18,7 +18,7 @@ HOUR = 3600.0
 
 
 def refused(server: LocalServer, operation: str = "batch") -> int:
-    return sum(record.status == 429 for record in server.requests if record.operation == operation)
+    return sum(record.status == 429 for record in server.requests if record.kind == operation)
 
 
 async def after(session: Session, batches: int, seconds: float, **options: Any) -> tuple[Any, float]:

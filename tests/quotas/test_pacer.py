@@ -43,7 +43,7 @@ class CallGroup:
         self.out -= 1
         assert self.out >= 0
 
-    def parked(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         self.parks.append((kind, wait, state))
         self.on_parked()
 

@@ -16,7 +16,7 @@ from omi_async.cli.format import facts_are
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
-from omi_async.errors import JournalError
+from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
 __all__ = ["journal_for", "opened"]
@@ -107,11 +107,12 @@ async def opened(journal: Journal | None, common: Common) -> AsyncIterator[None]
 async def _open(journal: Journal) -> None:
     try:
         await asyncio.to_thread(journal.open)  # a large one takes seconds
+    except JournalInUseError:
+        raise  # without our advice: beside a running import, another journal, or none, would double facts
     except JournalError as error:
-        if "in use" not in str(error):  # then another journal, or none, would be no help but do harm
-            error.add_note(
-                "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
-            )
+        error.add_note(
+            "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
+        )
         raise
 
 
