@@ -45,7 +45,7 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -63,6 +63,18 @@ def test_programs_run(number, tmp_path):
         )
         assert server.memories()
     assert "created" in output
+
+
+@pytest.mark.extras
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_programs_pass_a_strict_type_checker(checker, tmp_path):
+    pytest.importorskip(checker, reason="it is of the extra test")
+    for number, program in enumerate(PROGRAMS):
+        (tmp_path / f"program_{number}.py").write_text(program, encoding="utf-8")
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")
+    options = {"mypy": ["--strict", "--cache-dir", os.devnull], "pyright": ["--pythonpath", sys.executable]}
+    run([sys.executable, "-m", checker, *options[checker], "."], tmp_path)
 
 
 @pytest.mark.slow
