@@ -84,7 +84,7 @@ ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "_transport", "_settings", "local"},
     "yarl": {"session", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
-    "backoff": {"session"},
+    "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
     "asyncio": {"session", "_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
     "random": {"session", "importing.calls", "local", "cli"},

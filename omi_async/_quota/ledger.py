@@ -11,11 +11,9 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
-import attrs
-
 from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
-from omi_async._api.retry import Retry, wait_before
+from omi_async._api.retry import Retry, jittered
 from omi_async._quota.forecast import seconds_for
 from omi_async._quota.history import CountedCall, History
 from omi_async._quota.policy import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy, QuotaState, Source
@@ -184,8 +182,8 @@ class Ledger:
         self._shut(window, spend, now, signs.left)
 
     def _growing(self, refusals: int, cap: float = 0.0) -> float:
-        retry = attrs.evolve(self._retry, cap=max(cap, self._retry.cap))
-        return wait_before(retry, refusals, ConnectError(""), self._chance())
+        longest = min(max(cap, self._retry.cap), self._retry.base * 2.0 ** min(refusals, 64))
+        return jittered(longest, self._chance())
 
     def _blamed(self, spend: CountedCall, limit: int | None, ends: float | None) -> Window:
         """Find the window that a refusal is about; make one where it is about none that is known."""

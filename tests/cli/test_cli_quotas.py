@@ -171,6 +171,7 @@ def test_refusals_that_name_no_window_are_announced_too(
     assert "The server takes no calls for now; going on in 1 s" in done.err
 
 
+@pytest.mark.slow
 def test_an_export_waits_for_the_windows_that_it_needs(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
@@ -351,7 +352,7 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
         assert await import_all(Common(), ImportOptions((str(path),), concurrency=2, lanes="both")) == 0
-        singles = [record for record in server.requests if record.operation == "create"]
+        singles = [record for record in server.requests if record.kind == "create"]
         assert 10 <= len(singles) <= 35
         server.assert_each_stored_once(texts(60))
 
@@ -427,9 +428,10 @@ async def test_an_importer_foresees_its_end():
             ended_at = time.time()
     assert ended_at - began == pytest.approx(3 * 3600 + 60, rel=0.02)
     assert foretold[0][1].done_at.timestamp() - foretold[0][0] == pytest.approx(17 * 20, rel=0.1)
-    for now, forecast in foretold:
-        if now > began + 110:  # the limit is known by now
-            assert forecast.done_at.timestamp() == pytest.approx(ended_at, abs=150)
+    informed = [forecast for now, forecast in foretold if now > began + 110]  # the limit is known by now
+    assert len(informed) > 10
+    for forecast in informed:
+        assert forecast.done_at.timestamp() == pytest.approx(ended_at, abs=150)
     assert max(forecast.windows for _, forecast in foretold) == 3
     assert (foretold[-1][1].calls, foretold[-1][1].windows) == (0, 0)
 
@@ -504,6 +506,7 @@ def test_a_window_whose_length_nobody_knows_is_billed_as_such(
 # --max-wait, from end to end
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on_when_the_window_is_open(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

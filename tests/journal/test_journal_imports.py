@@ -51,18 +51,16 @@ async def server() -> AsyncIterator[LocalServer]:
 class Hook(Fault):
     """Calls a function in the middle of a call, before or after the work."""
 
-    def __init__(
-        self, function: Any, *, stored: bool = True, operations: tuple[str, ...] = ("batch",)
-    ) -> None:
+    def __init__(self, function: Any, *, stored: bool = True, kinds: tuple[str, ...] = ("batch",)) -> None:
         self.function = function
         self.stored = stored
-        self.operations = operations  # type: ignore[misc]  # a class attribute elsewhere, an instance's here
+        self.kinds = kinds
 
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
         if not self.stored:
             self.function()
-            return work()
-        reply = work()
+            return await work()
+        reply = await work()
         self.function()
         return reply
 
@@ -125,7 +123,7 @@ async def test_without_texts_a_rejected_fact_is_tried_again(server: LocalServer,
         result = await run_import(server, texts(range(10)), Journal(path, texts=False))
         assert result.report.rejected == 1
         assert "this memory cannot be stored" in str(result.report.failures[0].error)
-    assert [call.items for call in server.requests if call.operation == "batch"] == [10, 9, 1]
+    assert [call.items for call in server.requests if call.kind == "batch"] == [10, 9, 1]
 
 
 async def test_a_rejected_fact_that_was_fixed_is_sent_again(server: LocalServer, path: Path) -> None:
@@ -223,6 +221,7 @@ async def test_report_tells_unknown_at_once_however_many_there_are(server: Local
     assert set(known(path, facts, server.url).values()) == {"doubt"}
 
 
+@pytest.mark.slow
 async def test_many_in_doubt_do_not_hold_the_import_up(server: LocalServer, path: Path) -> None:
     facts = texts(range(3000))
     left_in_doubt(path, server, facts)
@@ -519,6 +518,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_real_limit_of_the_file_system_is_met_in_the_same_way(path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(1000)]
     with LocalServer.in_thread(path.parent / "memories.db", text_identity=False) as threaded:
@@ -727,11 +727,11 @@ async def secretive(server: LocalServer, path: Path, folder: Path, journal: Jour
         )
 
     class Looking(Fault):
-        operations = ("batch", "create", "list")
+        kinds = ("batch", "create", "list")
 
         async def happen(self, work: Work, sleep: Sleep) -> Reply:
             look()
-            return work()
+            return await work()
 
     server.faults.add(Fault.poison("poison"))
     server.faults.add(Looking(), times=3)
