@@ -104,7 +104,7 @@ def letters(journal: Journal, contents: Iterable[str]) -> dict[str, str]:
     """What a journal knows of texts: settled states, "doubt", "unsent", or "nothing"."""
     known = {}
     for content in contents:
-        found = journal.recall(journal.key(content))
+        found = journal.recall([content])[0]
         assert found != "seen"
         if found is None:
             known[content] = "nothing"

@@ -182,6 +182,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], di
     return path, contents, known(path, contents), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_flipped_bit_is_refused_or_changes_nothing(sound, tmp_path: Path, half: int) -> None:
     source, contents, states, told = sound
@@ -324,6 +325,7 @@ print(Dying.statements)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_statement_of_the_creation_leaves_a_journal_to_be(path: Path) -> None:
     _, output = ran(CREATE_AND_DIE, path, -1)
     statements = int(output)
@@ -355,6 +357,7 @@ def test_a_hot_rollback_journal_of_the_creation_is_rolled_back(path: Path, tmp_p
 # One process
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_also_after_another_try_of_this_one(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("a fact"))

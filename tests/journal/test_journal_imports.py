@@ -221,6 +221,7 @@ async def test_report_tells_unknown_at_once_however_many_there_are(server: Local
     assert set(known(path, facts, server.url).values()) == {"doubt"}
 
 
+@pytest.mark.slow
 async def test_many_in_doubt_do_not_hold_the_import_up(server: LocalServer, path: Path) -> None:
     facts = texts(range(3000))
     left_in_doubt(path, server, facts)
@@ -517,6 +518,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_real_limit_of_the_file_system_is_met_in_the_same_way(path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(1000)]
     with LocalServer.in_thread(path.parent / "memories.db", text_identity=False) as threaded:
