@@ -188,8 +188,9 @@ class Transport:
         self.aborted = True
 
 
-class Client(SimpleNamespace):
-    __hash__ = object.__hash__
+class Client:
+    def __init__(self, **parts: object) -> None:
+        vars(self).update(parts)
 
 
 @pytest.mark.parametrize("closed", [True, False])
