@@ -82,7 +82,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "_transport", "_settings", "local"},
-    "yarl": {"_transport", "_settings", "local", "cli"},
+    "yarl": {"session", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
