@@ -320,15 +320,6 @@ def test_times_in_words():
     assert window_in_words(unlimited) == "the quota window"
 
 
-def wishes(path: Path, **changed: Any) -> ImportOptions:
-    given: dict[str, Any] = {
-        "paths": (str(path),), "wanted": "auto", "mapping": {}, "defaults": {}, "concurrency": 2,
-        "failures": None, "journal": None, "no_journal": False, "dedupe": True, "skip_existing": False,
-        "on_unknown": "reconcile", "max_wait": None, "lanes": "batch",
-    }  # fmt: skip
-    return ImportOptions(**given | changed)
-
-
 @asynccontextmanager
 async def serving(monkeypatch: pytest.MonkeyPatch, *quotas: Quota) -> AsyncIterator[LocalServer]:
     """Serve in this loop, at the address that the environment names."""
@@ -345,7 +336,7 @@ async def test_an_import_of_hours_tells_of_each_window_once(
     path = write_facts(tmp_path / "facts.jsonl", 150)
     async with serving(monkeypatch, HOURLY) as server:
         with logs.logs_to_stderr(logging.WARNING):
-            assert await import_all(Common(), wishes(path)) == 0
+            assert await import_all(Common(), ImportOptions((str(path),), concurrency=2)) == 0
         server.assert_each_stored_once(texts(150))
     told = [line for line in capsys.readouterr().err.splitlines() if "429" in line or "waiting" in line]
     assert len(told) == 2
@@ -360,7 +351,7 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
 ):
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
-        assert await import_all(Common(), wishes(path, lanes="both")) == 0
+        assert await import_all(Common(), ImportOptions((str(path),), concurrency=2, lanes="both")) == 0
         singles = [record for record in server.requests if record.kind == "create"]
         assert 10 <= len(singles) <= 35
         server.assert_each_stored_once(texts(60))
@@ -369,8 +360,8 @@ async def test_single_facts_go_meanwhile_where_that_is_wanted(
 def test_the_lanes_are_handed_on(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path):
     seen = []
 
-    async def import_all(_common: Common, wishes: ImportOptions) -> int:
-        seen.append(wishes.lanes)
+    async def import_all(_common: Common, options: ImportOptions) -> int:
+        seen.append(options.lanes)
         return 0
 
     monkeypatch.setattr("omi_async.cli.imports.run.import_all", import_all)
