@@ -1,9 +1,9 @@
 """The stand-in answers 322 raw requests as the public backend's own code did.
 
-`real_answers.jsonl` holds the requests and the answers of that run, one a line, in order: each builds on those
-before it. ``{KEY:rw}``, ``{KEY:ro}`` and ``{KEY:wo}`` are keys with both, the read and the write scope,
-``{FIRST_ID}`` is the id of the first memory; ids are written ``<uuid>`` or ``<mem>``, moments ``<T>``, a long
-list as its count and its first memory, another long answer as its first 500 characters.
+`real_answers.jsonl` holds the requests and the answers of that run, one a line, in order: each builds on
+those before it. ``{KEY:rw}``, ``{KEY:ro}`` and ``{KEY:wo}`` are keys with both, the read and the write
+scope, ``{FIRST_ID}`` is the id of the first memory; ids are written ``<uuid>`` or ``<mem>``, moments
+``<T>``, a long list as its count and its first memory, another long answer as its first 500 characters.
 """
 
 from __future__ import annotations
