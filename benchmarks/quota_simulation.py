@@ -128,7 +128,7 @@ class _Trip(Fault):
 
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
         await sleep(self._seconds())
-        reply = work()
+        reply = await work()
         await sleep(self._seconds())
         return reply
 

@@ -19,6 +19,7 @@ Catch `OmiError` to catch all of them::
      |   `- ServerError            5xx                             yes, unless raised before the work
      |- ResponseFormatError    2xx that does not decode            yes
      |- JournalError                                               no
+     |   `- JournalInUseError  another import has it open          no
      |- ImportStoppedError     the import could not go on (.report)
      `- ImportFailedError      an ExceptionGroup of failed facts
 
@@ -42,6 +43,7 @@ __all__ = [
     "InvalidFactError",
     "InvalidRequestError",
     "JournalError",
+    "JournalInUseError",
     "NotFoundError",
     "OmiError",
     "PaymentRequiredError",
@@ -215,4 +217,8 @@ class ResponseFormatError(OmiError):
 
 
 class JournalError(OmiError):
-    """The journal cannot be used: corrupt, foreign, in use by another process, or its disk is full."""
+    """The journal cannot be used: corrupt, foreign, in use by another import, or its disk is full."""
+
+
+class JournalInUseError(JournalError):
+    """Another import has the journal open: wait for its end, or stop it. A second journal would do harm."""

@@ -19,7 +19,6 @@ from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import attrs
-import backoff
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,10 +26,9 @@ from omi_async._api import json
 from omi_async._api.endpoints import interpret
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
-from omi_async._api.retry import Retry, waits, worth_retrying
+from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async._quota.policy import QuotaPolicy, QuotaState
 from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
@@ -52,8 +50,6 @@ from omi_async.errors import (
     OmiError,
     RateLimitError,
     ResponseFormatError,
-    ServerError,
-    TransportError,
 )
 from omi_async.resources.memories import Memories
 
@@ -187,6 +183,7 @@ class Session:
         return self._closed
 
     async def __aenter__(self) -> Self:
+        await self.pacing.open()
         self._open()
         return self
 
@@ -209,6 +206,7 @@ class Session:
                 await client.close()
             else:
                 abandon(client, self._loop)
+        await self.pacing.save()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unopened" if self._client is None else "open"
@@ -269,46 +267,36 @@ class Session:
         """
         if permit is not None:
             return self._interpret(request, await self._attempt(request, permit), repeated=False)
-        lost = over = False
+        lost = False
         patience = self._max_wait
-
-        async def attempt() -> T:
-            nonlocal lost, over, patience
-            self._open()  # says at once, and not after a turn was waited for, that it cannot
+        for number, longest in enumerate(waits(self._retry, request.attempts), 1):
+            self._open()  # tells a closed Session apart at once, and not only when there is a permit
             began, expected = self._loop.time(), self.pacing.wait(request.kind)
-            try:
-                permit = await self.pacing.acquire(request.kind, patience=patience)
-            except RateLimitError:
-                over = True
-                raise
-            finally:
-                patience -= min(expected, self._loop.time() - began)
+            permit = await self.pacing.acquire(request.kind, patience=patience)
+            # Only what a quota asked for: to wait for a free connection takes nobody's patience.
+            patience -= min(expected, self._loop.time() - began)
             try:
                 return self._interpret(request, await self._attempt(request, permit), repeated=lost)
-            except (TransportError, ServerError) as error:
+            except OmiError as error:
                 lost = lost or error.maybe_applied
-                raise
+                wait = self._wait_after(error, request, longest, patience)
+                if wait is None:
+                    raise
+                self._log_retry(request, number, error, wait)
+            await asyncio.sleep(wait)
+        raise AssertionError("after the last attempt there is no wait")
 
-        def hopeless(error: Exception) -> bool:
-            wait = self.pacing.wait(request.kind)
-            if isinstance(error, RateLimitError) and wait > patience:
-                error.retry_after = error.retry_after or wait
-                return True
-            return over or self._closed or not worth_retrying(error, idempotent=request.idempotent)
-
-        attempts = self._retry.attempts if request.attempts is None else request.attempts
-        if attempts <= 1:
-            return await attempt()
-        retrying = backoff.on_exception(
-            partial(waits, self._retry, random.random),
-            OmiError,
-            max_tries=attempts,
-            giveup=hopeless,
-            on_backoff=partial(self._log_retry, request, attempts),
-            jitter=None,  # the jitter is in the generator: backoff's own would cut a Retry-After short
-            logger=None,
-        )
-        return await retrying(attempt)()
+    def _wait_after(
+        self, error: OmiError, request: Request[Any], longest: float | None, patience: float
+    ) -> float | None:
+        """Return the seconds until the next attempt, or None if there is none."""
+        if isinstance(error, RateLimitError) and (shut := self.pacing.wait(request.kind)) > patience:
+            # Nobody would wait for so long; the caller is told when to come back, if the server has not.
+            error.retry_after = error.retry_after or shut
+            return None
+        if self._closed:
+            return None
+        return wait_after(error, longest, idempotent=request.idempotent, chance=random.random())  # noqa: S311  # jitter
 
     async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
@@ -374,15 +362,17 @@ class Session:
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
 
-    def _log_retry(self, request: Request[Any], attempts: int, details: Any) -> None:
+    def _log_retry(self, request: Request[Any], number: int, error: OmiError, wait: float) -> None:
+        wait = max(wait, self.pacing.wait(request.kind))
+        why = "quota" if isinstance(error, RateLimitError) else "trouble"
         log.warning(
-            "%s %s: try %d of %d failed (%s); the next in %.2f s",
+            "%s %s: attempt %d failed (%s); the next in %.2f s",
             request.method,
             request.path,
-            details["tries"],
-            attempts,
-            log_name(details["exception"]),
-            max(details["wait"], self.pacing.wait(request.kind)),
+            number,
+            log_name(error),
+            wait,
+            extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
         )
 
 

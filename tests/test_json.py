@@ -168,6 +168,7 @@ def read_without_numbers(loads: Callable[[Any], Any], text: str) -> Any:
 @example([2**64, -(2**63) - 1, 1e19])
 @example([math.nan])
 @example([-math.inf])
+@example({"a": ["b", 1]})  # certainly not refused
 def test_what_is_read_for_its_strings_is_refused_for_its_strings_alone(value: Any):
     for text in (json.dumps(value, skipkeys=True), json.dumps(value, skipkeys=True, ensure_ascii=False)):
         found = [read_without_numbers(loads, text) for loads in LOADS_STRINGS]

@@ -68,6 +68,7 @@ def serving(folder: Path, key: str) -> Iterator[tuple[str, Path]]:
     assert code == 0
 
 
+@pytest.mark.slow
 def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
     key = "omi_dev_" + "0" * 32
     write_facts(tmp_path / "facts.jsonl", 10_000)
@@ -80,6 +81,7 @@ def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
     assert key not in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [2, 7])
 def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency):
     write_facts(tmp_path / "facts.jsonl", 2_510)
@@ -87,7 +89,7 @@ def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency):
         server.faults.add(Fault.slow(0.01), on="batch", times=FOREVER)  # so that calls can meet
         done = run_import(tmp_path, server.url, server.api_key, "--concurrency", str(concurrency))
         assert done.returncode == 0, done.stderr
-        batches = [call.items for call in server.requests if call.operation == "batch"]
+        batches = [call.items for call in server.requests if call.kind == "batch"]
         assert sorted(batches) == [10, *[25] * 100]
-        assert 1 < server.max_in_flight_by_operation["batch"] <= concurrency
+        assert 1 < server.max_in_flight_by_kind["batch"] <= concurrency
         server.assert_each_stored_once([f"User has read book number {n}" for n in range(2_510)])

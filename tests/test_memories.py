@@ -63,7 +63,7 @@ async def test_a_batch_is_one_call(server: LocalServer, session: Session):
     facts = [f"fact {number}" for number in range(25)]
     memories = await session.memories.create_batch(fact for fact in facts)
     assert [memory.content for memory in memories] == facts
-    assert [(record.operation, record.items) for record in server.requests] == [("batch", 25)]
+    assert [(record.kind, record.items) for record in server.requests] == [("batch", 25)]
 
 
 async def test_a_batch_takes_facts_texts_and_mappings(session: Session):

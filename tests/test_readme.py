@@ -65,6 +65,7 @@ def test_programs_run(number, tmp_path):
     assert "created" in output
 
 
+@pytest.mark.slow
 def test_the_testing_section_is_a_passing_test(tmp_path):
     conftest, test = (block for block in PYTHON if block not in PROGRAMS)
     (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
@@ -79,6 +80,7 @@ def commands(block: str) -> list[str]:
     return [line for line in lines if line and "-m venv" not in line and "/pip install" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.extras
 def test_shell_blocks_run_in_their_order(tmp_path):
     binaries = Path(sys.executable).parent

@@ -106,7 +106,7 @@ async def test_what_was_surely_not_applied_is_tried_again(
 ):
     server.faults.add(fault, fault, fault, on=name)
     await call(session, memory_id)
-    assert [record.operation for record in server.requests] == [name] * 4
+    assert [record.kind for record in server.requests] == [name] * 4
 
 
 @of(IDEMPOTENT)
@@ -117,7 +117,7 @@ async def test_what_is_idempotent_is_tried_again_whatever_became_of_it(
     server.faults.add(fault, fault, on=name)
     await call(session, memory_id)
     await asyncio.sleep(2000)  # the server's records of slow calls come late
-    assert [record.operation for record in server.requests] == [name] * 3
+    assert [record.kind for record in server.requests] == [name] * 3
     assert (name == "delete") is (server.memories() == [])
 
 
@@ -131,7 +131,7 @@ async def test_a_post_or_patch_that_may_have_been_applied_is_never_made_again(
         await call(session, memory_id)
     assert caught.value.maybe_applied
     await asyncio.sleep(2000)  # the server's records of slow calls come late
-    assert [record.operation for record in server.requests] == [name]
+    assert [record.kind for record in server.requests] == [name]
 
 
 @of(ALL)

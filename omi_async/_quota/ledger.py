@@ -15,7 +15,7 @@ import attrs
 
 from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
-from omi_async._api.retry import Retry, wait_before
+from omi_async._api.retry import Retry, jittered
 from omi_async._quota.policy import BACKEND, DOCUMENTED, KINDS, QuotaPolicy, QuotaState, Rule, Source
 from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Window, usual_length
 from omi_async.constants import BASE_URL
@@ -219,8 +219,8 @@ class Ledger:
 
     def _pause(self, refusals: int, cap: float) -> float:
         """Return the seconds to wait after so many refusals in a row that named no time, with jitter."""
-        retry = attrs.evolve(self._retry, cap=max(cap, self._retry.cap))
-        return wait_before(retry, refusals, ConnectError(""), self._chance())
+        longest = min(max(cap, self._retry.cap), self._retry.base * 2.0 ** min(refusals, 64))
+        return jittered(longest, self._chance())
 
     def _blamed(
         self, call: CountedCall, limit: int | None, ends: float | None

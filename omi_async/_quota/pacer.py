@@ -166,7 +166,8 @@ class Pacer:
         self._probes: dict[Kind, _Probe] = {}
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._exchange: asyncio.Task[None] | None = None  # with the file, the last one
+        self._first: asyncio.Task[None] | None = None  # exchange with the file, at the start
+        self._exchange: asyncio.Task[None] | None = None  # the latest one
 
     # What is known
 
@@ -327,11 +328,44 @@ class Pacer:
         """Read the file, if there is one; once, however many ask."""
         if self._file is None:
             return
-        if self._exchange is None:
-            self._begin_exchange(self._file)
-            await _ended(self._exchange)
-        elif not self._read:
-            await ...
+        if self._first is None:
+            self._first = self._begin_exchange(self._file)
+        if not self._first.done():
+            await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
 
     async def save(self) -> None:
-        """Write what is not written yet."""
+        """Write what is not written yet; the last thing that is done with the file."""
+        file, self._file = self._file, None
+        if file is None or self._first is None:
+            return
+        if self._exchange is not None and self._exchange.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._exchange])
+        await file.exchange(self.ledger, self.clock.now)
+
+    def _begin_exchange(self, file: LedgerFile) -> asyncio.Task[None]:
+        if self._exchange is None or self._exchange.done():
+            self._exchange = asyncio.get_running_loop().create_task(self._exchange_with(file))
+        return self._exchange
+
+    async def _exchange_with(self, file: LedgerFile) -> None:
+        """Exchange with the file what is known, again if more was learned meanwhile."""
+        self.ledger.learned = True
+        while self.ledger.learned:
+            self.ledger.learned = False
+            await file.exchange(self.ledger, self.clock.now)
+            self.reconsider()
+
+
+def _number_of_first(queue: _Queue) -> float:
+    first = queue.first()
+    return math.inf if first is None else first.number
+
+
+def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimitError:
+    """Make the error for a call that was not made, since it would have to wait for too long."""
+    what = "the server refuses all calls for now" if state is None else f"the {state.policy} quota is used up"
+    return RateLimitError(
+        f"{kind}: {what}, the next call may go in {wait:,.1f} s; nothing was sent",
+        status=TOO_MANY_REQUESTS,
+        retry_after=wait,
+    )

@@ -1,10 +1,13 @@
-"""What the library logs, for people: one line each on stderr, and one for each wait."""
+"""What the library logs, for people: one line each on stderr, and one for each wait.
+
+The library's warnings about a wait carry, beside their words, what a program needs to know of it (`extra=`):
+``omi_why`` ("quota" or "trouble"), ``omi_kind`` (the kind of call that waits) and ``omi_wait`` (seconds).
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -13,19 +16,23 @@ from omi_async.cli.output import print_message
 
 __all__ = ["LONG_WAIT", "logs_to_stderr", "without_long_waits"]
 
-SAME: Final = 1.0
-"""Seconds by which the ends of two waits may differ that are told once."""
+SAME_END: Final = 1.0
+"""Seconds by which the ends of two waits may differ that are told once.
+
+With less, each of an import's workers would have its own line about the same window, since their answers
+arrive at slightly different times; with more, a short window that shuts again at once would go untold.
+"""
 
 LONG_WAIT: Final = 10.0
-"""Seconds from which on an import's wait for a window is shown with its progress, and told nowhere else."""
+"""Seconds from which on an import's wait for a window is shown with its progress, and told nowhere else.
 
-_WAIT: Final = re.compile(r"\bin ([0-9]+(?:\.[0-9]+)?) s$")
-_NEXT_CALL: Final = re.compile(r"; the next \w+ call in ([0-9]+(?:\.[0-9]+)?) s$")
-_NUMBER: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+A shorter one is over before a line about it has been read; as a line of the log it explains the pause all the
+same, without taking the progress display away for a moment.
+"""
 
 
-class SeenTexts(logging.Filter):
-    """Passes one of the library's warnings for each wait.
+class OncePerWait(logging.Filter):
+    """Passes one warning for each wait.
 
     When a quota is used up, each worker has its call refused and says so; for a person that is one event.
     """
@@ -33,33 +40,29 @@ class SeenTexts(logging.Filter):
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._until: dict[str, float] = {}
+        self._ends: dict[tuple[str, str], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Say whether the record tells anything new: other words, or a wait that ends later."""
-        if record.levelno != logging.WARNING or not record.name.startswith("omi_async"):
+        """Return whether the record tells anything new: no wait at all, or one that ends later than told."""
+        wait: float | None = getattr(record, "omi_wait", None)
+        if wait is None:
             return True
-        message = record.getMessage()
-        wait = _WAIT.search(message)
-        until = self._clock() + (float(wait[1]) if wait else 0.0)
-        words = _NUMBER.sub("#", message)
-        if until <= self._until.get(words, float("-inf")) + SAME:
+        told = record.__dict__["omi_why"], record.__dict__["omi_kind"]
+        end = self._clock() + wait
+        if end <= self._ends.get(told, float("-inf")) + SAME_END:
             return False
-        self._until[words] = until
+        self._ends[told] = end
         return True
 
 
 def _is_no_long_wait(record: logging.LogRecord) -> bool:
-    """Whether a record is something else than the refusal that a long wait for a window begins with."""
-    if record.levelno != logging.WARNING:
-        return True
-    wait = _NEXT_CALL.search(record.getMessage())
-    return wait is None or float(wait[1]) < LONG_WAIT
+    """Return whether a record is anything but the refusal that a long wait for a window begins with."""
+    return getattr(record, "omi_why", None) != "quota" or record.__dict__["omi_wait"] < LONG_WAIT
 
 
 @contextlib.contextmanager
 def without_long_waits() -> Iterator[None]:
-    """Do not tell of long waits for quota windows: somebody shows them. With --verbose tell all the same."""
+    """Leave out long waits for quota windows, which the progress display shows; with --verbose, tell them."""
     library = logging.getLogger("omi_async")
     if library.level <= logging.DEBUG:
         yield
@@ -79,7 +82,7 @@ class _OneLine(logging.Formatter):
         return f"{where}{record.getMessage()}"
 
 
-class _Saying(logging.Handler):
+class _ToMessages(logging.Handler):
     """Hands log records to `print_message`, so that they stand above a progress bar and hold no key."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -88,12 +91,13 @@ class _Saying(logging.Handler):
 
 @contextlib.contextmanager
 def logs_to_stderr(level: int) -> Iterator[None]:
-    """Show the library's log from this level on, and the worst of everybody else's, without tracebacks."""
+    """Show the library's log from this level on, and warnings of all others, without tracebacks."""
     root, library = logging.getLogger(), logging.getLogger("omi_async")
     before, handlers = library.level, root.handlers
-    handler = _Saying()
+    handler = _ToMessages()
     handler.setFormatter(_OneLine())
-    handler.addFilter(SeenTexts())
+    handler.addFilter(OncePerWait())
+    # In the place of all others: a handler that the environment brought along would say everything twice.
     root.handlers = [handler]
     library.setLevel(level)
     try:

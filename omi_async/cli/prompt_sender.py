@@ -6,12 +6,11 @@ import asyncio
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import count
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
-from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Pacing, Permit
+from omi_async._api.retry import Retry, wait_after, waits
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async.cli.format import until_in_words, window_in_words
 from omi_async.cli.output import print_message
 from omi_async.errors import OmiError, RateLimitError
@@ -51,32 +50,29 @@ class PromptSender:
         return self._session.base_url
 
     @property
-    def pacing(self) -> Pacing:
+    def pacing(self) -> Pacer:
         """Who may call now."""
         return self._session.pacing
 
     async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
         """Send a request, and again where that is safe and soon."""
-        for number in count(1):
+        for longest in waits(RETRY):
             try:
                 if permit is None:
                     permit = await self._turn(request.kind)
                 return await self._session.send(request, permit=permit)
             except OmiError as error:
+                again = request.method == "GET"
+                wait = wait_after(error, longest, idempotent=again, chance=random.random())  # noqa: S311  # jitter
                 out_of_quota = isinstance(error, RateLimitError)
-                wait = (
-                    self.pacing.wait(request.kind)
-                    if out_of_quota
-                    else wait_before(RETRY, number - 1, error, random.random())  # noqa: S311  # a wait
-                )
-                last = number >= RETRY.attempts or wait > self._left
-                if last or not worth_retrying(error, idempotent=request.method == "GET"):
+                until_open = self.pacing.wait(request.kind) if out_of_quota else 0.0
+                if wait is None or max(wait, until_open) > self._left:
                     raise
             permit = None
             if not out_of_quota:  # else the next turn is what is waited for
                 with self._waiting(wait, "The server has trouble; trying again"):
                     await asyncio.sleep(wait)
-        raise AssertionError("count() does not end")
+        raise AssertionError("after the last attempt there is no wait")
 
     async def _turn(self, kind: Kind) -> Permit:
         with self._waiting(self.pacing.wait(kind), self._why(kind)):

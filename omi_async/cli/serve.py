@@ -115,14 +115,14 @@ def _quotas_of(words: Sequence[str]) -> list[Quota]:
     """Read ``N/SECONDS[:CALLS]``. Raises `click.BadParameter`."""
     if not words:
         return []
-    from omi_async.local import OPERATIONS, Quota  # noqa: PLC0415  # aiohttp takes its time
+    from omi_async.local import KINDS, Quota  # noqa: PLC0415  # aiohttp takes its time
 
     quotas = []
     for text in dict.fromkeys(words):
         rate, _, calls = text.partition(":")
         limit, _, window = rate.partition("/")
         try:
-            quotas.append(Quota(text, int(limit), float(window), calls.split(",") if calls else OPERATIONS))
+            quotas.append(Quota(text, int(limit), float(window), calls.split(",") if calls else KINDS))
         except ValueError as error:
             raise click.BadParameter(
                 f"{text!r} is not N/SECONDS[:CALLS], such as 15/3600:batch ({error})", param_hint="--quota"

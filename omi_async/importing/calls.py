@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Kind, Request
-from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Permit
+from omi_async._api.retry import Retry, wait_after, waits
+from omi_async._quota.pacer import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,
@@ -110,10 +110,10 @@ class Calls:
             Halt: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
-        failures = 0
+        longest_waits = waits(self._retry)
         repeated = False
         while True:
-            permit, probe = self._turn_at_once(kind) or await self._turn(kind, patient=patient)
+            permit, probe = await self._turn(kind, patient=patient)
             began = self._leave(items, permit, probe=probe)
             self._report.retries += repeated
             try:
@@ -121,15 +121,17 @@ class Calls:
             except RateLimitError as error:
                 self._failed(kind, items, error, began, probe=probe)
                 wait = self.pacing.wait(kind, live=False)
-                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait)
+                extra = {"omi_why": "quota", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=extra)
             except OmiError as error:
                 self._failed(kind, items, error, began, probe=probe)
-                failures += 1
-                final = failures >= self._retry.attempts or self.server_is_down
-                if final or not worth_retrying(error, idempotent=request.idempotent):
+                longest, chance = next(longest_waits), random.random()  # noqa: S311  # jitter
+                again = wait_after(error, longest, idempotent=request.idempotent, chance=chance)
+                if again is None or self.server_is_down:
                     raise
-                wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
-                log.warning("%s; again in %.2f s", log_name(error), wait)
+                wait = again
+                extra = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; again in %.2f s", log_name(error), wait, extra=extra)
                 await self._signal.wait_for(asyncio.sleep(wait))
             except BaseException:  # it was cancelled on its way
                 self._breaker.done(probe=probe)
@@ -195,16 +197,6 @@ class Calls:
             self._group.open()  # the key was good enough to come so far
         elif isinstance(error, ServerError) and error.status == CONTENTION:
             self._group.contended(began, self._loop.time())
-
-    def _turn_at_once(self, kind: Kind) -> tuple[Permit, bool] | None:
-        """Return what `_passage` would, if there is nothing to wait for, as there mostly is not."""
-        if self._signal.stopped.is_set() or self._breaker.shut:
-            return None
-        permit = self.pacing.try_acquire(kind, group=self._group)
-        if permit is None:
-            return None
-        self._wait_budget.over(kind)
-        return permit, False
 
     async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:
         """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.

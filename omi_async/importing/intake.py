@@ -150,7 +150,7 @@ class Intake:
         """Settle those of which the journal knows what became of them, and return the others."""
         known, others = list[Item](), list[Item]()
         try:
-            recalled = journal.recall_all([item.content for item in items])
+            recalled = journal.recall([item.content for item in items])
         except JournalError as error:
             for item in items:  # an earlier run may have stored it
                 item.unknown_because = error

@@ -13,8 +13,9 @@ import attrs
 from aiohttp import web
 
 from omi_async.local import validation
-from omi_async.local.faults import Faults, Sleep, happen
+from omi_async.local.faults import Sleep
 from omi_async.local.messages import ABSENT, Call, Refusal, Reply
+from omi_async.local.plan import Faults, happen
 from omi_async.local.records import Calls
 from omi_async.local.service import Service
 
@@ -37,7 +38,7 @@ _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
 def route(method: str, path: str) -> tuple[str, str]:
-    """Give the operation and the memory's id. Raises `Refusal` (404, 405, 307) as FastAPI's router does."""
+    """Return the kind and the memory's id. Raises `Refusal` (404, 405, 307) as FastAPI's router does."""
     methods = _ROUTES.get(path, {})
     if method in methods:
         return methods[method], ""
@@ -72,16 +73,16 @@ class Endpoint:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and keep the record of it."""
-        operation, memory_id, refusal = "", "", None
+        kind, memory_id, refusal = "", "", None
         try:
-            operation, memory_id = route(request.method, request.path)
+            kind, memory_id = route(request.method, request.path)
         except Refusal as no_route:
             refusal = no_route
-        started = self.calls.begin(operation)
+        started = self.calls.begin(kind)
         status: int | None = None
         items = 0
         try:
-            call = await _read(request, operation, memory_id, refusal)
+            call = await _read(request, kind, memory_id, refusal)
             items = call.item_count()
             reply = await self._answer(call)
             response: web.StreamResponse = await _send(request, reply, self.service.clock())
@@ -92,7 +93,7 @@ class Endpoint:
             self.calls.end(
                 method=request.method,
                 path=request.rel_url.raw_path,
-                operation=operation,
+                kind=kind,
                 status=status,
                 items=items,
                 started=started,
@@ -100,13 +101,13 @@ class Endpoint:
         return response
 
     async def _answer(self, call: Call) -> Reply:
-        taken = self.faults.take(call.operation, call.contents)
+        taken = self.faults.take(call.kind, call.contents)
         if not taken:
-            return self.service.answer(call)
+            return await self.service.answer(call)
         return await happen(taken, lambda twist: self.service.answer(call, twist), self.sleep)
 
 
-async def _read(request: web.BaseRequest, operation: str, memory_id: str, refusal: Refusal | None) -> Call:
+async def _read(request: web.BaseRequest, kind: str, memory_id: str, refusal: Refusal | None) -> Call:
     """Read the body before anything is checked, as FastAPI does."""
     payload = ABSENT
     if refusal is None and request.body_exists:
@@ -116,7 +117,7 @@ async def _read(request: web.BaseRequest, operation: str, memory_id: str, refusa
             refusal = Refusal.because(413, "Request body is too large")
         except Refusal as no_json:
             refusal = no_json
-    return Call(operation, memory_id, request.query, request.headers.get("Authorization"), payload, refusal)
+    return Call(kind, memory_id, request.query, request.headers.get("Authorization"), payload, refusal)
 
 
 class _Dropped(web.StreamResponse):
@@ -133,7 +134,7 @@ async def _send(request: web.BaseRequest, reply: Reply, now: float) -> web.Strea
     # The Date is of the clock by which windows end, as a server's is.
     about = {"Content-Type": reply.content_type, "Date": formatdate(now, usegmt=True)}
     headers = {**about, **dict(reply.headers)}
-    if reply.cut is None:
+    if reply.cut is None and not reply.closes:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
     response = web.StreamResponse(status=reply.status, headers=headers)
     response.content_length = len(reply.body)

@@ -28,7 +28,7 @@ def make_key() -> str:
 
 
 def check_key(api_key: str) -> str:
-    """Give the key back. Raises ValueError, which does not name it, for what is no Developer API key."""
+    """Return the key. Raises ValueError, which does not name it, if it is no Developer API key."""
     if api_key.startswith("omi_mcp_"):
         raise ValueError("this is an MCP key (omi_mcp_...); the Developer API takes omi_dev_... keys")
     if not re.fullmatch(r"[!-~]+", api_key):
@@ -41,7 +41,7 @@ class Key:
     """A key, known by its id.
 
     Attributes:
-        granted: whether the account lets the key at its memories; old keys of the service are not granted.
+        granted: the account lets the key read and write its memories; old keys of the service have no grant.
     """
 
     key_id: str
@@ -57,7 +57,7 @@ class Key:
             raise Refusal.because(403, f"Insufficient permissions. Required scope: {scope}")
 
     def require_grant(self, scope: str) -> None:
-        """Raise the 403 of a key that the account has not let at its memories."""
+        """Raise the 403 of a key that has no grant of the account."""
         if not self.granted:
             raise Refusal.because(403, self._no_grant(scope))
 
@@ -73,7 +73,7 @@ class Key:
         return {**known, "surface": "memories", "operation": "write", "required_scope": scope}
 
     def describe(self) -> dict[str, Any]:
-        """Give what the service tells a key about itself."""
+        """Return what the service tells a key about itself."""
         return {
             "id": self.key_id,
             "name": "omi_async.local",
@@ -91,7 +91,7 @@ class Keys:
         self._by_header: dict[str, Key] = {}
 
     def add(self, api_key: str, scopes: Iterable[str], *, granted: bool, created_at: str) -> None:
-        """Let a key in, or change what it may do. Raises ValueError for a scope that there is not."""
+        """Accept a key, or change what it may do. Raises ValueError for an unknown scope."""
         chosen = tuple(scopes)
         if unknown := set(chosen).difference(SCOPES):
             raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}")
@@ -101,12 +101,12 @@ class Keys:
         self._by_header[header] = Key(key_id, api_key, chosen, granted, created_at)
 
     def revoke(self, api_key: str) -> None:
-        """Let a key in no more. Raises KeyError, which does not name it, where it is not known."""
+        """Accept a key no longer. Raises KeyError, which does not name it, if it is not known."""
         if self._by_header.pop(f"Bearer {api_key}", None) is None:
             raise KeyError("no such key")
 
     def find(self, authorization: str | None) -> Key:
-        """Give the key of an Authorization header. Raises `Refusal` (401)."""
+        """Return the key of an Authorization header. Raises `Refusal` (401)."""
         key = self._by_header.get(authorization or "")
         if key is not None:
             return key

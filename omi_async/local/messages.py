@@ -26,6 +26,7 @@ class Reply:
     Attributes:
         cut: bytes of the body after which the connection is dropped, or None to send it whole.
         reset: drop the connection instead of answering.
+        closes: close the connection after the answer, without a header that says so.
     """
 
     status: int
@@ -34,6 +35,7 @@ class Reply:
     content_type: str = JSON_TYPE
     cut: int | None = None
     reset: bool = False
+    closes: bool = False
 
     @classmethod
     def json(cls, value: Any, *, status: int = 200, headers: Headers = ()) -> Reply:
@@ -68,12 +70,12 @@ class Call:
     """A request, routed and read.
 
     Attributes:
-        operation: "list", "search", "create", "batch", "update", "delete", "key", or "" for no such route.
-        payload: the JSON of the body, `ABSENT` where there is none.
+        kind: "list", "search", "create", "batch", "update", "delete", "key", or "" if there is no such route.
+        payload: the JSON of the body, `ABSENT` if there is none.
         refusal: why no route or no JSON could be made of the request, decided before anything else.
     """
 
-    operation: str
+    kind: str
     memory_id: str = ""
     query: Mapping[str, str] = attrs.field(factory=dict)
     authorization: str | None = None
@@ -81,18 +83,18 @@ class Call:
     refusal: Refusal | None = None
 
     def contents(self) -> list[str]:
-        """Give every text of a memory that the call carries, valid or not."""
+        """Return every text of a memory that the call carries, valid or not."""
         items = [item.get("content") for item in self._items() if isinstance(item, dict)]
         return [content for content in items if isinstance(content, str)]
 
     def item_count(self) -> int:
-        """Give the number of memories in a batch, 1 for a single write, otherwise 0."""
+        """Return the number of memories in a batch, 1 for a single write, otherwise 0."""
         return len(self._items())
 
     def _items(self) -> list[Any]:
         if not isinstance(self.payload, dict):
             return []
-        if self.operation != "batch":
+        if self.kind != "batch":
             return [self.payload]
         memories = self.payload.get("memories")
         return memories if isinstance(memories, list) else []

@@ -13,19 +13,18 @@ import attrs
 
 from omi_async.local.messages import Headers, Refusal
 
-__all__ = ["DOCUMENTED_QUOTAS", "OPERATIONS", "REAL_QUOTAS", "Quota", "Quotas"]
+__all__ = ["DOCUMENTED_QUOTAS", "KINDS", "REAL_QUOTAS", "Quota", "Quotas"]
 
-OPERATIONS: Final = ("list", "search", "create", "batch", "update", "delete", "key")
-"""The names of the calls."""
+KINDS: Final = ("list", "search", "create", "batch", "update", "delete", "key")
+"""The kinds of calls."""
 
 
-def _operations(names: Iterable[str]) -> tuple[str, ...]:
-    routes = (names,) if isinstance(names, str) else tuple(names)
-    if unknown := set(routes).difference(OPERATIONS):
-        raise ValueError(
-            f"no such operation: {', '.join(sorted(unknown))}; there are {', '.join(OPERATIONS)}"
-        )
-    return routes
+def kinds_of(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the kinds of calls that are named. Raises ValueError for a name that is none."""
+    kinds = (names,) if isinstance(names, str) else tuple(names)
+    if unknown := set(kinds).difference(KINDS):
+        raise ValueError(f"no such kind of call: {', '.join(sorted(unknown))}; there are {', '.join(KINDS)}")
+    return kinds
 
 
 @attrs.frozen
@@ -35,7 +34,7 @@ class Quota:
     Attributes:
         limit: calls in one window.
         window: seconds, from the first call on.
-        routes: the operations that share it.
+        kinds: the kinds of calls that share it.
         per: whether each key has its own count, or all keys of the user share one.
         announced: say `X-RateLimit-Limit`, `-Remaining` and `-Reset` on every answer, as the documentation
             promises, not only on the 429.
@@ -44,7 +43,7 @@ class Quota:
     name: str
     limit: int = attrs.field(validator=attrs.validators.ge(0))
     window: float = attrs.field(validator=attrs.validators.gt(0))
-    routes: tuple[str, ...] = attrs.field(default=OPERATIONS, converter=_operations)
+    kinds: tuple[str, ...] = attrs.field(default=KINDS, converter=kinds_of)
     per: Literal["key", "user"] = attrs.field(default="key", kw_only=True)
     announced: bool = attrs.field(default=False, kw_only=True)
 
@@ -73,7 +72,7 @@ class _Window:
 class Quotas:
     """The quotas in force and their counts. Limits can be changed while the server runs.
 
-    `clock` gives epoch seconds.
+    `clock` returns epoch seconds.
     """
 
     def __init__(self, quotas: Iterable[Quota] = (), *, clock: Callable[[], float]) -> None:
@@ -88,14 +87,14 @@ class Quotas:
         return f"Quotas{self._quotas!r}"
 
     def replace(self, *quotas: Quota) -> None:
-        """Put these in the place of all. Counts of a quota of the same name go on."""
+        """Replace all quotas by these. Counts of a quota of the same name go on."""
         if len({quota.name for quota in quotas}) < len(quotas):
             raise ValueError("two quotas have the same name")
         self._quotas = quotas
-        self._by_route = {
-            route: [quota for quota in quotas if route in quota.routes]
-            for route in OPERATIONS
-            if any(route in quota.routes for quota in quotas)
+        self._by_kind = {
+            kind: [quota for quota in quotas if kind in quota.kinds]
+            for kind in KINDS
+            if any(kind in quota.kinds for quota in quotas)
         }
 
     def change(self, name: str, *, limit: int | None = None, window: float | None = None) -> None:
@@ -110,13 +109,13 @@ class Quotas:
         """Close every window: all counts start again."""
         self._windows.clear()
 
-    def spend(self, operation: str, key_id: str) -> Headers:
-        """Count a call, and give the headers for its answer. Raises `Refusal` (429)."""
-        if operation not in self._by_route:
+    def spend(self, kind: str, key_id: str) -> Headers:
+        """Count a call, and return the headers for its answer. Raises `Refusal` (429)."""
+        if kind not in self._by_kind:
             return ()
         announced: Headers = ()
         fewest = float("inf")
-        for quota in self._by_route[operation]:
+        for quota in self._by_kind[kind]:
             window = self._count(quota, key_id)
             remaining = quota.limit - window.calls
             if remaining < 0:

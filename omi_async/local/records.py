@@ -24,8 +24,8 @@ class CallRecord:
 
     Attributes:
         path: without the query, as it came (percent-encoded).
-        operation: "list", "search", "create", "batch", "update", "delete", "key", or "" for no such route.
-        status: of the answer, or None where the connection was gone before one was sent.
+        kind: "list", "search", "create", "batch", "update", "delete", "key", or "" if there is no such route.
+        status: of the answer, or None if the connection was gone before one was sent.
         items: the number of memories in a batch, 1 for a single write, otherwise 0.
         started: by a monotonic clock, in seconds.
         ended: by the same clock.
@@ -33,7 +33,7 @@ class CallRecord:
 
     method: str
     path: str
-    operation: str
+    kind: str
     status: int | None
     items: int
     started: float
@@ -51,21 +51,21 @@ class Calls:
         self._total = 0
         self._log = log
 
-    def begin(self, operation: str) -> float:
-        """Count a call in. Gives the moment."""
+    def begin(self, kind: str) -> float:
+        """Count a call in. Returns the moment."""
         self._total += 1
-        self._in_flight[operation] += 1
+        self._in_flight[kind] += 1
         self.peak = max(self.peak, self._total)
-        self.peaks[operation] = max(self.peaks[operation], self._in_flight[operation])
+        self.peaks[kind] = max(self.peaks[kind], self._in_flight[kind])
         return time.monotonic()
 
     def end(
-        self, *, method: str, path: str, operation: str, status: int | None, items: int, started: float
+        self, *, method: str, path: str, kind: str, status: int | None, items: int, started: float
     ) -> None:
         """Count a call out, remember it and log it: never a key, never a text."""
         self._total -= 1
-        self._in_flight[operation] -= 1
-        record = CallRecord(method, path, operation, status, items, started, time.monotonic())
+        self._in_flight[kind] -= 1
+        record = CallRecord(method, path, kind, status, items, started, time.monotonic())
         self.records.append(record)
         if self._log is not None:
             took = (record.ended - started) * 1000

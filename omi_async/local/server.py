@@ -15,9 +15,10 @@ from typing import Any, Final, Self, TypeVar
 
 from aiohttp import web
 
-from omi_async.local.faults import Chaos, Fault, Faults, Sleep
+from omi_async.local.faults import Fault, Sleep
 from omi_async.local.http import Endpoint
 from omi_async.local.keys import SCOPES, Keys, check_key, make_key
+from omi_async.local.plan import Chaos, Faults
 from omi_async.local.quotas import Quota, Quotas
 from omi_async.local.records import CallRecord, Calls, assert_each_stored_once
 from omi_async.local.service import Service
@@ -39,15 +40,15 @@ class LocalServer:
     ``async with LocalServer() as server:`` listens on a free port; a Session needs its `url` and `api_key`.
 
     Args:
-        database: path of the file, made where there is none; None keeps the memories in memory.
+        database: path of the file, made if there is none; None keeps the memories in memory.
         api_key: the key to accept; None makes one. Raises ValueError for an `omi_mcp_...` key.
         port: 0 for a free one.
-        text_identity: a text that is stored already is given back unchanged, as the newest backend does it;
+        text_identity: a text that is stored already is answered unchanged, as the newest backend does it;
             off, each POST stores a new memory, as before.
         quotas: such as `DOCUMENTED_QUOTAS` or `REAL_QUOTAS`.
         scopes: what `api_key` may do.
         faults: to happen from the start, as `server.faults.add(*faults)` would plan them.
-        clock: gives epoch seconds, for the quota windows and the timestamps; the machine's where None.
+        clock: returns epoch seconds, for the quota windows and the timestamps; None is the machine's.
         access_log: gets one line for each call.
         list_window: the list answers 413 beyond so many memories, as the backend's historical reader does.
         sleep: what `Fault.slow` waits with, seconds.
@@ -107,7 +108,7 @@ class LocalServer:
         return f"http://{host}:{self._runner.addresses[0][1]}"
 
     async def start(self) -> Self:
-        """Open the database and listen. Raises `LocalDatabaseError`, or OSError where the port is taken."""
+        """Open the database and listen. Raises `LocalDatabaseError`, or OSError if the port is taken."""
         if self._runner is not None:
             raise RuntimeError("the server is open already")
         store = Memories(self._database)
@@ -154,9 +155,9 @@ class LocalServer:
     def add_key(
         self, api_key: str | None = None, *, scopes: Iterable[str] = SCOPES, granted: bool = True
     ) -> str:
-        """Accept another key, or let a known one do other things. Gives the key.
+        """Accept another key, or change what a known one may do. Returns the key.
 
-        `granted=False` is a key that the account has not let at its memories: 403 with an object. Raises
+        `granted=False` is a key without a grant of the account: 403 with an object. Raises
         ValueError.
         """
         key = make_key() if api_key is None else api_key
@@ -164,7 +165,7 @@ class LocalServer:
         return key
 
     def revoke_key(self, api_key: str) -> None:
-        """Accept a key no more. Raises KeyError, which does not name it."""
+        """Accept a key no longer. Raises KeyError, which does not name it."""
         self._keys.revoke(api_key)
 
     def _open_store(self) -> Memories:
@@ -173,11 +174,11 @@ class LocalServer:
         return self._store
 
     def memories(self) -> list[dict[str, Any]]:
-        """Give every stored memory, oldest first: the API's fields, and `locked`."""
+        """Return every stored memory, oldest first: the API's fields, and `locked`."""
         return list(self._open_store())
 
     def add(self, *texts: str, **fields: Any) -> list[dict[str, Any]]:
-        """Store memories, past the API: one for each text (stripped), also where it is stored already.
+        """Store memories, past the API: one for each text (stripped), also if it is stored already.
 
         `fields` are fields of the API, for all of them, or ``locked=True`` for what a free plan has locked.
         Raises TypeError for another field.
@@ -204,8 +205,8 @@ class LocalServer:
         return self._calls.peak
 
     @property
-    def max_in_flight_by_operation(self) -> Mapping[str, int]:
-        """The highest number of calls of each operation that were handled at once; 0 where there was none."""
+    def max_in_flight_by_kind(self) -> Mapping[str, int]:
+        """The highest number of calls of each kind that were handled at once; 0 if there was none."""
         return self._calls.peaks
 
 
@@ -321,9 +322,9 @@ class ThreadedServer:
         return self._server.max_in_flight
 
     @property
-    def max_in_flight_by_operation(self) -> Mapping[str, int]:
-        """The highest number of calls of each operation that were handled at once."""
-        return self._server.max_in_flight_by_operation
+    def max_in_flight_by_kind(self) -> Mapping[str, int]:
+        """The highest number of calls of each kind that were handled at once."""
+        return self._server.max_in_flight_by_kind
 
     def add_key(self, api_key: str | None = None, **options: Any) -> str:
         """See `LocalServer.add_key`."""

@@ -17,9 +17,10 @@ from omi_async.local.keys import Key, Keys
 from omi_async.local.messages import BROKEN_DOWN, Call, Refusal, Reply
 from omi_async.local.quotas import Quotas
 from omi_async.local.store import Memories, timestamp
+from omi_async.local.twist import PLAIN, Twist
 from omi_async.local.validation import Draft, Patch, Problems
 
-__all__ = ["PLAIN", "Service", "Twist", "choose_category", "search"]
+__all__ = ["Service", "choose_category", "search"]
 
 _LOGGER: Final = logging.getLogger("omi_async.local")
 
@@ -41,34 +42,13 @@ _FARTHEST: Final = 2**62
 """An offset that SQLite can still take."""
 
 
-@attrs.frozen
-class Twist:
-    """How the work of one call departs from the plain way: what a fault wants of the service itself.
-
-    Attributes:
-        at_most: a batch breaks down after it has stored so many of its memories.
-        breakdown: what it answers then.
-        hide_newer: seconds; the list does not show yet what is younger.
-        inspect: looks at the texts of a write that passed every check; where it dislikes one, it says how
-            many memories are stored all the same, and the answer.
-    """
-
-    at_most: int | None = None
-    breakdown: Reply = BROKEN_DOWN
-    hide_newer: float = 0.0
-    inspect: tuple[Callable[[str, list[str]], tuple[int, Reply] | None], ...] = ()
-
-
-PLAIN: Final = Twist()
-
-
 @attrs.define
 class Service:
     """The memories API over a store, with its keys and quotas.
 
     Attributes:
-        clock: gives epoch seconds.
-        text_identity: a text that is stored is given back, not stored again, as the newest backend does.
+        clock: returns epoch seconds.
+        text_identity: a text that is stored is answered, not stored again, as the newest backend does it.
         list_window: the list refuses (413) to look further than so many memories, as the backend's reader of
             historical memories does; None for no such end.
     """
@@ -80,7 +60,7 @@ class Service:
     text_identity: bool = True
     list_window: int | None = None
 
-    def answer(self, call: Call, twist: Twist = PLAIN) -> Reply:
+    async def answer(self, call: Call, twist: Twist = PLAIN) -> Reply:
         """Carry out a call. Never raises for what a client can do."""
         try:
             return self._admit(call, twist)
@@ -95,17 +75,17 @@ class Service:
         if call.refusal is not None:
             raise call.refusal
         key = self.keys.find(call.authorization)
-        scope = _SCOPES.get(call.operation)
+        scope = _SCOPES.get(call.kind)
         if scope is not None:
             key.require(scope)
-        announced = self.quotas.spend(call.operation, key.key_id)
+        announced = self.quotas.spend(call.kind, key.key_id)
         reply = self._handle(call, key, twist)
         key.last_used_at = timestamp(self.clock())
         return attrs.evolve(reply, headers=(*reply.headers, *announced)) if announced else reply
 
     def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
         try:
-            return _HANDLERS[call.operation](self, call, key, twist)
+            return _HANDLERS[call.kind](self, call, key, twist)
         except Refusal as refusal:
             return refusal.reply
 
@@ -148,13 +128,15 @@ class Service:
             raise Refusal(twist.breakdown)
         return Reply.json({"memories": memories, "created_count": len(memories)})
 
-    def _inspect(self, operation: str, drafts: list[Draft], twist: Twist) -> None:
-        for inspect in twist.inspect:
-            if verdict := inspect(operation, [draft.content for draft in drafts]):
-                index, reply = verdict
-                for draft in drafts[:index]:
-                    self._store(draft)
-                raise Refusal(reply)
+    def _inspect(self, kind: str, drafts: list[Draft], twist: Twist) -> None:
+        contents = [draft.content for draft in drafts]
+        for poison in twist.poisons:
+            index = poison.first(contents)
+            if index is None:
+                continue
+            for draft in drafts[: index if poison.stored_prefix else 0]:
+                self._store(draft)
+            raise Refusal(poison.refusal(kind, index, contents[index]))
 
     def _store(self, draft: Draft) -> dict[str, Any]:
         text = draft.content.strip()
@@ -243,7 +225,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def search(query: str, memories: Iterable[dict[str, Any]], limit: int) -> dict[str, Any]:
-    """Give the answer of `vector/search`: best matches first, scored 0 to 1 by the share of common words."""
+    """Return the answer of `vector/search`: best first, scored 0 to 1 by the share of common words."""
     wanted = _words(query)
     scored = ((_overlap(wanted, _words(memory["content"])), memory) for memory in memories)
     hits = (hit for hit in scored if hit[0] > 0)
@@ -267,7 +249,7 @@ def search(query: str, memories: Iterable[dict[str, Any]], limit: int) -> dict[s
 
 
 def _overlap(wanted: frozenset[str], words: frozenset[str]) -> float:
-    """Give the Jaccard similarity: common words over all words."""
+    """Return the Jaccard similarity: common words over all words."""
     common = len(wanted & words)
     return common / len(wanted | words) if common else 0.0
 
@@ -296,6 +278,6 @@ _WORDS: Final = {
 
 
 def choose_category(text: str) -> str:
-    """Give the first category that has a word of the text, otherwise "interesting"."""
+    """Return the first category that has a word of the text, otherwise "interesting"."""
     words = set(re.findall(r"\w+", text.lower()))
     return next((category for category, known in _WORDS.items() if words & known), "interesting")

@@ -1,4 +1,4 @@
-"""Runs the stand-in server until somebody ends it: what ``omi-async serve`` does."""
+"""Runs the stand-in server until a signal ends it: what ``omi-async serve`` does."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ class LocalDatabaseError(ConfigurationError):
 
 
 def connect(path: str | None) -> sqlite3.Connection:
-    """Open the database, and make it where there is none; None is a database in memory.
+    """Open the database, and make it if there is none; None is a database in memory.
 
     Every statement commits by itself. Raises `LocalDatabaseError`.
     """
@@ -172,7 +172,7 @@ def _written(tags: Sequence[str]) -> str:
 class Memories:
     """The stored memories, as dicts with the API's fields and `locked`.
 
-    Texts are kept as they are given: whoever calls strips them.
+    Texts are kept as they are passed: the caller strips them.
     """
 
     def __init__(self, database: str | PathLike[str] | None) -> None:
@@ -198,12 +198,12 @@ class Memories:
         return self._connection.execute(_INSERT, (digest, *values)).rowcount == 1
 
     def by_text(self, text: str) -> Row | None:
-        """Give the oldest memory with exactly this text."""
+        """Return the oldest memory with exactly this text."""
         query = f"{_SELECT} WHERE text_hash = ? AND content = ? ORDER BY seq LIMIT 1"
         return self._one(query, _digest(text), text)
 
     def by_id(self, memory_id: str) -> Row | None:
-        """Give the memory with this id."""
+        """Return the memory with this id."""
         return self._one(f"{_SELECT} WHERE id = ?", memory_id)
 
     def _one(self, query: str, *values: Any) -> Row | None:
@@ -231,7 +231,7 @@ class Memories:
     def page(
         self, *, limit: int, offset: int, categories: Sequence[str] = (), until: float | None = None
     ) -> list[Row]:
-        """Give a page of memories, the newest change first; `until` hides what was created after it."""
+        """Return a page of memories, the newest change first; `until` hides what was created after it."""
         only = f" AND category IN ({', '.join('?' * len(categories))})" if categories else ""
         page = _PAGE.format(only=only)
         query = f"{_SELECT} WHERE seq IN ({page}) ORDER BY updated_at DESC, seq DESC"
@@ -240,7 +240,7 @@ class Memories:
         return [_row(values) for values in found]
 
     def __iter__(self) -> Iterator[Row]:
-        """Give every memory, oldest first."""
+        """Iterate over every memory, oldest first."""
         for values in self._connection.execute(f"{_SELECT} ORDER BY seq"):
             yield _row(values)
 

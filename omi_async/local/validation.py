@@ -81,7 +81,7 @@ def unprocessable(problems: Sequence[Mapping[str, Any]]) -> Reply:
 
 
 def read_payload(body: bytes, content_type: str | None) -> Any:
-    """Read the body as FastAPI does: `ABSENT` where empty, plain text where it does not say that it is JSON.
+    """Read the body as FastAPI does: `ABSENT` if empty, plain text if it does not say that it is JSON.
 
     Raises `Refusal`, a 422 for what is no JSON, a 400 for bytes that are no text.
     """

@@ -12,7 +12,7 @@ import attrs
 from omi_async.errors import InvalidFactError
 from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Columns, Fields
-from omi_async.sources._records import Batch, Block, Item, Lines, Records, decoded, shown
+from omi_async.sources._records import Batch, Block, Entry, Lines, Records, decoded, shown
 
 __all__ = ["DELIMITERS", "Dialect", "dialect_of", "read_csv", "reads_as_table"]
 
@@ -25,7 +25,7 @@ def read_csv(lines: Lines, records: Records) -> Iterator[Batch]:
     """Read a fact of each row below the header; rows of empty cells are skipped.
 
     A row that breaks is one invalid outcome, and reading goes on with the line after its first. Raises
-    `SourceError` where no column holds the text.
+    `SourceError` if no column holds the text.
     """
     feed = _Feed(lines.blocks())
     header = _read_header(feed)
@@ -88,7 +88,7 @@ class _Feed:
         self.damage: InvalidFactError | None = None
 
     def fill(self) -> bool:
-        """Read a block if no line is left; False at the end of the file, and where it breaks."""
+        """Read a block if no line is left; False at the end of the file, and at damage."""
         while not self._lines:
             try:
                 block = next(self._blocks, None)
@@ -171,7 +171,7 @@ class _Table:
                 batch.append(item)
         return batch
 
-    def _next(self) -> Item | None:
+    def _next(self) -> Entry | None:
         feed = self._feed
         feed.begin()
         number = feed.number
@@ -184,7 +184,7 @@ class _Table:
             return None
         return self._refused(row, number) or self._records.add(self._columns.of_row, row, number)
 
-    def _refused(self, row: list[str], number: int) -> Item | None:
+    def _refused(self, row: list[str], number: int) -> Entry | None:
         feed, width = self._feed, self._columns.width
         if feed.damage is not None:
             return self._records.refuse(feed.damage, number)
@@ -197,7 +197,7 @@ class _Table:
             return self._broken("is a piece of the broken row above it, or has cells missing", number)
         return None
 
-    def _broken(self, why: str, number: int) -> Item:
+    def _broken(self, why: str, number: int) -> Entry:
         """Refuse the first line of a row, and read the others again: a stray quote may have eaten them."""
         feed = self._feed
         self._suspect = max(self._suspect, feed.number - 1)
@@ -226,7 +226,7 @@ def _advice(error: Exception) -> str:
 DELIMITERS: Final = ",;\t|"
 
 _WORDS: Final = 2
-"""Words in the name of a column, at most, where nothing but the header says that a file is a table."""
+"""Words in the name of a column, at most, if nothing but the header says that a file is a table."""
 
 
 @attrs.frozen
@@ -237,7 +237,7 @@ class Dialect:
         header: the names of the columns.
         delimiter: what stands between the cells.
         spaced: whether a space follows each delimiter, which belongs to no cell.
-        columns: where the parts of a fact stand, or None where nothing is the text.
+        columns: the places of the parts of a fact; None if no column holds the text.
     """
 
     header: list[str]

@@ -15,7 +15,7 @@ from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Fields
 from omi_async.sources._json_document import CONTAINERS, read_json
 from omi_async.sources._jsonl import read_jsonl
-from omi_async.sources._records import Batch, Item, Lines, Records, line_end_of
+from omi_async.sources._records import Batch, Entry, Lines, Records, line_end_of
 from omi_async.sources._streams import Stop, chunks_of
 from omi_async.sources._text import BULLET, is_furniture, read_markdown, read_text
 
@@ -62,7 +62,7 @@ _LAID_OUT: Final = re.compile(
 
 
 def hint_of(name: str) -> Format:
-    """Tell the format that a name promises, `auto` where it promises none."""
+    """Return the format that a name promises, `auto` if it promises none."""
     suffixes = [
         suffix.lower() for suffix in PurePath(name).suffixes if suffix.lower() not in {".gz", ".gzip"}
     ]
@@ -81,7 +81,7 @@ def is_settled(head: bytes, wanted: Format, fields: Fields) -> bool:
 
 
 def detect(head: bytes, hint: Format, name: str, fields: Fields) -> Format:
-    """Tell the format by the head (UTF-8, unpacked). Raises `SourceError` for what holds no text."""
+    """Return the format by the head (UTF-8, unpacked). Raises `SourceError` for what holds no text."""
     for magic, words in _FOREIGN:
         if head.startswith(magic):
             raise SourceError.at(name, None, f"is {words}")
@@ -116,7 +116,7 @@ def _json_kind(text: str, lines: Sequence[str], hint: Format, fields: Fields) ->
 def _other_kind(lines: Sequence[str], hint: Format, fields: Fields) -> Format:
     if _is_table(lines, hint, fields):
         return "tsv" if hint == "tsv" else "csv"
-    if hint in {"json", "jsonl", "markdown"}:  # where it is none, its reader says so best
+    if hint in {"json", "jsonl", "markdown"}:  # if it is none, its reader says so best
         return hint
     spoken = [line for line in lines if not is_furniture(line)]
     bullets = sum(BULLET.match(line) is not None for line in spoken)
@@ -149,7 +149,7 @@ def _mostly_json(lines: Sequence[str], fields: Fields) -> bool:
 
 
 _NO_COLUMNS: Final = (
-    "is read as {}, where a mapping finds no keys or columns; check the names in the mapping,"
+    "is read as {}, in which a mapping finds no keys or columns; check the names in the mapping,"
     " or say which format it is"
 )
 
@@ -159,7 +159,7 @@ def read_records(
     name: str,
     wanted: Format = "auto",
     fields: Fields | None = None,
-) -> Iterator[Item]:
+) -> Iterator[Entry]:
     """Yield the facts of a binary stream, and an invalid outcome for each record that is none.
 
     Raises `SourceError`, after everything that stands before the place where reading ends.

@@ -71,13 +71,13 @@ def _gunzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
             except zlib.error as error:
                 yield _salvage(before, packed)
                 raise DamagedStreamError(
-                    "the gzip data is damaged from here on; fetch the file anew, or unpack it and mend it"
+                    "the gzip data is damaged from here on; fetch the file again, or unpack it and fix it"
                 ) from error
             yield data
             packed = member.unused_data if member.eof else member.unconsumed_tail
     yield member.flush()
     if not member.eof:
-        raise DamagedStreamError("the gzip data is cut short here; fetch the file anew")
+        raise DamagedStreamError("the gzip data is cut short here; fetch the file again")
 
 
 def _salvage(member: zlib._Decompress, packed: bytes) -> bytes:

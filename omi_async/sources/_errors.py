@@ -15,7 +15,7 @@ class SourceError(OmiError):
 
     Attributes:
         name: the file, as the caller named it.
-        line: the line, from 1, where reading ended; None where no line was read.
+        line: the line, from 1, where reading ended; None if no line was read.
     """
 
     def __init__(self, message: str, *, name: str = "", line: int | None = None) -> None:

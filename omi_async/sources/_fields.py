@@ -93,7 +93,7 @@ class Fields:
         return _first(record, TEXT_KEYS) is not None
 
     def columns(self, header: Sequence[str]) -> Columns | None:
-        """Find the columns by their names, in any case; None where one is missing that is needed."""
+        """Find the columns by their names, in any case; None if one is missing that is needed."""
         names = [name.strip().casefold() for name in header]
         found: dict[str, int] = {}
         for field, synonyms in _COLUMNS.items():
@@ -110,7 +110,7 @@ class Fields:
         return lambda field: value_at(record, self.mapping.get(field, field))
 
     def _no_content(self, record: Record) -> InvalidFactError:
-        if "unreadable" in record:  # a failures file of ours, with a line that nobody has mended
+        if "unreadable" in record:  # a failures file of ours, with a line that was not fixed yet
             return InvalidFactError(
                 "could not be read by an earlier import either; write its text as 'content'",
                 field="content",

@@ -12,7 +12,7 @@ import attrs
 
 from omi_async.errors import InvalidFactError
 from omi_async.sources._errors import DamagedStreamError, SourceError
-from omi_async.sources._records import LONGEST, Batch, Item, Records, batched, shown
+from omi_async.sources._records import LONGEST, Batch, Entry, Records, batched, shown
 
 __all__ = ["CONTAINERS", "Broken", "Scanner", "read_json"]
 
@@ -35,24 +35,24 @@ class _Document:
         self._scanner = scanner
         self._records = records
 
-    def items(self) -> Iterator[Item]:
+    def items(self) -> Iterator[Entry]:
         while mark := self._scanner.peek():
             if mark == "[":
                 yield from self._elements()
             elif mark == "{":
                 yield from self._object()
             elif mark in ",]}":
-                self._scanner.fail(f"{mark!r} closes or follows nothing; mend the document")
+                self._scanner.fail(f"{mark!r} closes or follows nothing; fix the document")
             else:
                 yield self._record()
 
-    def _record(self) -> Item:
+    def _record(self) -> Entry:
         value, line = self._scanner.value()
         if isinstance(value, Broken):
             return self._records.refuse(InvalidFactError(value.reason, record=value.text), line)
         return self._records.add(self._records.fields.of_json, value, line)
 
-    def _elements(self) -> Iterator[Item]:
+    def _elements(self) -> Iterator[Entry]:
         scanner = self._scanner
         scanner.expect("[")
         while scanner.peek() != "]":
@@ -61,7 +61,7 @@ class _Document:
                 scanner.expect(",")
         scanner.expect("]")
 
-    def _object(self) -> Iterator[Item]:
+    def _object(self) -> Iterator[Entry]:
         """Read an object for the list in it; without one the object is a record itself."""
         scanner, line = self._scanner, self._scanner.line
         own: dict[str, object] = {}
@@ -73,7 +73,7 @@ class _Document:
                 yield from self._elements()
                 continue
             own[key], _ = scanner.value()
-            if found or scanner.offset - start > LONGEST:  # no record; and it may go on like this for ever
+            if found or scanner.offset - start > LONGEST:  # no record; and it may go on like this forever
                 own.clear()
         if not found:
             yield self._own_record(own, line)
@@ -86,7 +86,7 @@ class _Document:
             key, line = scanner.value()
             if not isinstance(key, str):
                 raise SourceError.at(
-                    self._records.name, line, "a key in quotes must stand here; mend the file"
+                    self._records.name, line, "a key in quotes must stand here; fix the file"
                 )
             scanner.expect(":")
             yield key
@@ -94,7 +94,7 @@ class _Document:
                 scanner.expect(",")
         scanner.expect("}")
 
-    def _own_record(self, own: dict[str, object], line: int) -> Item:
+    def _own_record(self, own: dict[str, object], line: int) -> Entry:
         records = self._records
         if not records.count and not records.fields.has_text(own):
             keys = ", ".join(repr(key[:40]) for key in [*own][:10]) or "nothing"
@@ -119,7 +119,7 @@ _CLOSES: Final = {"[": "]", "{": "}"}
 
 @attrs.frozen
 class Broken:
-    """A value that cannot be read, though it is plain where it ends."""
+    """A value that cannot be read, though its end is plain."""
 
     reason: str
     text: str
@@ -130,7 +130,7 @@ def _refuse_constant(_name: str) -> NoReturn:
 
 
 class Scanner:
-    """Reads values and marks; every method may raise `SourceError` with the line, where no more can be told.
+    """Reads values and marks; every method may raise `SourceError` with the line, if no more can be told.
 
     Attributes:
         line: the line, from 1, of what comes next.
@@ -163,11 +163,11 @@ class Scanner:
         """Step over a bracket, comma or colon."""
         found = self.peek()
         if found != mark:
-            self.fail(f"{mark!r} is expected here, not {found!r}; mend the document" if found else _CUT)
+            self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
         self._advance(self._at + 1)
 
     def value(self) -> tuple[Any, int]:
-        """Read a value, and tell its line; a `Broken` one where only its inside is damaged."""
+        """Read a value; return it and its line; a `Broken` one if only its inside is damaged."""
         if not self.peek():
             self.fail(_CUT)
         line = self.line
@@ -180,7 +180,7 @@ class Scanner:
                 break
         if end < 0:
             self.fail(
-                _CUT if self._text[self._at] in '{["' else "no JSON value begins here; mend the document"
+                _CUT if self._text[self._at] in '{["' else "no JSON value begins here; fix the document"
             )
         return self._taken(value, end), line
 
@@ -217,7 +217,7 @@ class Scanner:
                 if not open_:
                     return token.start()
                 if open_.pop() != mark:
-                    self.fail(f"a record's brackets do not match ({mark!r}); mend the document")
+                    self.fail(f"a record's brackets do not match ({mark!r}); fix the document")
                 if not open_:
                     return token.end()
             elif mark == "," and not open_:
@@ -226,7 +226,7 @@ class Scanner:
 
     def _unclosed(self, start: int) -> int:
         if re.compile(r"[\n\r]").search(self._text, start):
-            self.fail("a string in this record does not end on its line; mend the document")
+            self.fail("a string in this record does not end on its line; fix the document")
         return -1
 
     def _advance(self, to: int) -> None:
@@ -264,4 +264,4 @@ def _words(error: Exception) -> str:
             return str(error)
 
 
-_CUT: Final = "the document is cut short; what stands before was read. Fetch it anew"
+_CUT: Final = "the document is cut short; what stands before was read. Fetch it again"

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from omi_async._api.json import loads, loads_strings
 from omi_async.errors import InvalidFactError
-from omi_async.sources._records import LONGEST, Batch, Item, Lines, Records, decoded, shown
+from omi_async.sources._records import LONGEST, Batch, Entry, Lines, Records, decoded, shown
 
 __all__ = ["read_jsonl"]
 
@@ -54,7 +54,7 @@ def _is_flat(record: dict[str, Any], keys: frozenset[str]) -> bool:
     return _FLAT.issuperset([type(value) for key, value in record.items() if key not in keys])
 
 
-def _item(line: bytes, number: int, records: Records) -> Item:
+def _item(line: bytes, number: int, records: Records) -> Entry:
     try:
         if len(line) > LONGEST:
             return records.refuse(_why(line, ""), number)

@@ -15,7 +15,7 @@ __all__ = [
     "LONGEST",
     "Batch",
     "Block",
-    "Item",
+    "Entry",
     "Lines",
     "Records",
     "batched",
@@ -30,8 +30,8 @@ BATCH: Final = 200
 _SHOWN: Final = 8192
 """Bytes of a broken line that its error keeps: failures by the thousand are kept until the report."""
 
-Item = Fact | FactOutcome
-Batch = list[Item]
+Entry = Fact | FactOutcome
+Batch = list[Entry]
 Given = TypeVar("Given")
 
 
@@ -40,7 +40,7 @@ class Records:
 
     Attributes:
         name: the file, as the caller named it.
-        fields: where the parts of a fact stand.
+        fields: how the parts of a fact are found in a record.
         count: records so far.
     """
 
@@ -49,7 +49,7 @@ class Records:
         self.fields = fields
         self.count = 0
 
-    def add(self, make: Callable[[Given, str], Fact], given: Given, line: int) -> Item:
+    def add(self, make: Callable[[Given, str], Fact], given: Given, line: int) -> Entry:
         """Count a record, and make a fact of it with `make(given, origin)`."""
         origin = f"{self.name}:{line}"
         self.count += 1
@@ -95,7 +95,7 @@ def shown(raw: bytes) -> str:
     return raw[:_SHOWN].decode("utf-8", "backslashreplace").rstrip("\r\n")
 
 
-def batched(items: Iterable[Item], size: int = BATCH) -> Iterator[Batch]:
+def batched(items: Iterable[Entry], size: int = BATCH) -> Iterator[Batch]:
     """Collect items into lists, and hand out what was collected before a `SourceError` goes on."""
     batch: Batch = []
     failure: SourceError | None = None
@@ -121,7 +121,7 @@ Block = tuple[int, list[bytes]]
 
 
 def line_end_of(head: bytes) -> bytes:
-    """Tell how the lines of a file end: by a lone carriage return only where nothing else ends them."""
+    """Return what ends the lines of a file: a lone carriage return only if nothing else ends them."""
     return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
 
 
@@ -146,8 +146,8 @@ class Lines:
     def blocks(self) -> Iterator[Block]:
         """Yield what each chunk completes.
 
-        Raises `SourceError` with the line where the bytes break; the torn line itself is not handed out, as
-        half a sentence may look like a whole one.
+        Raises `SourceError` with the line in which the bytes break; the torn line itself is not handed out,
+        as half a sentence may look like a whole one.
         """
         try:
             for chunk in self._chunks:

@@ -62,7 +62,7 @@ def _open(path: str, name: str, stop: Stop) -> Iterator[BinaryIO]:
 
 
 def _open_fifo(path: str, stop: Stop) -> BinaryIO:
-    """Open a named pipe without waiting for its writer inside `open`, where nothing could end the wait."""
+    """Open a named pipe without waiting for its writer inside `open`, in which nothing could end the wait."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     stream = open(fd, "rb")  # noqa: PTH123, SIM115 - the caller closes it
     if stop.wait_readable(fd):
@@ -87,7 +87,7 @@ def _reason(error: Exception) -> str:
 def chunks_of(stream: BinaryIO, stop: Stop) -> Iterator[bytes]:
     """Read what is there, as soon as it is there, until the end or until `stop`.
 
-    Raises `DamagedStreamError` where the system cannot read on.
+    Raises `DamagedStreamError` if the system cannot read on.
     """
     read: Any = getattr(stream, "read1", stream.read)
     fd = _waitable(stream)
@@ -107,7 +107,7 @@ def chunks_of(stream: BinaryIO, stop: Stop) -> Iterator[bytes]:
 
 
 def _waitable(stream: BinaryIO) -> int | None:
-    """Tell the descriptor of a pipe, socket or terminal; a regular file never lets a reader wait."""
+    """Return the descriptor of a pipe, socket or terminal; a regular file never lets a reader wait."""
     try:
         fd = stream.fileno()
         mode = os.fstat(fd).st_mode
@@ -124,7 +124,7 @@ class Stop:
     """
 
     CAN_WAIT: ClassVar[bool] = hasattr(select, "poll")
-    """False on Windows, where only sockets can be waited for; there a stuck reader is left behind."""
+    """False on Windows, on which only sockets can be waited for; there a stuck reader is left behind."""
 
     def __init__(self, between_chunks: Callable[[], object] = lambda: None) -> None:
         self.requested = False

@@ -9,7 +9,7 @@ from typing import Final
 import attrs
 
 from omi_async.errors import InvalidFactError
-from omi_async.sources._records import Batch, Item, Lines, Records, decoded
+from omi_async.sources._records import Batch, Entry, Lines, Records, decoded
 
 __all__ = ["BULLET", "escaped", "is_furniture", "read_markdown", "read_text", "unescaped"]
 
@@ -33,7 +33,7 @@ def read_text(lines: Lines, records: Records) -> Iterator[Batch]:
         ]
 
 
-def _item(line: bytes, number: int, records: Records) -> Item:
+def _item(line: bytes, number: int, records: Records) -> Entry:
     try:
         text = decoded(line)
     except InvalidFactError as error:
@@ -92,7 +92,7 @@ def _bullet_end(line: str) -> int:
     return bullet.end() if bullet else 0
 
 
-def _markdown_item(line: bytes, number: int, records: Records) -> Item:
+def _markdown_item(line: bytes, number: int, records: Records) -> Entry:
     try:
         text = decoded(line)
     except InvalidFactError as error:

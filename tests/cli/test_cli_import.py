@@ -13,13 +13,14 @@ from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
 
 
+@pytest.mark.slow
 def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.slow(0.001), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
     done = omi("import", "facts.jsonl", "--concurrency", 3)
     assert done.code == 0
     assert done.out.startswith("10,000 facts: 10,000 created\n400 calls")
-    batches = [call for call in served.requests if call.operation == "batch"]
+    batches = [call for call in served.requests if call.kind == "batch"]
     assert len(batches) == len(served.requests) == 400
     assert 1 < served.max_in_flight <= 3
     assert len(served.memories()) == 10_000

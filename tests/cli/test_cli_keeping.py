@@ -23,7 +23,7 @@ def counts(path: Path) -> dict[str, dict[State, int]]:
 
 
 def batches(server: ThreadedServer) -> int:
-    return sum(call.operation == "batch" for call in server.requests)
+    return sum(call.kind == "batch" for call in server.requests)
 
 
 def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
@@ -68,6 +68,7 @@ def test_of_several_files_the_first_has_the_journal(start: Start, served: Thread
     assert (done.event["created"], done.event["duplicate"]) == (11, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_standard_input_has_a_journal_where_one_is_named(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, name: str

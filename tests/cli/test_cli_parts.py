@@ -228,27 +228,55 @@ def test_commands_run_in_a_thread_and_without_uvloop(
     assert done.code == 0
 
 
-def warned(folding: logs.SeenTexts, words: str, *arguments: object, level: int = logging.WARNING) -> bool:
-    record = logging.LogRecord("omi_async", level, "file", 1, words, arguments, None)
-    return folding.filter(record)
+def told(once: logs.OncePerWait, words: str, level: int = logging.WARNING, **about: object) -> bool:
+    record = logging.LogRecord("omi_async", level, "file", 1, words, (), None)
+    record.__dict__.update({f"omi_{name}": value for name, value in about.items()})
+    return once.filter(record)
 
 
 def test_one_wait_is_told_once():
     now = [0.0]
-    folding = logs.SeenTexts(clock=lambda: now[0])
-    refusal = "cannot create memories: 429 (try again in %ds); the next %s call in %.1f s"
-    assert warned(folding, refusal, 41, "batch", 41.0)
+    once = logs.OncePerWait(clock=lambda: now[0])
+    assert told(once, "429", why="quota", kind="batch", wait=41.0)
     now[0] = 0.4
-    assert not warned(folding, refusal, 41, "batch", 40.8)  # another worker, the same round
-    assert warned(folding, refusal, 41, "list", 41.0)  # another quota
-    assert warned(folding, "something else")
-    assert not warned(folding, "something else")
-    assert warned(folding, refusal, 90, "batch", 90.0)  # it takes longer than was said
+    assert not told(once, "429, in other words", why="quota", kind="batch", wait=40.8)  # another worker
+    assert told(once, "429", why="quota", kind="list", wait=41.0)  # another quota
+    assert told(once, "503", why="trouble", kind="batch", wait=1.0)
+    assert told(once, "429", why="quota", kind="batch", wait=90.0)  # it takes longer than was said
     now[0] = 90.5
-    assert warned(folding, refusal, 41, "batch", 41.0)  # the next round
+    assert told(once, "429", why="quota", kind="batch", wait=41.0)  # the next round
+
+
+def test_what_is_no_wait_is_told_each_time():
+    once = logs.OncePerWait()
     for _ in range(2):
-        assert warned(folding, "POST /v1/dev/user/memories: 200", level=logging.INFO)
-        assert warned(folding, "trouble", level=logging.ERROR)
+        assert told(once, "something else")
+        assert told(once, "POST /v1/dev/user/memories: 200", level=logging.INFO)
+
+
+def test_the_library_says_with_each_retry_what_is_waited_for(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+):
+    seen: list[logging.LogRecord] = []
+
+    def look(record: logging.LogRecord) -> bool:
+        seen.append(record)
+        return True
+
+    write_facts(tmp_path / "facts.jsonl", 10)
+    served.faults.add(Fault.answer(503, "Rate limiter unavailable"), Fault.rate_limited(1), on="batch")
+    library = logging.getLogger("omi_async")
+    library.addFilter(look)
+    try:
+        assert omi("import", "facts.jsonl").code == 0
+    finally:
+        library.removeFilter(look)
+    abouts = [vars(record) for record in seen if "omi_wait" in vars(record)]
+    assert [(about["omi_why"], about["omi_kind"]) for about in abouts] == [
+        ("trouble", "batch"),
+        ("quota", "batch"),
+    ]
+    assert all(0.0 < about["omi_wait"] <= 1.5 for about in abouts)
 
 
 def test_a_round_of_refusals_is_one_line_and_holds_no_key(omi: Omi, served: ThreadedServer, tmp_path: Path):
@@ -258,10 +286,10 @@ def test_a_round_of_refusals_is_one_line_and_holds_no_key(omi: Omi, served: Thre
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     done = omi("import", "facts.jsonl", "--concurrency", 8, "--json")
     refused = done.event["requests"] - 4
-    told = [line for line in done.err.splitlines() if "the next batch call in" in line]
+    lines = [line for line in done.err.splitlines() if "the next batch call in" in line]
     assert done.code == 0
     assert refused >= 2
-    assert 1 <= len(told) < refused
+    assert 1 <= len(lines) < refused
 
 
 def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):

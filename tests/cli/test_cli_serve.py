@@ -91,6 +91,7 @@ def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
     assert ended(server).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 7])
 def test_with_chaos_and_a_kill_every_fact_is_stored_once(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int

@@ -70,12 +70,12 @@ def assert_complete(report: ImportReport, outcomes: Iterable[FactOutcome]) -> No
 
 
 def calls(server: LocalServer, operation: str) -> int:
-    return sum(record.operation == operation for record in server.requests)
+    return sum(record.kind == operation for record in server.requests)
 
 
 def sizes(server: LocalServer) -> list[int]:
     """The sizes of the batches, the largest first."""
-    batches = [record.items for record in server.requests if record.operation == "batch"]
+    batches = [record.items for record in server.requests if record.kind == "batch"]
     return sorted(batches, reverse=True)
 
 

@@ -56,10 +56,10 @@ async def test_a_list_that_hides_what_is_confirmed_leaves_doubt() -> None:
 class Reworded(Fault):
     """Shows a text in other words, in answers and in the list: a server that tidies up."""
 
-    operations = ("batch", "list")
+    kinds = ("batch", "list")
 
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
-        reply = work()
+        reply = await work()
         return attrs.evolve(reply, body=reply.body.replace(b"fact 3", b"Fact three"))
 
 

@@ -14,7 +14,7 @@ from omi_async._api.endpoints import import_batch
 from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Permit
 from omi_async.fact import fact_payload
 from omi_async.importing.calls import Calls
 from omi_async.importing.stopping import StopSignal
@@ -26,7 +26,7 @@ from tests.importing.helpers import assert_complete, calls, counts, facts, servi
 class Timed(Fault):
     """Notes when calls come, by the loop's clock; answers with what it is given, then as always."""
 
-    operations = ("batch",)
+    kinds = ("batch",)
 
     def __init__(self, answers: list[Fault]) -> None:
         self.answers = answers
@@ -36,7 +36,7 @@ class Timed(Fault):
         self.moments.append(asyncio.get_running_loop().time())
         if self.answers:
             return await self.answers.pop(0).happen(work, sleep)
-        return work()
+        return await work()
 
 
 @pytest.mark.virtual_clock

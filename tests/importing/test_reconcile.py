@@ -93,7 +93,7 @@ async def test_absence_takes_two_whole_looks() -> None:
         report = await session.memories.import_facts(facts(25))
         assert counts(report) == {"created": 25}
         assert calls(server, "list") == 2
-        assert [record.operation for record in server.requests] == ["batch", "list", "list", "batch"]
+        assert [record.kind for record in server.requests] == ["batch", "list", "list", "batch"]
 
 
 @pytest.mark.parametrize("lag", [0.5, 2, 4, 5.9])
@@ -126,14 +126,14 @@ async def test_a_server_may_go_on_writing_after_the_client_gave_up(batch_timeout
 class Hidden(Fault):
     """The list is read, then bent: a header added, elements replaced, texts cut."""
 
-    operations = ("list",)
+    kinds = ("list",)
 
     def __init__(self, *, headers: dict[str, str] | None = None, bend: Any = None) -> None:
         self.headers = headers or {}
         self.bend = bend
 
     async def happen(self, work: Any, sleep: Any) -> Any:
-        reply = work()
+        reply = await work()
         body = reply.body if self.bend is None else json.dumps(self.bend(json.loads(reply.body)))
         return attrs.evolve(reply, body=body, headers=(*reply.headers, *self.headers.items()))
 
@@ -281,7 +281,7 @@ async def test_a_failing_list_is_asked_again() -> None:
 @pytest.mark.virtual_clock
 async def test_strangers_in_an_answer_may_be_the_facts_in_other_words() -> None:
     class Reworded(Hidden):
-        operations = ("batch",)
+        kinds = ("batch",)
 
     async with serving(text_identity=False) as (server, session):
 
@@ -302,7 +302,7 @@ async def test_strangers_in_an_answer_may_be_the_facts_in_other_words() -> None:
 # The other modes
 
 
-@pytest.mark.parametrize("fault", [f for f in LOSSES if "Slow" not in str(f)], ids=str)
+@pytest.mark.parametrize("fault", [f for f in LOSSES if "slow" not in str(f)], ids=str)
 @pytest.mark.virtual_clock
 async def test_report_neither_looks_nor_sends_again(fault: Fault) -> None:
     async with serving(text_identity=False) as (server, session):
@@ -318,7 +318,7 @@ async def test_report_neither_looks_nor_sends_again(fault: Fault) -> None:
         assert calls(server, "list") == 0
 
 
-@pytest.mark.parametrize("fault", [f for f in LOSSES if "Slow" not in str(f)], ids=str)
+@pytest.mark.parametrize("fault", [f for f in LOSSES if "slow" not in str(f)], ids=str)
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.virtual_clock
 async def test_resend_trusts_the_servers_identity(fault: Fault, times: int) -> None:

@@ -35,7 +35,7 @@ def sent(server: LocalServer) -> int:
 
 
 def calls(server: LocalServer, *operations: str) -> int:
-    return sum(record.operation in operations for record in server.requests)
+    return sum(record.kind in operations for record in server.requests)
 
 
 class Run:
@@ -104,7 +104,7 @@ def letters(journal: Journal, contents: Iterable[str]) -> dict[str, str]:
     """What a journal knows of texts: settled states, "doubt", "unsent", or "nothing"."""
     known = {}
     for content in contents:
-        found = journal.recall(journal.key(content))
+        found = journal.recall([content])[0]
         assert found != "seen"
         if found is None:
             known[content] = "nothing"
@@ -186,7 +186,7 @@ def python(code: str, *arguments: object) -> subprocess.Popen[str]:
 
 
 def ran(code: str, *arguments: object) -> tuple[int, str]:
-    """Give the exit status of code in a process of its own, and what it printed."""
+    """Return the exit status of code in a process of its own, and what it printed."""
     with python(code, *arguments) as process:
         output, _ = process.communicate(timeout=60)
     return process.returncode, output.strip()

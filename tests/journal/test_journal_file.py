@@ -1,4 +1,4 @@
-"""The file: what is refused stays as it is, and nobody else gets in while it is open."""
+"""The file: what is refused stays as it is, and no other process gets in while it is open."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import Journal, JournalError, OmiError
+from omi_async import Journal, JournalError, JournalInUseError, OmiError
 from tests.journal.helpers import OPEN, begun, copy, items, known, python, ran, raw, settle, texts
 
 
@@ -182,6 +182,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], di
     return path, contents, known(path, contents), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_flipped_bit_is_refused_or_changes_nothing(sound, tmp_path: Path, half: int) -> None:
     source, contents, states, told = sound
@@ -219,7 +220,7 @@ def test_no_flipped_bit_in_the_header_or_in_the_states_goes_unnoticed(sound, tmp
 
 
 def check_damaged(path: Path, content: bytes, contents, states, told) -> bool:
-    """Say whether a journal is refused; one that is not must tell what it told before."""
+    """Return whether a journal is refused; one that is not must tell what it told before."""
     path.write_bytes(content)
     try:
         with Journal(path) as journal:
@@ -324,6 +325,7 @@ print(Dying.statements)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_statement_of_the_creation_leaves_a_journal_to_be(path: Path) -> None:
     _, output = ran(CREATE_AND_DIE, path, -1)
     statements = int(output)
@@ -352,9 +354,10 @@ def test_a_hot_rollback_journal_of_the_creation_is_rolled_back(path: Path, tmp_p
     assert known(left, ["a fact"]) == {"a fact": "nothing"}
 
 
-# Nobody else
+# One process
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_also_after_another_try_of_this_one(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("a fact"))
@@ -362,9 +365,9 @@ def test_another_process_is_refused_also_after_another_try_of_this_one(path: Pat
         _, output = ran(OPEN, path)
         assert "is in use by another import; wait for its end, or stop it" in output
         # POSIX drops a process's locks on a file when it closes any handle of it.
-        with pytest.raises(JournalError, match="is in use by another import"):
+        with pytest.raises(JournalInUseError, match="is in use by another import"):
             Journal(path).open()
-        with pytest.raises(JournalError, match="is in use by another import"):
+        with pytest.raises(JournalInUseError, match="is in use by another import"):
             Journal(path.parent / "." / path.name, texts=False).open()
     journal.end()
     assert ran(OPEN, path) == (0, "opened")
@@ -393,7 +396,7 @@ def holder(path: Path) -> Iterator[subprocess.Popen[str]]:
 def test_after_a_kill_the_journal_opens_again_with_all_that_was_durable(
     path: Path, holder: subprocess.Popen[str]
 ) -> None:
-    with pytest.raises(JournalError, match="is in use by another import"):
+    with pytest.raises(JournalInUseError, match="is in use by another import"):
         Journal(path).open()
     holder.kill()
     holder.wait()
@@ -405,7 +408,7 @@ def test_a_link_is_followed_and_the_lock_with_it(path: Path) -> None:
     link = path.parent / "link.journal"
     link.symlink_to(path)
     journal = begun(link)
-    with pytest.raises(JournalError, match="is in use"):
+    with pytest.raises(JournalInUseError, match="is in use"):
         Journal(path).open()
     journal.end()
     assert path.stat().st_size > 0

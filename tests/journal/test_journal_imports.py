@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from omi_async import Fact, ImportStoppedError, Journal, JournalError, ServerError, Session
+from omi_async import Fact, ImportStoppedError, Journal, JournalError, JournalInUseError, ServerError, Session
 from omi_async.importing.journal.rows import Row, Rows
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
@@ -51,18 +51,16 @@ async def server() -> AsyncIterator[LocalServer]:
 class Hook(Fault):
     """Calls a function in the middle of a call, before or after the work."""
 
-    def __init__(
-        self, function: Any, *, stored: bool = True, operations: tuple[str, ...] = ("batch",)
-    ) -> None:
+    def __init__(self, function: Any, *, stored: bool = True, kinds: tuple[str, ...] = ("batch",)) -> None:
         self.function = function
         self.stored = stored
-        self.operations = operations  # type: ignore[misc]  # a class attribute elsewhere, an instance's here
+        self.kinds = kinds
 
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
         if not self.stored:
             self.function()
-            return work()
-        reply = work()
+            return await work()
+        reply = await work()
         self.function()
         return reply
 
@@ -77,7 +75,7 @@ def foreign(path: Path) -> None:
 # What is durable when
 
 
-async def test_a_batch_is_written_down_before_it_leaves_and_settled_before_anybody_hears(
+async def test_a_batch_is_written_down_before_it_leaves_and_settled_before_it_is_told(
     server: LocalServer, path: Path, tmp_path: Path
 ) -> None:
     facts = texts(range(60))
@@ -125,17 +123,17 @@ async def test_without_texts_a_rejected_fact_is_tried_again(server: LocalServer,
         result = await run_import(server, texts(range(10)), Journal(path, texts=False))
         assert result.report.rejected == 1
         assert "this memory cannot be stored" in str(result.report.failures[0].error)
-    assert [call.items for call in server.requests if call.operation == "batch"] == [10, 9, 1]
+    assert [call.items for call in server.requests if call.kind == "batch"] == [10, 9, 1]
 
 
-async def test_a_rejected_fact_that_was_mended_is_sent_again(server: LocalServer, path: Path) -> None:
+async def test_a_rejected_fact_that_was_fixed_is_sent_again(server: LocalServer, path: Path) -> None:
     wrong = Fact("User sings", category="zebra")
     first = await run_import(server, [wrong, "User hums"], path)
     assert (first.report.created, first.report.rejected) == (1, 1)
     again = await run_import(server, [wrong], path)
     assert (again.report.requests, again.report.rejected) == (0, 1)
-    mended = await run_import(server, [Fact("User sings", category="hobbies")], path)
-    assert (mended.report.requests, mended.report.created) == (1, 1)
+    fixed = await run_import(server, [Fact("User sings", category="hobbies")], path)
+    assert (fixed.report.requests, fixed.report.created) == (1, 1)
     server.assert_each_stored_once(["User sings", "User hums"])
     with Journal(path) as journal:
         assert list(journal.unfinished()) == []
@@ -223,6 +221,7 @@ async def test_report_tells_unknown_at_once_however_many_there_are(server: Local
     assert set(known(path, facts, server.url).values()) == {"doubt"}
 
 
+@pytest.mark.slow
 async def test_many_in_doubt_do_not_hold_the_import_up(server: LocalServer, path: Path) -> None:
     facts = texts(range(3000))
     left_in_doubt(path, server, facts)
@@ -305,7 +304,7 @@ async def test_a_fact_in_doubt_is_never_invalid_because_of_what_others_taught(
 async def test_what_skip_existing_finds_is_noted_where_the_journal_has_a_line(
     server: LocalServer, path: Path
 ) -> None:
-    """A fact that was not sent in the first run, and that somebody else stored since."""
+    """A fact that was not sent in the first run, and that another client stored since."""
     server.revoke_key(server.api_key)
     facts = texts(range(5))
     assert (await run_import(server, facts, path)).report.not_sent == 5
@@ -519,6 +518,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_real_limit_of_the_file_system_is_met_in_the_same_way(path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(1000)]
     with LocalServer.in_thread(path.parent / "memories.db", text_identity=False) as threaded:
@@ -558,7 +558,7 @@ async def test_a_second_import_of_this_process_is_refused_and_pulls_nothing(
         async with session.memories.importer(texts(range(1000)), journal=shared) as importer:
             await anext(importer)
             for journal in (path, str(path), Journal(path), shared):
-                with pytest.raises(JournalError, match="is in use by another import"):
+                with pytest.raises(JournalInUseError, match="is in use by another import"):
                     await session.memories.import_facts(source(), journal=journal)
             assert await asyncio.to_thread(ran, OPEN, path) == (
                 0,
@@ -600,7 +600,7 @@ async def test_another_process_keeps_an_import_out(server: LocalServer, path: Pa
         assert holder.stdout.readline() == "holding\n"
         result = await run_import(server, iter(["never pulled"]), path)
         holder.kill()
-    assert isinstance(result.error, JournalError)
+    assert isinstance(result.error, JournalInUseError)
     assert "is in use by another import" in str(result.error)
     assert result.report.pulled == 0
     assert (await run_import(server, ["a fact"], path)).report.created == 1
@@ -727,11 +727,11 @@ async def secretive(server: LocalServer, path: Path, folder: Path, journal: Jour
         )
 
     class Looking(Fault):
-        operations = ("batch", "create", "list")
+        kinds = ("batch", "create", "list")
 
         async def happen(self, work: Work, sleep: Sleep) -> Reply:
             look()
-            return work()
+            return await work()
 
     server.faults.add(Fault.poison("poison"))
     server.faults.add(Looking(), times=3)

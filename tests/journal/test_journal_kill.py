@@ -16,6 +16,7 @@ from omi_async import Journal
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.messages import Reply
+from omi_async.local.twist import Twist
 from tests.clock import run
 from tests.journal.helpers import ROOT, SERVER, Run, copy, known, run_import, sent, stored, texts
 
@@ -68,7 +69,7 @@ asyncio.run(main())
 class Kill(Fault):
     """A batch call in the middle of which the client is killed, with so many facts stored (None: all)."""
 
-    operations = ("batch",)
+    kinds = ("batch",)
 
     def __init__(self, stored: int | None) -> None:
         self.stored = stored
@@ -77,9 +78,9 @@ class Kill(Fault):
     async def happen(self, work: Work, sleep: Sleep) -> Reply:
         assert self.victim is not None
         if self.stored is None:
-            work()
+            await work()
         elif self.stored:
-            work(at_most=self.stored)
+            await work(Twist(at_most=self.stored))
         self.victim.kill()
         self.victim.wait()
         return Reply(0, b"", reset=True)
@@ -150,6 +151,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut", "held"), POINTS)
 def test_killed_at_a_durable_point(aftermath: Aftermath, tmp_path: Path, cut: str, held: int) -> None:
     aftermath.kill(cut)
@@ -183,6 +185,7 @@ def assert_completes(aftermath: Aftermath, facts: list[str], left: dict[str, str
     assert after == holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["first call", "second call"])
 @pytest.mark.parametrize("prefix", [0, 1, 7, 24, None])
 def test_killed_while_its_call_is_on_the_wire(
@@ -197,6 +200,7 @@ def test_killed_while_its_call_is_on_the_wire(
     assert_completes(aftermath, facts, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 13, None])
 def test_killed_with_several_calls_on_the_wire(
     aftermath: Aftermath, tmp_path: Path, prefix: int | None
@@ -233,7 +237,7 @@ def test_a_rerun_with_other_input_after_a_kill(aftermath: Aftermath) -> None:
 
 
 def test_the_state_is_told_by_when_its_own_run_sent_a_fact(aftermath: Aftermath) -> None:
-    """What was there before the call is `existing`, also where an earlier run of this journal is older."""
+    """What was there before the call is `existing`, also if an earlier run of this journal is older."""
     aftermath.kill("after settled 1")
 
     async def other_client() -> None:

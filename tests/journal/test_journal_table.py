@@ -15,12 +15,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async import Fact, Journal, JournalError, OmiError
+from omi_async import Fact, Journal, JournalError, JournalInUseError, OmiError
 from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
 from omi_async.importing.journal import journal as journal_module
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.journal import KEYS_KEPT
 from omi_async.importing.journal.rows import ROW, ROWS_CACHED
 from tests.journal.helpers import SERVER, begun, database, items, known, letters, settle, texts
 
@@ -58,7 +57,7 @@ def test_what_was_settled_is_recalled_in_another_life(path: Path) -> None:
         "new": "nothing",
     }
     journal = begun(path)
-    created, rejected = (journal.recall(journal.key(content)) for content in ("created", "rejected"))
+    created, rejected = (journal.recall([content])[0] for content in ("created", "rejected"))
     assert not isinstance(created, str | None)
     assert not isinstance(rejected, str | None)
     assert (created.memory_id, created.words) == ("id of created", None)
@@ -70,12 +69,12 @@ def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
     journal = begun(path)
     for _ in range(2):
         for number, content in enumerate(texts(range(60))):
-            found = journal.recall(journal.key(content))
+            found = journal.recall([content])[0]
             assert found != "seen"
-            assert journal.recall(journal.key(content)) == "seen"  # while it is on its way
+            assert journal.recall([content])[0] == "seen"  # while it is on its way
             if found is None:
                 journal.sending(items(content))
-            assert journal.recall(journal.key(content)) == "seen", number  # and once it is written down
+            assert journal.recall([content])[0] == "seen", number  # and once it is written down
             assert not journal._entering  # what is written down is not kept in memory
         journal.end()
         journal.begin(SERVER)
@@ -89,9 +88,9 @@ def test_many_texts_are_recalled_at_once_as_they_are_one_by_one(chunks) -> None:
         together, apart = (begun(Path(folder, name)) for name in ("together", "apart"))
         for numbers, sends in [*chunks, ([], False), *chunks]:
             contents = texts(numbers)
-            found = together.recall_all(contents)
+            found = together.recall(contents)
             assert [told(known) for known in found] == [
-                told(apart.recall(apart.key(content))) for content in contents
+                told(apart.recall([content])[0]) for content in contents
             ]
             new = [content for content, known in zip(contents, found, strict=True) if known is None]
             for journal in (together, apart):
@@ -110,22 +109,9 @@ def told(known: Any) -> Any:
     return known if isinstance(known, str | None) else attrs.evolve(known, sent_at=0.0)
 
 
-def test_a_key_that_is_not_kept_until_the_sending_is_made_again(path: Path) -> None:
-    journal = begun(path)
-    contents = texts(range(KEYS_KEPT + 50))
-    for start in range(0, len(contents), 25):
-        journal.recall_all(contents[start : start + 25])
-    assert len(journal._keys) <= KEYS_KEPT + 25
-    for start in range(0, len(contents), 25):
-        journal.sending(items(*contents[start : start + 25]))
-    assert not journal._entering
-    journal.end()
-    assert set(known(path, contents).values()) == {"doubt"}
-
-
 def write(journal: Journal, chunk: int) -> None:
     batch = items(*texts(range(chunk * 25, chunk * 25 + 25)))
-    assert journal.recall_all([item.content for item in batch]) == [None] * 25
+    assert journal.recall([item.content for item in batch]) == [None] * 25
     journal.sending(batch)
     settle(journal, batch)
 
@@ -181,7 +167,7 @@ def test_each_server_is_remembered_apart(path: Path) -> None:
     for server in ("one", "other"):
         journal = begun(path, server)
         batch = items("a fact")
-        assert journal.recall(journal.key("a fact")) is None
+        assert journal.recall(["a fact"])[0] is None
         journal.sending(batch)
         settle(journal, batch, "created" if server == "one" else "unknown")
         journal.end()
@@ -286,18 +272,18 @@ def test_a_misspelled_state_is_not_forgotten_in_silence(path: Path) -> None:
 def test_nothing_is_forgotten_in_the_middle_of_an_import(path: Path) -> None:
     journal = begun(path)
     journal.sending(items("on the wire"))
-    with pytest.raises(JournalError, match="in use by an import"):
+    with pytest.raises(JournalInUseError, match="in use by an import"):
         journal.forget("unknown")
     assert journal.counts() == {SERVER: {"unknown": 1}}
     journal.end()
 
 
-def test_a_forgotten_fact_is_created_anew_with_its_new_id(path: Path) -> None:
+def test_a_forgotten_fact_is_created_again_with_its_new_id(path: Path) -> None:
     one_of_each(path)
     with Journal(path) as journal:
         journal.forget("created")
     journal = begun(path)
-    recalled = journal.recall(journal.key("created"))
+    recalled = journal.recall(["created"])[0]
     assert not isinstance(recalled, str | None)
     assert recalled.memory_id is None
     (item,) = items("created")
@@ -306,7 +292,7 @@ def test_a_forgotten_fact_is_created_anew_with_its_new_id(path: Path) -> None:
     settle(journal, [item], memory_id="another")
     journal.end()
     journal = begun(path)
-    recalled = journal.recall(journal.key("created"))
+    recalled = journal.recall(["created"])[0]
     assert not isinstance(recalled, str | None)
     assert (recalled.state, recalled.memory_id) == ("created", "another")
     journal.end()
@@ -324,7 +310,7 @@ def test_a_batch_may_mix_new_facts_with_those_of_many_rows_beyond_what_is_cached
     some = [contents[0], *contents[25::25], contents[1]]
     batch = [*items(*some), *items("new")]
     for item in batch[:-1]:
-        recalled = journal.recall(journal.key(item.fact.content))
+        recalled = journal.recall([item.fact.content])[0]
         assert not isinstance(recalled, str | None)
         item.place = recalled.place
     journal.sending(batch)
@@ -340,7 +326,7 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     journal.sending(batch)
     lost = items("lost one", "lost two")
     for content in ("kept", "lost one", "lost two", "late"):
-        journal.recall(journal.key(content))
+        journal.recall([content])
     database(journal).execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
         journal.sending([*lost, kept])
@@ -389,16 +375,16 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
     journal.end()
     journal.begin(SERVER)
     for content in contents:
-        recalled = journal.recall(journal.key(content))
+        recalled = journal.recall([content])[0]
         assert not isinstance(recalled, str | None)
         assert recalled.memory_id == content
-    assert journal.recall(journal.key("a stranger")) is None
+    assert journal.recall(["a stranger"])[0] is None
     journal.end()
 
 
 def test_a_journal_that_is_full_says_so(path: Path) -> None:
     journal = begun(path)
-    journal._rows._last = PLACES // ROW  # as if so many rows were there
+    journal._rows.last = PLACES // ROW  # as if so many rows were there
     with pytest.raises(JournalError, match="is full: it holds 8,388,608 calls"):
         journal.sending(items("one too many"))
     journal.end()
@@ -414,7 +400,7 @@ def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
         assert [entry.error for entry in journal.unfinished()] == ["cannot read ?.csv"]
 
 
-def test_tags_and_categories_are_kept_for_whoever_asks(path: Path) -> None:
+def test_tags_and_categories_are_kept_for_unfinished(path: Path) -> None:
     fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
     journal = begun(path)
     journal.sending([Item(0, fact_payload(fact), fact)])
@@ -434,9 +420,9 @@ def test_an_item_that_was_never_about_to_be_sent_needs_no_line(path: Path) -> No
 
 def test_only_one_import_at_a_time_may_begin(path: Path) -> None:
     journal = begun(path)
-    with pytest.raises(JournalError, match="in use by another import of this process"):
+    with pytest.raises(JournalInUseError, match="in use by another import of this process"):
         journal.begin(SERVER)
-    journal.recall(journal.key("still open"))
+    journal.recall(["still open"])
     journal.end()
     journal.end()  # twice is fine
     assert not journal.is_open
@@ -475,7 +461,7 @@ def test_a_closed_journal_says_that_it_is_closed(path: Path) -> None:
     for use in (
         lambda: journal.sending(items("another")),
         lambda: settle(journal, batch),
-        lambda: journal.recall(journal.key("a fact")),
+        lambda: journal.recall(["a fact"]),
         journal.counts,
         lambda: list(journal.unfinished()),
     ):
@@ -492,7 +478,7 @@ def test_a_row_that_vanishes_is_told(path: Path) -> None:
     journal._rows.forget_cached()
     database(journal).execute("DELETE FROM batches")
     with pytest.raises(JournalError, match="row 1 is missing"):
-        journal.recall(journal.key("a fact"))
+        journal.recall(["a fact"])
     journal.end()
 
 

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omi_async.local import FOREVER, OPERATIONS, Chaos, Fault, Faults, LocalServer
-from omi_async.local.faults import MENU
+from omi_async.local import FOREVER, KINDS, Chaos, Fault, Faults, LocalServer
+from omi_async.local.faults import Sleep, Work
+from omi_async.local.messages import Reply
+from omi_async.local.plan import MENU
 from tests.local.local_client import BATCH, MEMORIES, Clock, serving, stored
 
 TEXTS = [f"fact {n}" for n in range(5)]
@@ -88,7 +90,7 @@ async def test_a_reset_connection(after: Any) -> None:
         assert error.value.errno == errno.ECONNRESET
         assert stored(server) == (TEXTS if after else [])
         (record,) = server.requests
-    assert (record.operation, record.status, record.items) == ("batch", None, 5)
+    assert (record.kind, record.status, record.items) == ("batch", None, 5)
 
 
 async def test_half_a_body() -> None:
@@ -233,7 +235,7 @@ async def test_faults_happen_in_order_each_to_the_calls_it_is_for() -> None:
         assert (await client.create("a")).status == 200
 
 
-async def test_a_fault_for_ever_lasts_until_it_is_cleared() -> None:
+async def test_a_fault_forever_lasts_until_it_is_cleared() -> None:
     async with serving(chaos=Chaos(1, rate=1)) as (server, client):
         server.faults.add(Fault.answer(503), times=FOREVER)
         assert {(await client.listed()).status for _ in range(20)} == {503}
@@ -264,8 +266,8 @@ async def test_calls_at_once_are_counted_while_they_wait() -> None:
             await arrived.acquire()
         gate.set()
     assert server.max_in_flight == 5
-    assert server.max_in_flight_by_operation == {"create": 3, "list": 2}
-    assert server.max_in_flight_by_operation["batch"] == 0
+    assert server.max_in_flight_by_kind == {"create": 3, "list": 2}
+    assert server.max_in_flight_by_kind["batch"] == 0
 
 
 async def _statuses(seed: Any, *, rate: Any = 0.5) -> Any:
@@ -313,18 +315,21 @@ async def test_chaos_may_draw_conditions() -> None:
 def test_faults_are_plain_values() -> None:
     assert Fault.after_prefix(3) == Fault.after_prefix(3) != Fault.after_prefix(4)
     assert len({Fault.reset(), Fault.reset(stored=True), Fault.reset()}) == 2
-    assert repr(Fault.after_prefix(3)) == "AfterPrefix(count=3, status=500)"
-    assert repr(Fault.poison("bad")).startswith("Poison(text='bad', status=422")
+    assert repr(Fault.after_prefix(3)).startswith(
+        "Fault.after_prefix(kinds=('batch',), twist=Twist(at_most=3"
+    )
+    assert repr(Fault.slow(3)) == "Fault.slow(delay=3)"
+    assert "text='bad'" in repr(Fault.poison("bad"))
     assert repr(Faults(Chaos(1))) == "Faults([], chaos=Chaos(1, rate=0.1))"
 
 
 def test_a_plan_that_cannot_be_is_refused() -> None:
     faults = Faults()
-    with pytest.raises(ValueError, match="no such operation: nonsense"):
+    with pytest.raises(ValueError, match="no such kind of call: nonsense"):
         faults.add(Fault.reset(), on="nonsense")
     with pytest.raises(ValueError, match="0 times"):
         faults.add(Fault.reset(), times=0)
-    with pytest.raises(ValueError, match="count"):
+    with pytest.raises(ValueError, match="number"):
         Fault.after_prefix(-1)
     assert len(faults) == 0
 
@@ -340,16 +345,42 @@ plans = st.lists(
 )
 
 
-@given(plans, st.lists(st.sampled_from(OPERATIONS), max_size=20))
+@given(plans, st.lists(st.sampled_from(KINDS), max_size=20))
 def test_a_planned_fault_happens_once_or_waits_and_a_call_has_one_at_most(plan: Any, operations: Any) -> None:
     faults = Faults()
     faults.add(*plan)
     taken = [(operation, fault) for operation in operations for fault in faults.take(operation, list)]
     assert Counter(fault for _, fault in taken) + Counter(faults) == Counter(plan)
     assert len(taken) <= len(operations)
-    assert all(operation in fault.operations for operation, fault in taken)
+    assert all(operation in fault.kinds for operation, fault in taken)
 
 
 def test_the_server_is_made_without_faults() -> None:
     assert LocalServer().faults.chaos is None
     assert list(LocalServer().faults) == []
+
+
+async def test_an_answer_may_close_its_connection_without_saying_so() -> None:
+    async with serving() as (server, client):
+        assert (await client.listed()).status == 200
+        server.faults.add(Fault.answer(500, "oops", closes=True))
+        answer = await client.listed()
+        assert (answer.status, answer.detail) == (500, "oops")
+        assert "Connection" not in answer.headers
+        with pytest.raises((aiohttp.ClientOSError, aiohttp.ServerDisconnectedError)):
+            await client.batch("a")  # aiohttp repeats a GET by itself
+        assert (await client.batch("a")).status == 200
+
+
+async def test_a_fault_with_code_of_its_own() -> None:
+    class Shouting(Fault):
+        kinds = ("list",)
+
+        async def happen(self, work: Work, sleep: Sleep) -> Reply:
+            reply = await work()
+            return Reply(200, reply.body.upper())
+
+    async with serving(faults=[Shouting()]) as (_, client):
+        await client.create("quiet")
+        assert b"QUIET" in (await client.listed()).body
+        assert await client.texts() == ["quiet"]

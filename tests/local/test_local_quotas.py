@@ -153,7 +153,7 @@ async def test_a_call_that_a_fault_answers_before_the_work_spends_nothing() -> N
 
 def test_quotas_are_checked_when_they_are_made() -> None:
     quotas = Quotas([TWO], clock=Clock())
-    with pytest.raises(ValueError, match="no such operation: nonsense"):
+    with pytest.raises(ValueError, match="no such kind of call: nonsense"):
         Quota("a", 1, 60, ("nonsense",))
     with pytest.raises(ValueError, match="window"):
         Quota("a", 1, 0)

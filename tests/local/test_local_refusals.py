@@ -39,7 +39,7 @@ async def test_refuses_in_the_words_of_fastapi(case: Any) -> None:
 
 
 def _told(answer: Any) -> Any:
-    """Leave json's own column and words out where they are not those of 3.11, on which FastAPI was asked."""
+    """Leave json's own column and words out if they are not those of 3.11, on which FastAPI was asked."""
     match answer:
         case {"detail": [{"type": "json_invalid", "msg": message}]} if sys.version_info >= (3, 13):
             return message

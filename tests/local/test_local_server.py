@@ -129,7 +129,7 @@ async def test_every_call_is_recorded() -> None:
         await client.delete("a b")
         await client.call("GET", "/nope")
         await client.call("POST", BATCH, json={"memories": 3})
-    found = [(call.method, call.path, call.operation, call.status, call.items) for call in server.requests]
+    found = [(call.method, call.path, call.kind, call.status, call.items) for call in server.requests]
     assert found == [
         ("POST", BATCH, "batch", 200, 3),
         ("POST", MEMORIES, "create", 200, 1),
@@ -200,8 +200,8 @@ def test_a_server_in_a_thread() -> None:
         assert b'"content":"a"' in _get(server)
         server.assert_each_stored_once(["a", "b"])
         assert stored(server) == ["a", "b"]
-        assert [call.operation for call in server.requests] == ["list"]
-        assert (server.max_in_flight, server.max_in_flight_by_operation["list"]) == (1, 1)
+        assert [call.kind for call in server.requests] == ["list"]
+        assert (server.max_in_flight, server.max_in_flight_by_kind["list"]) == (1, 1)
         assert (list(server.faults), list(server.quotas)) == ([], [])
         other = server.add_key(scopes=["memories:read"])
         server.revoke_key(other)

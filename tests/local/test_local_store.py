@@ -1,4 +1,4 @@
-"""The database file: it outlives the process, and is never taken for, nor made of, somebody else's."""
+"""The database file: it outlives the process, and is never taken for, nor made of, another program's."""
 
 import asyncio
 import signal
@@ -35,7 +35,7 @@ def _process(database: Any) -> Any:
 
 
 def _batches_until_killed(process: Any) -> Any:
-    """Send batches, and kill the server in the middle of them. Gives the texts that were acknowledged."""
+    """Send batches, and kill the server in the middle of them. Returns the texts that were acknowledged."""
 
     async def run() -> Any:
         url = await asyncio.to_thread(process.stdout.readline)

@@ -32,7 +32,7 @@ def hourly(limit: int = 15) -> Quota:
 
 
 def statuses(server: LocalServer, operation: str = "batch") -> list[int | None]:
-    return [record.status for record in server.requests if record.operation == operation]
+    return [record.status for record in server.requests if record.kind == operation]
 
 
 def refused(server: LocalServer) -> int:
@@ -243,7 +243,7 @@ async def test_two_lanes_finish_sooner_where_they_can_and_later_never(count: int
             report, times[lanes] = await timed(session, count, lanes=lanes)
             assert counts(report) == {"created": count}
             server.assert_each_stored_once(facts(count))
-            sent[lanes] = [r.items for r in server.requests if r.operation == "batch" and r.status == 200]
+            sent[lanes] = [r.items for r in server.requests if r.kind == "batch" and r.status == 200]
             # The last one; and with both lanes what a single fact was that was refused when it had left.
             assert sum(items < 25 for items in sent[lanes]) <= (1 if lanes == "batch" else 2)
             assert refused(server) <= 4 + 2 * 4 + 8

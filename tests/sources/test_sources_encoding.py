@@ -90,7 +90,9 @@ def test_a_cut_gzip_gives_what_was_readable_and_then_raises():
     assert 1000 < count < 5000
     assert found.texts == [f"fact {number}" for number in range(count)]
     assert found.invalid == []
-    assert str(found.error) == f"x.jsonl.gz:{count + 1}: the gzip data is cut short here; fetch the file anew"
+    assert (
+        str(found.error) == f"x.jsonl.gz:{count + 1}: the gzip data is cut short here; fetch the file again"
+    )
 
 
 def test_a_cut_gzip_of_a_document_and_of_a_table():

@@ -309,7 +309,7 @@ async def test_other_formats_are_live_when_they_are_named(wanted):
             assert fact.content == "a"
 
 
-async def test_a_silent_pipe_holds_nobody_up():
+async def test_a_silent_pipe_holds_no_caller_up():
     with pipe() as (source, _sink):
         facts = open_facts(source)
         with pytest.raises(TimeoutError):
@@ -349,7 +349,7 @@ async def test_cancelling_the_consumer_ends_the_thread():
         assert not _reading()
 
 
-async def test_a_named_pipe_without_a_writer_holds_nobody_up(tmp_path):
+async def test_a_named_pipe_without_a_writer_holds_no_caller_up(tmp_path):
     path = tmp_path / "fifo"
     os.mkfifo(path)
     facts = open_facts(path)

@@ -11,7 +11,7 @@ from omi_async.errors import InvalidFactError
 from omi_async.importing.report import FactOutcome
 from omi_async.sources._fields import fields_from
 from omi_async.sources._jsonl import _item, read_jsonl
-from omi_async.sources._records import LONGEST, Item, Lines, Records
+from omi_async.sources._records import LONGEST, Entry, Lines, Records
 from tests.sources.source_reading import read, read_pieces
 
 
@@ -163,12 +163,12 @@ DEFAULTS = st.fixed_dictionaries(
 )
 
 
-def told(items: list[Item]) -> list[tuple[str, object]]:
+def told(items: list[Entry]) -> list[tuple[str, object]]:
     """Everything, in a form in which two readings can be compared: no error equals another."""
     return [(repr(item), repr(record_of(item))) for item in items]
 
 
-def record_of(item: Item) -> object:
+def record_of(item: Entry) -> object:
     error = item.error if isinstance(item, FactOutcome) else None
     return error.record if isinstance(error, InvalidFactError) else None
 

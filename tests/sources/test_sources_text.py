@@ -80,4 +80,4 @@ def test_damage_in_markdown_spoils_its_line_only():
 def test_a_mapping_finds_nothing_in_text(wanted):
     found = read("- a\n", wanted=wanted, mapping={"content": "x"})
     assert found.items == []
-    assert "where a mapping finds no keys or columns" in str(found.error)
+    assert "in which a mapping finds no keys or columns" in str(found.error)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Literal
 
-from omi_async.errors import JournalError
+from omi_async.errors import JournalError, JournalInUseError
 
-__all__ = ["Durability", "Translated", "open_file"]
+__all__ = ["Durability", "open_file", "translated"]
 
 APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
 SCHEMA_VERSION: Final = 1
@@ -21,6 +21,10 @@ MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16s44xI4xI28x")
 """The first 100 bytes of an SQLite file: the magic, the user version, the application id."""
 
+LOCK_WAIT: Final = 0.2
+"""Seconds that opening waits for a lock. An import holds its lock for hours, so a longer wait only delays the
+refusal; without any, a process that is just ending (it still writes its WAL back) would count as in use."""
+
 Durability = Literal["normal", "full"]
 
 
@@ -28,9 +32,9 @@ def open_file(path: Path, schema: str, durability: Durability) -> sqlite3.Connec
     """Open a journal's file for this process alone, or make it. Raises `JournalError`."""
     path = path.absolute()  # for SQLite, some relative names are no files: ":memory:"
     _check_header(path)
-    with Translated(path, "cannot be opened"):
-        # Usable from any thread: it is opened in one of its own, and then used in the event loop's only.
-        database = sqlite3.connect(path, timeout=0.2, isolation_level=None, check_same_thread=False)
+    with translated(path, "cannot be opened"):
+        # Opened in a thread of its own, then used in the event loop's only; SQLite would refuse the second.
+        database = sqlite3.connect(path, timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False)
         try:
             _prepare(database, schema, durability)
         except BaseException:
@@ -46,7 +50,7 @@ def _check_header(path: Path) -> None:
             raise JournalError(f"the journal {path} cannot be made: there is no folder {path.parent}")
         if not path.exists():
             return
-        if not path.is_file():
+        if not path.is_file():  # to open a pipe would wait for a writer
             raise JournalError(f"{path} is no journal of omi_async: it is no file")
         if not os.access(path, os.R_OK | os.W_OK, effective_ids=os.access in os.supports_effective_ids):
             raise JournalError(f"the journal {path} cannot be opened: no permission to read and write it")
@@ -67,8 +71,8 @@ def _check_header(path: Path) -> None:
 def _read_header(path: Path) -> tuple[int, int]:
     """Return the application id and the user version.
 
-    Through SQLite, and without any lock: where this process has the journal open already, closing a file
-    handle of our own would drop SQLite's locks on it (POSIX), and let other processes in.
+    Through SQLite, and without any lock: if this process has the journal open already, closing a file handle
+    of our own would drop SQLite's locks on it (POSIX), and let other processes in.
     """
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro&immutable=1", uri=True)) as database:
@@ -109,30 +113,24 @@ def _prepare(database: sqlite3.Connection, schema: str, durability: Durability) 
     database.execute(f"PRAGMA synchronous = {durability}")
 
 
-class Translated:
-    """A context that turns SQLite's errors into `JournalError` that says what to do."""
-
-    def __init__(self, path: Path, what: str) -> None:
-        self._path = path
-        self._what = what
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if isinstance(error, sqlite3.OperationalError):
-            if "locked" in str(error):
-                raise JournalError(
-                    f"the journal {self._path} is in use by another import; wait for its end, or stop it"
-                ) from error
-            raise JournalError(f"the journal {self._path} {self._what}: {error}") from error
-        if isinstance(error, sqlite3.DatabaseError | UnicodeDecodeError):  # SQLite quotes what is damaged
-            raise JournalError(
-                f"the journal {self._path} {self._what}: {error}. It was not overwritten; move it away to "
-                f"begin a new one: what it knew is then looked up at the server or sent again"
+@contextmanager
+def translated(path: Path, what: str) -> Iterator[None]:
+    """Turn SQLite's errors into a `JournalError` that says what to do."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if _primary_code(error) in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
+            raise JournalInUseError(
+                f"the journal {path} is in use by another import; wait for its end, or stop it"
             ) from error
+        raise JournalError(f"the journal {path} {what}: {error}") from error
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
+        raise JournalError(
+            f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
+            f"what it knew is then looked up at the server or sent again"
+        ) from error
+
+
+def _primary_code(error: sqlite3.Error) -> int:
+    """Return SQLite's code, not extended; errors that the `sqlite3` module itself raises have none."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

@@ -1,27 +1,35 @@
-"""Where in a journal a content key stands, in few bytes.
+"""The places of content keys in a journal, in few bytes.
 
 A set of a million keys takes some 100 MB of Python objects; this takes about 20 MB. It may name a place
-too many, never one too few: the keys themselves are on the disk, and whoever asks compares there.
+too many, never one too few: the keys themselves are on the disk, and the journal compares there.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-__all__ = ["KeyIndex"]
+__all__ = ["KeyIndex", "PlaceSet"]
 
 PLACES: Final = 1 << 28
-"""Places that can be told apart."""
+"""Places that can be told apart. Four bytes hold more; the bound keeps `Journal` far from any overflow."""
 
 _BUCKETS: Final = 1 << 16
+"""At ten million keys a bucket has 150 entries, which `bytes.find` passes in less than a microsecond."""
+
 _SPLIT: Final = Struct("<H4s10x")
-"""A key's bucket and its tag, which an entry of the bucket begins with; the four bytes of a place follow."""
+"""A key's bucket and its tag, with which an entry of the bucket begins; the four bytes of a place follow.
+
+Six of a key's sixteen bytes: beside a million keys, one in 280 million texts is looked up in vain."""
 
 
 class KeyIndex:
-    """Maps content keys to places. Nothing is ever moved, so that no single `add` takes long."""
+    """Maps content keys to places.
+
+    Nothing is ever moved: a dict that grows stops the event loop for as long as it takes to move all.
+    """
 
     def __init__(self) -> None:
         # A bucket is searched as the string that it is: no entry costs a step of Python.
@@ -31,7 +39,7 @@ class KeyIndex:
         return sum(map(len, self._buckets)) // 8
 
     def add(self, keys: bytes, first: int) -> None:
-        """Note that `keys`, one after the other, stand at the places from `first` on, all below `PLACES`.
+        """Note that `keys`, one after the other, have the places `first`, `first + 1`, ..., below `PLACES`.
 
         Adding a key again adds another place.
         """
@@ -42,7 +50,7 @@ class KeyIndex:
             buckets[bucket] += tag + place.to_bytes(4, "little")
 
     def places(self, keys: bytes) -> list[Sequence[int]]:
-        """Return for each of `keys`, one after the other, the places where it may stand."""
+        """Return for each of `keys`, one after the other, the places that it may have."""
         buckets = self._buckets
         return [
             _places(entries, tag, at) if (at := entries.find(tag)) >= 0 else ()
@@ -54,7 +62,23 @@ class KeyIndex:
 def _places(entries: bytes, tag: bytes, at: int) -> list[int]:
     places = []
     while at >= 0:
-        if at % 8 == 0:
+        if at % 8 == 0:  # else the tag's bytes are found across two entries, by chance
             places.append(int.from_bytes(entries[at + 4 : at + 8], "little"))
         at = entries.find(tag, at + 1)
     return places
+
+
+class PlaceSet:
+    """A set of places, in a bit each: for a million facts some 160 KB, where Python's set takes 60 MB."""
+
+    def __init__(self) -> None:
+        self._words = array("I")  # 32 bits each
+
+    def add(self, place: int) -> bool:
+        """Add a place; return whether it was not there yet."""
+        word, bit = place >> 5, 1 << (place & 31)
+        if word >= len(self._words):
+            self._words.extend(array("I", bytes(4096)) * (1 + (word - len(self._words)) // 1024))
+        before = self._words[word]
+        self._words[word] = before | bit
+        return not before & bit

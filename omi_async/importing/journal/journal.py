@@ -1,29 +1,22 @@
-"""The journal: what an import has sent and what became of it, on the disk, before anybody relies on it.
-
-One SQLite file. A row stands for the facts that were packed together, with one letter of state for each. It
-is written `sending` before their call leaves and settled after the answer, so that at any instant a crash
-leaves each fact either untouched, in doubt, or settled; the next run sends the first, looks for the second
-and skips the third. Facts are known by a hash of the server and their text, so the input may be reordered,
-grow or shrink between runs. The API key is nowhere in it.
-"""
+"""The journal: what an import has sent and what became of it, in a file."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Final, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
-from omi_async.errors import JournalError, OmiError
+from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
-from omi_async.importing.journal.file import Durability, Translated, open_file
-from omi_async.importing.journal.index import PLACES, KeyIndex
+from omi_async.importing.journal.file import Durability, open_file, translated
+from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
 from omi_async.importing.journal.rows import (
     IN_DOUBT,
     LETTERS,
@@ -44,12 +37,6 @@ from omi_async.importing.report import State
 
 __all__ = ["Entry", "Journal", "Recalled"]
 
-AT: Final = tuple(map(str, range(ROW)))
-"""The places in a row, as the keys that JSON wants."""
-
-KEYS_KEPT: Final = 1024
-"""Keys that are made once, and not again when their facts are sent, at most."""
-
 
 class Journal:
     """A file that makes an import resumable: `import_facts(facts, journal=Journal("facts.journal"))`.
@@ -59,17 +46,18 @@ class Journal:
     process may have it open at a time.
 
     Args:
-        path: the file; made where it does not exist.
+        path: the file; made if it does not exist.
         durability: ``"normal"`` survives the death of the process at any instant. ``"full"`` survives the
             death of the machine too, at the price of two disk flushes a batch.
         texts: whether the texts of facts that are not safely stored (yet) are written down, so that
             `unfinished` can show them. Without, the file holds hashes only.
-        server: the name under which the server is remembered; its base URL where None. A fact stored at one
+        server: the name under which the server is remembered; its base URL if None. A fact stored at one
             server counts as new at another.
 
     Raises:
-        JournalError: (when opened) the file is no journal, is corrupt, comes from a newer version, is in use
-            by another process, or cannot be written.
+        JournalError: (when opened) the file is no journal, is corrupt, comes from a newer version, or cannot
+            be written.
+        JournalInUseError: (when opened) another import has it open.
     """
 
     def __init__(
@@ -107,7 +95,7 @@ class Journal:
         database = open_file(self.path, SCHEMA, self._durability)
         self._index = KeyIndex()
         try:
-            with Translated(self.path, "cannot be read"):
+            with translated(self.path, "cannot be read"):
                 self._rows = Rows(database)
                 for number, keys in self._rows.all_keys():
                     self._index.add(keys, number * ROW)
@@ -135,20 +123,20 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _using(self, cannot: str) -> Translated:
+    def _using(self, cannot: str) -> AbstractContextManager[None]:
         if self._database is None:
             raise JournalError(f"the journal {self.path} is not open")
-        return Translated(self.path, cannot)
+        return translated(self.path, cannot)
 
     # One import
 
     def begin(self, server: str) -> None:
-        """Begin an import into a server, and open the journal where it is closed: not in the event loop.
+        """Begin an import into a server, and open the journal if it is closed: not in the event loop.
 
-        Raises `JournalError`, also where another import is using it.
+        Raises `JournalError`, and `JournalInUseError` while another import is using it.
         """
         if not self._importing.acquire(blocking=False):
-            raise JournalError(f"the journal {self.path} is in use by another import of this process")
+            raise JournalInUseError(f"the journal {self.path} is in use by another import of this process")
         self._opened_by_import = not self.is_open
         try:
             self.open()
@@ -158,108 +146,67 @@ class Journal:
         self._server = self._named_server or server
         salt = blake2b(self._server.encode(), digest_size=32).digest()
         self._blank = blake2b(digest_size=KEY_BYTES, key=salt)
-        self._seen = array("I")  # a bit a place
-        self._entering: set[bytes] = set()
-        self._keys: dict[str, bytes] = {}
+        self._first_row = self._rows.last + 1  # what this import writes down has a row from here on
+        self._seen = PlaceSet()  # of the rows before
+        self._entering: set[bytes] = set()  # recalled, and not yet written down
 
     def end(self) -> None:
-        """End the import; close the journal where the import has opened it. Twice is fine."""
+        """End the import; close the journal if the import has opened it. Twice is fine."""
         if self._importing.locked():
-            self._seen = array("I")
-            self._entering, self._keys = set(), {}
+            self._seen, self._entering = PlaceSet(), set()
             self._rows.forget_cached()  # they hold facts as they were given, not as they are read again
             if self._opened_by_import:
                 self.close()
             self._importing.release()
 
-    def key(self, content: str) -> bytes:
-        """Return the key of a stripped text at the server of this import."""
-        return self._make_keys([content])[0]
+    def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+        """Return what earlier runs did with these stripped texts, ``"seen"`` for one earlier in this input.
 
-    def _make_keys(self, contents: Sequence[str]) -> list[bytes]:
-        """Make keys, and keep them until their facts are sent."""
-        keys = self._hashes(contents)
-        if len(self._keys) > KEYS_KEPT:
-            self._keys.clear()
-        self._keys.update(zip(contents, keys, strict=True))
-        return keys
-
-    def _hashes(self, contents: Iterable[str]) -> list[bytes]:
-        hashes, blank = [], self._blank
-        for content in contents:
-            hashed = blank.copy()
-            hashed.update(content.encode())
-            hashes.append(hashed.digest())
-        return hashes
-
-    def recall(self, key: bytes) -> Recalled | Literal["seen"] | None:
-        """Say what is known of a pulled fact: ``"seen"`` in this input before, of an earlier run, or nothing.
-
-        From then on the fact counts as seen.
+        From then on they count as seen. Raises `JournalError`.
         """
-        return self._recall(key, *self._index.places(key))
-
-    def recall_all(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
-        """Say the same of each of these stripped texts, in their order, for less than one by one."""
-        keys = self._make_keys(contents)
+        keys = self._keys(contents)
         places = self._index.places(b"".join(keys))
-        new = {*keys}
-        if any(places) or len(new) < len(keys) or not self._entering.isdisjoint(new):
+        with self._using("cannot be read"):
             return list(map(self._recall, keys, places))
-        self._entering |= new
-        return [None] * len(keys)
 
     def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
         for place in places:
-            number, at = divmod(place, ROW)
-            row = self._rows.cached(number) or self._read_row(number)
-            if row.key(at) == key:
-                return "seen" if self._see(number, 1 << at) >> at & 1 else recalled(place, row)
+            row = self._rows.get(place // ROW)
+            if row.key(place % ROW) == key:
+                of_this_import = row.number >= self._first_row or not self._seen.add(place)
+                return "seen" if of_this_import else recalled(place, row)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
         return None
 
-    def _read_row(self, number: int) -> Row:
-        with self._using("cannot be read"):
-            return self._rows.get(number)
-
-    def _see(self, number: int, facts: int) -> int:
-        """Mark facts of a row, a bit each, as seen in this input; return which of its facts were before."""
-        seen = self._seen
-        if number >= len(seen):
-            seen.extend(array("I", [0]) * (number + 1024 - len(seen)))
-        before = seen[number]
-        seen[number] = before | facts
-        return before
+    def _keys(self, contents: Iterable[str]) -> list[bytes]:
+        """Return the keys of stripped texts at the server of this import."""
+        keys, blank = [], self._blank
+        for content in contents:
+            hashed = blank.copy()
+            hashed.update(content.encode())
+            keys.append(hashed.digest())
+        return keys
 
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
-        keys = self._take_keys([item.content for item in new])
+        keys = self._keys(item.content for item in new)
         row = self._new_row(new, b"".join(keys))
         if (row.number + 1) * ROW >= PLACES:
             raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
-        with self._using("cannot be written"):
-            if new and len(new) == len(items):
+        again = [item for item in items if item.place is not None]
+        with self._using("cannot be written"), self._rows.transaction():
+            if new:
                 self._rows.insert(row)
-            else:
-                with self._rows.transaction():
-                    if new:
-                        self._rows.insert(row)
-                    self._change((item, SENDING, None, None) for item in items if item.place is not None)
-        # Only now, when the row stands on the disk, is it to be found.
+            self._change((item, SENDING, None, None) for item in again)
+        # Only now that the row is on the disk may it be found: if the writing failed, an equal fact of this
+        # input would be called a duplicate of one that is nowhere.
         self._index.add(row.keys, row.number * ROW)
-        self._see(row.number, (1 << len(new)) - 1)
         self._entering.difference_update(keys)
         for place, item in enumerate(new, row.number * ROW):
             item.place = place
-
-    def _take_keys(self, contents: list[str]) -> list[bytes]:
-        try:
-            return list(map(self._keys.pop, contents))
-        except KeyError:
-            return self._hashes(contents)
 
     def _new_row(self, items: Sequence[Item], keys: bytes) -> Row:
         return Row(
@@ -269,46 +216,35 @@ class Journal:
             keys=keys,
             states=[SENDING] * len(items),
             ids=[None] * len(items),
-            facts=dict(zip(AT, [item.payload for item in items], strict=False)) if self._texts else {},
+            facts={str(at): item.payload for at, item in enumerate(items)} if self._texts else {},
             errors={},
         )
 
     def settled(self, items: Sequence[Item]) -> None:
-        """Write down what became of items; what was never about to be sent needs no line. `JournalError`."""
-        places = [place for item in items if (place := item.place) is not None]
-        if places:
-            with self._using("cannot be written"):
-                if len(places) < len(items) or not self._stored_together(items, places):
-                    with self._rows.transaction():
-                        self._change(
-                            (item, letter_of(item), item.memory_id, item.error)
-                            for item in items
-                            if item.place is not None
-                        )
+        """Write down what became of items, but for those that were never about to be sent.
 
-    def _stored_together(self, items: Sequence[Item], places: list[int]) -> bool:
-        """Write it down if these are the facts of a row, all of them stored, as they mostly are."""
-        letters = [LETTERS[item.state] for item in items]
-        row = self._rows.get(places[0] // ROW)
-        if places != row.places or not STORED.issuperset(letters):
-            return False
-        row.states, row.ids, row.facts, row.errors = letters, [item.memory_id for item in items], {}, {}
-        self._rows.update(row)
-        return True
+        Raises `JournalError`.
+        """
+        known = [item for item in items if item.place is not None]
+        if known:
+            with self._using("cannot be written"), self._rows.transaction():
+                self._change((item, letter_of(item), item.memory_id, item.error) for item in known)
 
     def _change(self, changes: Iterable[tuple[Item, str, str | None, OmiError | None]]) -> None:
         """Note what became of facts; of one that is safely stored, the text is not needed any more."""
-        rows: dict[int, Row] = {}  # each once, whether or not it stays cached meanwhile
+        # Each row once, whether or not it stays cached meanwhile: of two objects for one row, the one that is
+        # written last would undo what the other wrote.
+        rows: dict[int, Row] = {}
         for item, letter, memory_id, error in changes:
             assert item.place is not None  # noqa: S101  # both callers see to it
             number, place = divmod(item.place, ROW)
             row = rows[number] if number in rows else rows.setdefault(number, self._rows.get(number))
-            at = AT[place]
+            at = str(place)
             row.states[place] = letter
             row.ids[place] = memory_id
             row.errors.pop(at, None)
             if letter == SENDING and self._texts:
-                row.facts[at] = item.payload  # it may have been mended
+                row.facts[at] = item.payload  # a rejected fact comes again when its user has changed it
             if letter in STORED:
                 row.facts.pop(at, None)
             elif error is not None and self._texts:
@@ -316,7 +252,7 @@ class Journal:
         for row in rows.values():
             self._rows.update(row)
 
-    # What a person asks
+    # What a user asks
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
@@ -347,7 +283,7 @@ class Journal:
         if unknown := set(states).difference(get_args(State)):
             raise ValueError(f"no state of a fact: {', '.join(sorted(map(repr, unknown)))}")
         if self._importing.locked():
-            raise JournalError(f"the journal {self.path} is in use by an import; wait for its end")
+            raise JournalInUseError(f"the journal {self.path} is in use by an import; wait for its end")
         letters = {LETTERS[state] for state in states if state in LETTERS} - {LETTERS["not_sent"]}
         if "unknown" in states:
             letters |= IN_DOUBT

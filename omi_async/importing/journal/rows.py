@@ -1,4 +1,4 @@
-"""The journal's table: a row for the facts that were packed together, with a checksum of its own.
+"""The journal's table: a row for the facts of one call, with a checksum of its own.
 
 SQLite keeps none for its pages, and one bit that flips in a letter of state can turn a fact in doubt into one
 that is stored.
@@ -49,7 +49,9 @@ LETTERS: Final[dict[State, str]] = {
 STATES: Final[dict[str, State]] = {letter: state for state, letter in LETTERS.items()}
 STORED: Final = frozenset("ce")
 SETTLED: Final = frozenset("cer")
-ALTERED: Final = "a"  # unknown, and perhaps stored in other words
+REWORDED: Final = "a"
+"""Unknown, and perhaps stored in other words: a look that does not find its text proves nothing."""
+
 IN_DOUBT: Final = frozenset("sua")
 
 
@@ -58,13 +60,13 @@ class Recalled:
     """What the journal knows of a fact from an earlier run.
 
     Attributes:
-        place: where it stands in the journal.
-        state: what became of it; None where it was not sent, or is in doubt.
-        in_doubt: a call carried it and nobody knows whether it was stored.
-        altered: it may stand at the server in other words, so that its absence proves nothing.
-        memory_id: the id of its memory, where one is known.
+        place: its place in the journal.
+        state: what became of it; None if it was not sent, or is in doubt.
+        in_doubt: a call carried it, and no answer told whether it was stored.
+        maybe_reworded: the server may hold it in other words, so that its absence proves nothing.
+        memory_id: the id of its memory, if one is known.
         words: why it was rejected.
-        fact: what was sent of it, where that is kept: of one that is not safely stored, unless `texts=False`.
+        fact: what was sent of it; None once it is safely stored, and always with `texts=False`.
         sent_at: when it was about to be sent for the first time, in epoch seconds.
     """
 
@@ -80,7 +82,7 @@ class Recalled:
 
 @attrs.frozen
 class Entry:
-    """A fact that is not safely stored, as `Journal.unfinished` tells it. Without texts, `fact` is None."""
+    """A fact that is not safely stored, as `Journal.unfinished` gives it. Without texts, `fact` is None."""
 
     server: str
     state: State
@@ -89,7 +91,7 @@ class Entry:
 
 
 def recalled(place: int, row: Row) -> Recalled:
-    """Read from a row what is known of the fact at a place."""
+    """Return what a row knows of the fact at a place."""
     at = place % ROW
     letter = row.states[at]
     state = STATES[letter] if letter in SETTLED else None
@@ -97,7 +99,7 @@ def recalled(place: int, row: Row) -> Recalled:
         place=place,
         state=state,
         in_doubt=letter in IN_DOUBT,
-        maybe_reworded=letter == ALTERED,
+        maybe_reworded=letter == REWORDED,
         memory_id=row.ids[at],
         words=row.errors.get(str(at)),
         fact=row.facts.get(str(at)),
@@ -107,11 +109,12 @@ def recalled(place: int, row: Row) -> Recalled:
 
 def letter_of(item: Item) -> str:
     """Return the letter for what became of an item."""
-    return ALTERED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
+    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
 
 
 ROW: Final = 32
-"""Places reserved for the facts of a row; a power of two above 25."""
+"""Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
+place, so that the index need not keep both."""
 
 SCHEMA: Final = """
     CREATE TABLE batches (
@@ -131,11 +134,11 @@ _SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, 
 _INSERT: Final = (
     "INSERT INTO batches (server, sent_at, keys, states, facts, checksum, id) VALUES (?, ?, ?, ?, ?, ?, ?)"
 )
-_UPDATE: Final = "UPDATE batches SET states = ?, checksum = ?, ids = ?, facts = ?, errors = ? WHERE id = ?"
-_UPDATE_STORED: Final = _UPDATE.replace("facts = ?, errors = ?", "facts = NULL, errors = NULL")
-"""What is mostly NULL is so by the words: `sqlite3` looks for an adapter for each None that it binds."""
+_UPDATE: Final = "UPDATE batches SET states = ?, ids = ?, facts = ?, errors = ?, checksum = ? WHERE id = ?"
 
 ROWS_CACHED: Final = 64
+"""Rows kept in memory. A row is written twice within seconds, before its call and after it, and mostly never
+again: a few more than calls can be in flight save the reading before the second time."""
 
 _TYPES: Final = {kind: kind.__name__.encode() for kind in (int, float, str, bytes, NoneType)}
 
@@ -145,7 +148,7 @@ class Row:
     """A row in memory; its columns by fact.
 
     Attributes:
-        facts: by the place in the row, as JSON wants its keys: a string.
+        facts: by the place in the row, which is a string, as JSON wants its keys.
         errors: likewise.
         sum_of_fixed: the checksum of the columns that never change.
     """
@@ -169,25 +172,30 @@ class Row:
 
     @property
     def places(self) -> list[int]:
-        """Where its facts stand in the journal."""
+        """The places of its facts in the journal."""
         return [*range(self.number * ROW, self.number * ROW + len(self.states))]
 
 
 class Rows:
-    """Reads and writes rows, and keeps a few at hand: those on their way are used again soon.
+    """Reads and writes rows, and keeps a few in memory.
 
-    Every method raises `sqlite3.Error`, also where a row is damaged.
+    Every method raises `sqlite3.Error`, also if a row is damaged.
+
+    Attributes:
+        last: the highest number of a row so far.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._cached: OrderedDict[int, Row] = OrderedDict()
         (last,) = database.execute("SELECT ifnull(max(id), 0) FROM batches").fetchone()
-        self._last: int = last
+        self.last: int = last
 
     def __iter__(self) -> Iterator[Row]:
-        """Give all, in the order in which they were made."""
+        """Yield all, in the order in which they were made."""
         last = 0
+        # By numbers and not by one cursor: `Journal.forget` changes rows between two steps, and what an open
+        # cursor shows then is undefined.
         while some := self._database.execute(
             f"{_SELECT} WHERE id > ? ORDER BY id LIMIT {ROWS_CACHED}", (last,)
         ).fetchall():
@@ -195,44 +203,42 @@ class Rows:
             last = some[-1][0]
 
     def all_keys(self) -> Iterator[tuple[int, bytes]]:
-        """Give the number and the keys of every row, once, and see that every row is sound."""
+        """Yield the number and the keys of every row, and check that every row is sound."""
         for columns in self._database.execute(_SELECT):
             _check(columns)
             yield columns[0], columns[3]
 
     def all_states(self) -> Iterator[tuple[str, str]]:
-        """Give the server and the letters of every row."""
+        """Yield the server and the letters of every row."""
         yield from self._database.execute("SELECT server, states FROM batches")
 
-    def cached(self, number: int) -> Row | None:
-        """Give a row that is at hand."""
+    def get(self, number: int) -> Row:
+        """Return a row, the same object as long as it is cached."""
         row = self._cached.get(number)
         if row is not None:
             self._cached.move_to_end(number)
-        return row
-
-    def get(self, number: int) -> Row:
-        """Give a row, the same object as long as it is cached."""
-        row = self.cached(number)
-        if row is None:
-            columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
-            if columns is None:
-                raise sqlite3.DatabaseError(f"row {number} is missing")
-            row = _read(columns)
-            self._cache(row)
+            return row
+        columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
+        if columns is None:
+            raise sqlite3.DatabaseError(f"row {number} is missing")
+        row = _read(columns)
+        self._cache(row)
         return row
 
     def next_number(self) -> int:
-        """Give the number of a row to be made; no number is given twice, whatever becomes of the row."""
-        self._last += 1
-        return self._last
+        """Return the number for a new row; none is returned twice, whatever becomes of the row.
+
+        If a row could not be written, items may still carry its places; they must never mean other facts.
+        """
+        self.last += 1
+        return self.last
 
     def insert(self, row: Row) -> None:
         """Write a new row; it has neither ids nor errors yet."""
         states, _, facts, _ = columns = _columns(row)
         checksum = _checksum(columns, row.sum_of_fixed)
         self._database.execute(
-            _INSERT, (row.server, row.sent_at, _blob(row.keys), states, _blob(facts), checksum, row.number)
+            _INSERT, (row.server, row.sent_at, row.keys, states, facts, checksum, row.number)
         )
         self._cache(row)
 
@@ -243,20 +249,16 @@ class Rows:
 
     def update(self, row: Row) -> None:
         """Write what has changed in a row: anything but its keys, server and time."""
-        states, ids, facts, errors = columns = _columns(row)
-        changed = [states, _checksum(columns, row.sum_of_fixed), _blob(ids)]
+        columns = _columns(row)
         try:
-            if facts is errors is None:
-                self._database.execute(_UPDATE_STORED, (*changed, row.number))
-            else:
-                self._database.execute(_UPDATE, (*changed, _blob(facts), _blob(errors), row.number))
+            self._database.execute(_UPDATE, (*columns, _checksum(columns, row.sum_of_fixed), row.number))
         except BaseException:
             self.forget_cached()
             raise
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write several rows or, where something goes wrong, none. A single one needs no transaction."""
+        """Write several rows or, if something goes wrong, none. A single one needs no transaction."""
         self._database.execute("BEGIN")
         try:
             yield
@@ -283,11 +285,6 @@ def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
     return json.dumps_checked(value) if value else None
 
 
-def _blob(data: bytes | None) -> bytearray | None:
-    """Make of bytes what `sqlite3` binds as it is; for bytes, too, it looks for an adapter."""
-    return None if data is None else bytearray(data)
-
-
 def _read(columns: Sequence[Any]) -> Row:
     number, server, sent_at, keys, states, ids, facts, errors, _ = columns
     return Row(
@@ -310,11 +307,13 @@ def _check(columns: Sequence[Any]) -> None:
 def _checksum(columns: Iterable[Any], checksum: int = 0) -> int:
     """Go on with a checksum over further columns."""
     for column in columns:
+        # Type and length go in too: a bit that flips in a record's header makes another value of equal bytes,
+        # or moves a byte from one column to the next.
         data = column if isinstance(column, bytes) else str(column).encode()
         checksum = crc32(data, crc32(b"%b %d " % (_TYPES[type(column)], len(data)), checksum))
     return checksum
 
 
 def writable(words: str) -> str:
-    """Replace what is no Unicode text; a file's name may hold half surrogate pairs."""
+    """Replace what is no Unicode text; a file's name may hold half of a surrogate pair."""
     return words.encode(errors="replace").decode()
