@@ -208,14 +208,14 @@ class Pacer:
         if self._closed is not None:
             raise self._closed()
         now = self.clock.now()
-        if patience is not None and group is None:
-            self._refuse_those_too_far_behind(kind, patience, now)
         queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
         queue.waiters.append(waiter)
         self._dispatch()
+        if patience is not None and group is None:
+            self._refuse_if_too_far_behind(waiter, kind, patience, now)
         try:
             return await waiter.granted
         except asyncio.CancelledError:
@@ -229,15 +229,17 @@ class Pacer:
             if not self._queues:
                 self._forget_timer()
 
-    def _refuse_those_too_far_behind(self, kind: Kind, patience: float, now: float) -> None:
-        """Raise if so many came first that one window does not do for all of them.
+    def _refuse_if_too_far_behind(self, waiter: _Waiter, kind: Kind, patience: float, now: float) -> None:
+        """Send a caller away if so many came first that one window does not do for all of them.
 
-        They could wait and see. But a web request that waits in vain is worse than one that is told at once.
+        It could wait and see. But a web request that waits in vain is worse than one that is told at once.
         """
-        ahead = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
-        wait = self.ledger.seconds_for(kind, ahead + 1, now, live=True) if ahead else 0.0
-        if wait > patience:
-            raise out_of_quota(kind, wait, self.ledger.blocking(kind, now))
+        if waiter.granted.done():
+            return
+        waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
+        wait = self.ledger.seconds_for(kind, waiting, now, live=True)
+        if waiting > 1 and wait > patience:
+            waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
         """Look again who may go: a group has changed its mind."""

@@ -102,7 +102,9 @@ class LedgerFile:
         ).fetchone()
         try:
             windows: Windows = {} if row is None else json.loads(row[0])
-            Ledger().load(windows, now)  # here, so that what it cannot read is replaced by what is written next
+            Ledger().load(
+                windows, now
+            )  # here, so that what it cannot read is replaced by what is written next
         except NO_DUMP:
             self._warn("what it knows of this key's quotas is unreadable, and will be replaced")
             return {}

@@ -49,8 +49,8 @@ SHORTEST_RETEST: Final = 3600.0
 """Seconds before such a test: 24 windows of a second are no time in which a limit is raised."""
 
 ROUNDING_MATTERS: Final = 60.0
-"""Seconds of a wait from which the second that was rounded away is waited for as well. Below, a live call would be
-held up by a noticeable share; above, coming early costs a refusal for less than 2 % of the time."""
+"""Seconds of a window from which a whole second is waited for if a call came within the one that was rounded away.
+Below, short waits that grow find the opening sooner; above, they would only be refused more often."""
 
 SHORTEST_WAIT: Final = 0.05
 """Seconds of the first wait after a refusal with less than a second left; each further one is 4 times as long. All
@@ -140,7 +140,9 @@ class Window:
             return 0
         patience = max(RETEST_AFTER_WINDOWS * self.rule.length, SHORTEST_RETEST)
         # Not in the second half: there a slow call might be counted in the next window, and prove nothing.
-        return int(self.refused_at + patience < self.opened_at and now - self.opened_at < self.rule.length / 2)
+        return int(
+            self.refused_at + patience < self.opened_at and now - self.opened_at < self.rule.length / 2
+        )
 
     def roll(self, now: float) -> None:
         """Close the window once its end has come."""
@@ -247,27 +249,31 @@ class Window:
             self.rule = attrs.evolve(
                 self.rule, limit=limit or self.rule.limit or (self.counted if ours else None)
             )
-        if opener is not None and left is not None:
+        if left is not None:
             self._measure(opener, call.sent + left, now)
         ends = self._end_after(call, now, left, early=early, pause=pause, same_lesson=same_lesson)
         self.state, self.ends, self.refused_at = State.SHUT, ends, now
 
-    def _measure(self, opener: CountedCall, end: float, now: float) -> None:
-        """Learn the length from who opened the window, and when it ends.
+    def _measure(self, opener: CountedCall | None, end: float, now: float) -> None:
+        """Learn the length from when the window was opened, and when it ends.
 
-        An unusual one is believed only of a window that we saw closed before, and in its first half: else calls
-        of others, or a window that came and went while we knew no length, would make it look longer.
+        If the calls do not show who opened it, our own account may: the server also counts calls that another
+        of its policies then refuses. An unusual length is believed only if both agree, and in the first half of
+        the window: calls of others, or a window that came and went unseen, would make it look longer.
         """
-        seconds = end - opener.sent
-        length = usual_length(seconds)
-        seen = opener.sent == self.opened_at and now - opener.sent <= seconds / 2
-        if length is None and self.rule.length is None and seen:
-            length = float(math.ceil(seconds))
-        if length is None or (length != self.rule.length and not self.rule.may_change):
-            return
-        self.rule = attrs.evolve(self.rule, length=length)
-        self.opened_at = opener.sent
-        self.ends = opener.sent + length + self._margin(opener.took)
+        account = None if self.opened_at is None else CountedCall(opener.kind if opener else "list", self.opened_at)
+        for first in (opener, account):
+            seconds = -math.inf if first is None else end - first.sent
+            length = usual_length(seconds)
+            if first is None or (length != self.rule.length and not self.rule.may_change):
+                continue
+            agreed = first.sent == self.opened_at and (first is opener or self.counted == self.rule.limit)
+            if length is None and self.rule.length is None and agreed and now - first.sent <= seconds / 2:
+                length = float(math.ceil(seconds))
+            if length is not None:
+                self.rule = attrs.evolve(self.rule, length=length)
+                self.opened_at, self.ends = first.sent, first.sent + length + self._margin(first.took)
+                return
 
     def _end_after(
         self,
@@ -282,10 +288,11 @@ class Window:
         """Return when calls may go again after a refusal."""
         if self._account_agrees(now, None if left is None else call.sent + left):
             return self.ends or now  # our own account is the finer one: it knows fractions of seconds
-        self.opened_at = None
+        if self.rule.length is not None:
+            self.opened_at = None  # else it could have ended only now: somebody else had opened it before
         if left:
             self.short_waits = 0
-            return now + left + (1.0 if left.is_integer() and left >= ROUNDING_MATTERS else 0.0)
+            return now + left  # to the second: a live call has promised its caller no more
         if same_lesson and self.ends is not None and self.ends > now:
             return self.ends  # refused together with one that was learned from: nothing new
         self.short_waits += 1
@@ -360,9 +367,10 @@ class Window:
 
     @property
     def is_news(self) -> bool:
-        """Whether another process could use it: a policy that was learned, or a window that is not closed."""
-        learned = self.rule.may_change and self.rule.length is not None
-        return self.state is not State.CLOSED or learned
+        """Whether another process could use it. What a server announces it will tell that one just as well."""
+        if self.rule.source == "announced":
+            return False
+        return self.state is not State.CLOSED or (self.rule.source == "learned" and self.rule.length is not None)
 
     def dump(self) -> dict[str, Any]:
         """Return what another process should know of it, as JSON."""
@@ -403,7 +411,10 @@ class Window:
             raise ValueError("a window cannot be shut without an end")
         if opened_at is not None and opened_at > now:
             opened_at = None
-        refused_at = -math.inf if refused_at is None else min(refused_at, now)
+        if refused_at is None or not now - (length or LONGEST) < refused_at <= now:
+            # What nobody has been refused for longer than a window may be of a server that is gone: the first
+            # window here tests it by one call more.
+            refused_at = -math.inf
         window = cls(rule, state, opened_at, ends, int(counted or 0), refused_at=refused_at)
         window.roll(now)
         return window
