@@ -1,7 +1,7 @@
 """The ledger of quotas: which call may go now, and what the server's answers teach about the next ones.
 
-Pure: `now` (epoch seconds) goes in, seconds to wait come out. A window is spent to its end in one burst, and then
-waited for. What is not known is not assumed: a server that never refuses is never slowed down.
+Pure: `now` (epoch seconds) goes in, seconds to wait come out. A window is spent to its end in one burst, and
+then waited for. What is not known is not assumed: a server that never refuses is never slowed down.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from omi_async.errors import ConnectError
 __all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
-"""Windows that are learned at most; the service has 4. A server whose limits change each hour would leave another
-one each time, and all of them are asked before each call."""
+"""Windows that are learned at most; the service has 4. A server whose limits change each hour would leave
+another one each time, and all of them are asked before each call."""
 
 CALLS_REMEMBERED: Final = 2000
-"""Calls whose time is kept, to tell who opened a window that turns out to be shut. Of a higher limit the length is
-not found out by that, which costs one refusal a window; a call takes some hundred bytes."""
+"""Calls whose time is kept, to tell who opened a window that turns out to be shut. Of a higher limit the
+length is not found out by that, which costs one refusal a window; a call takes some hundred bytes."""
 
 SILENT_REFUSALS_BEFORE_SLOWDOWN: Final = 12
-"""Refusals in a row that say nothing, from which on the waits grow up to a minute: a load balancer that goes on
-like that counts each call against us."""
+"""Refusals in a row that say nothing, from which on the waits grow up to a minute: a load balancer that goes
+on like that counts each call against us."""
 
 LONGEST_PAUSE: Final = 60.0
 """Seconds of the longest wait that is not named by the server; its balancer forgets in a minute (backend)."""
 
 HEAD_START: Final = 1.0
-"""Seconds that a probe has at most to come back alone. Without a bound, one slow call would hold up all others of
-an open window; at 0, all of them come too early if one does."""
+"""Seconds that a probe has at most to come back alone. Without a bound, one slow call would hold up all
+others of an open window; at 0, all of them come too early if one does."""
 
 
 class Ledger:
@@ -149,7 +149,7 @@ class Ledger:
     # What the answers teach
 
     def failed(self, call: CountedCall, error: BaseException) -> None:
-        """Learn from a call without an answer. One that reached nobody has spent nothing; any other may have."""
+        """Learn from a call without an answer. Unless it reached no server, it may have been counted."""
         if isinstance(error, ConnectError):
             self.give_back(call)
         elif self._ended(call):
@@ -225,7 +225,7 @@ class Ledger:
     def _blamed(
         self, call: CountedCall, limit: int | None, ends: float | None
     ) -> tuple[Window, CountedCall | None]:
-        """Find the window that a refusal is about, and who opened it; make one if it is none that is known."""
+        """Find the window that a refusal is about, and who opened it; make one if none is known."""
         known = self._known(call, limit, ends)
         if known is not None:
             return known, self._opener(known.rule.kinds, limit or known.rule.limit, ends, call.sent)
@@ -237,7 +237,7 @@ class Ledger:
         return self._add(Window(Rule(kinds, limit, None, "learned"))), opener
 
     def _known(self, call: CountedCall, limit: int | None, ends: float | None) -> Window | None:
-        """Find the known window that a refusal fits best: by its limit, by its end, by what else is unknown."""
+        """Find the known window that a refusal fits best: by limit, by end, by what else is unknown."""
         fitting = [
             window
             for window in self._windows[call.kind]
@@ -260,10 +260,10 @@ class Ledger:
     def _recognised(
         self, call: CountedCall, limit: int | None, ends: float | None
     ) -> tuple[frozenset[Kind], float | None, CountedCall | None]:
-        """Tell which calls an unknown window counts, how long it is, and who opened it, as far as can be told.
+        """Return which calls an unknown window counts, how long it is, and who opened it.
 
-        The shortest of the service's that it can be, unless our own calls show how long it is: a wait that is
-        for too few kinds costs a refused call, one for too many an hour.
+        That is the shortest of the service's that it can be, unless our own calls show how long it is. A wait
+        that is for too few kinds costs a refused call; one for too many costs an hour.
         """
         left = 0.0 if ends is None else ends - call.sent
         fitting = [pair for pair in BACKEND if call.kind in pair[0] and left <= pair[1] + CLOCK_TOLERANCE]
@@ -328,8 +328,9 @@ class Ledger:
     def load(self, kept: Mapping[str, Any], now: float) -> None:
         """Take over what another process knows, or an earlier one knew.
 
-        A policy that was given keeps its numbers, and one that is given no longer is left out. Raises ValueError,
-        KeyError, TypeError, AttributeError or OverflowError for what is no dump; nothing is taken over then.
+        A policy that was given keeps its numbers, and one that is given no longer is left out. Raises
+        ValueError, KeyError, TypeError, AttributeError or OverflowError for what is no dump; nothing is taken
+        over then.
         """
         others = [Window.load(fields, now) for fields in kept.values()]
         for other in others:

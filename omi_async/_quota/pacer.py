@@ -1,7 +1,7 @@
 """Who may call now: the ledger of quotas, the connections, and those who wait, in the order of their coming.
 
-All waiting of a Session stands in one place, so that a window that opens is spent by those who came first, and by not
-one call more than it holds.
+All waiting of a Session stands in one place, so that a window that opens is spent by those who came first,
+and by not one call more than it holds.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from omi_async.errors import OmiError, RateLimitError
 __all__ = ["CallGroup", "Pacer", "Permit"]
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds after which a wait is looked at again: while the machine sleeps, its timers stand still, and a window that
-opened meanwhile would be waited for once more."""
+"""Seconds after which a wait is looked at again: while the machine sleeps, its timers stand still, and a
+window that opened meanwhile would be waited for once more."""
 
 ASLEEP: Final = 2.0
-"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept. Less is what keeps clocks
-right, and would open each window too early."""
+"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept. Less is what
+keeps clocks right, and would open each window too early."""
 
 TOO_MANY_REQUESTS: Final = 429
 
@@ -37,8 +37,9 @@ TOO_MANY_REQUESTS: Final = 429
 class Clock:
     """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
 
-    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the wall's gets
-    ahead, either the machine has slept, or somebody has set it: to believe the former costs a refused call at worst.
+    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the
+    wall's gets ahead, either the machine has slept, or somebody has set it: to believe the former costs a
+    refused call at worst.
     """
 
     def __init__(self) -> None:
@@ -136,7 +137,7 @@ class _Queue:
 
 
 class _Probe(NamedTuple):
-    """The first call through a window that was waited for. It goes alone: if it comes too early, only it does."""
+    """The first call through a window that was waited for. It goes alone: only it may come too early."""
 
     permit: Permit
     until: float
@@ -198,7 +199,8 @@ class Pacer:
         Args:
             kind: of the call.
             group: the import that it belongs to.
-            patience: seconds to be waited for quotas at most; None for any. The wait for a connection does not count.
+            patience: seconds to be waited for quotas at most; None for any. The wait for a connection does
+            not count.
 
         Raises:
             RateLimitError: the wait would be longer.
@@ -287,7 +289,10 @@ class Pacer:
             self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._dispatch)
 
     def _wait_of(self, queue: _Queue, now: float) -> float:
-        """Return the seconds to wait before a queue is worth another look: 0 for now, infinite for a permit's end."""
+        """Return the seconds until a queue is worth another look: 0 for now.
+
+        They are infinite if nothing but the end of a permit, or a group's change of mind, makes a difference.
+        """
         kind, live = queue.kind, queue.group is None
         if not self._free or (queue.group is not None and not queue.group.free):
             return math.inf
@@ -297,7 +302,7 @@ class Pacer:
             self._put_off(queue, wait, now)
             return wait
         probe = self._probes.get(kind)
-        # The wait for a probe is none for a quota: the window is open, and nobody is told to come again later.
+        # The wait for a probe is none for a quota: the window is open, and no caller is sent away.
         return 0.0 if probe is None else max(0.0, probe.until - now)
 
     def _grant(self, queue: _Queue, now: float) -> Permit:

@@ -27,8 +27,9 @@ __all__ = [
 KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 UNITS: Final = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
-"""Seconds of the usual windows. A length is only believed at first sight if it is one of these: calls of others
-with the same key make a measured one too long, and a wait that is too long costs more than a refused call."""
+"""Seconds of the usual windows. A length is only believed at first sight if it is one of these: calls of
+others with the same key make a measured one too long, and a wait that is too long costs more than a refused
+call."""
 
 LONGEST: Final = 366 * 86_400.0
 """Seconds; no window is longer. Whatever says so is a clock gone wrong, and must not shut a key forever."""
@@ -92,7 +93,7 @@ BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
     (frozenset({"create", "update", "delete"}), 3600.0),
     (frozenset({"list"}), 3600.0),
 )
-"""Which calls share a window, and its seconds (backend: rate_limit_config). Its limits vary: none is assumed."""
+"""Which calls share a window, and its seconds (backend: rate_limit_config). Limits vary: none is assumed."""
 
 
 Source = Literal["given", "documented", "announced", "learned"]

@@ -1,9 +1,9 @@
 """The ledger's file: what later processes, and others beside this one, know of a key's quotas.
 
-It spares refused calls, and holds nothing that could be lost. So it is read once at the start and after each refusal,
-and written when something was learned and at the end, in a thread: no call waits for it, and whoever holds it stops
-no event loop. It is open only meanwhile: a thousand Sessions with one file hold no descriptor. Keys are not in it,
-only their fingerprints.
+It spares refused calls, and holds nothing that could be lost. So it is read once at the start and after each
+refusal, and written when something was learned and at the end, in a thread: no call waits for it, and whoever
+holds it stops no event loop. It is open only meanwhile: a thousand Sessions with one file hold no descriptor.
+Keys are not in it, only their fingerprints.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ __all__ = ["LedgerFile", "fingerprint"]
 log: Final = logging.getLogger("omi_async")
 
 PATIENCE: Final = 1.0
-"""Seconds for which a thread waits for a file that another process holds; writing takes a thousandth of that."""
+"""Seconds for which a thread waits for a file that another process holds; to write takes a thousandth."""
 
 FORGOTTEN_AFTER: Final = 40 * 86_400.0
-"""Seconds after which a key that was not used is forgotten: longer than any window that is known, and not so long
-that the keys of a web app's former users pile up."""
+"""Seconds after which a key that was not used is forgotten: longer than any window that is known, and not so
+long that the keys of a web app's former users pile up."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS quotas (
@@ -84,8 +84,8 @@ class LedgerFile:
                 held = self._read(connection, now)
                 theirs = {key: fields for key, fields in held.items() if fields != self._seen.get(key)}
                 for key in theirs.keys() & news.keys():
-                    # Both have learned of one window: who shut it for longer knows better. Only one of the two
-                    # stays, or each process would overwrite the other's in turn.
+                    # Both have learned of one window: who shut it for longer knows better. Only one of the
+                    # two stays, or each process would overwrite the other's in turn.
                     (news if _rank(theirs[key]) > _rank(news[key]) else theirs).pop(key)
                 held |= news
                 if news:
@@ -102,9 +102,8 @@ class LedgerFile:
         ).fetchone()
         try:
             windows: Windows = {} if row is None else json.loads(row[0])
-            Ledger().load(
-                windows, now
-            )  # here, so that what it cannot read is replaced by what is written next
+            # Tried out here, so that what the ledger cannot read is replaced by what is written next.
+            Ledger().load(windows, now)
         except NO_DUMP:
             self._warn("what it knows of this key's quotas is unreadable, and will be replaced")
             return {}
@@ -143,7 +142,7 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
     # SQLite would make it as the umask says, and others could read whose keys were used when.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
-        # IMMEDIATE also to read: a transaction that begins to write later is refused at once, without patience.
+        # IMMEDIATE also to read: one that begins to write later is refused at once, without patience.
         connection.execute("BEGIN IMMEDIATE")
         connection.execute(_SCHEMA)
         yield connection

@@ -1,14 +1,14 @@
 """One fixed window of the server's, as far as it is known here: closed, open or shut.
 
 ```text
-   closed       open                                            shut                         closed, or shut again
- ---------|----------------------------------------------|------------------------------|-----------------------> t
-          opened_at: the first call leaves               used up, or a call refused     ends
-          |   |<- on its way ->|                         |                              |
-          |   the server opens its window: somewhere in the `took` seconds of that call |
-          |                                              |                              |
-          |<--------------------------- length + margin(took) ------------------------->|
-                                                         |<-- wait(): nobody calls ---->|
+  closed     open                               shut                       closed
+ ---------|--------------------------------|--------------------------|-----------------> t
+          opened_at:                       used up,                   ends: from here on
+          a call leaves                    or a call was refused      a call opens the next
+          |--------|
+            took: somewhere in it the server opens its window
+          |----------------- length + margin(took) ------------------|
+                                           |--- wait(): none goes ---|
 ```
 
 *closed*: no window is open, or none that is known. The next call opens one.
@@ -34,27 +34,28 @@ from omi_async._quota.policy import LONGEST, UNITS, QuotaState, Rule, Source, ki
 __all__ = ["CountedCall", "State", "Window", "usual_length"]
 
 CLOCK_TOLERANCE: Final = 1.5
-"""Seconds by which two accounts of one moment may differ. `Retry-After` has whole seconds, rounded down, and the
-call was half a second on its way; with less, each refusal would look like one of another window."""
+"""Seconds by which two accounts of one moment may differ. `Retry-After` has whole seconds, rounded down, and
+the call was half a second on its way; with less, each refusal would look like one of another window."""
 
 LONGEST_MARGIN: Final = 1.0
-"""Seconds to wait at most for an opener that is slow: it may have reached the server late. With more, a batch that
-took a minute would cost a minute of each window; with none, the first call of each window comes too early."""
+"""Seconds to wait at most for an opener that is slow: it may have reached the server late. With more, a batch
+that took a minute would cost a minute of each window; with none, the first call of each window comes too
+early."""
 
 RETEST_AFTER_WINDOWS: Final = 24
-"""Windows after which one call more than a learned limit goes: it may have been raised, which no answer says. At 1
-each window would cost a refusal; forever would leave an import at a limit that is gone."""
+"""Windows after which one call more than a learned limit goes: it may have been raised, which no answer says.
+At 1 each window would cost a refusal; forever would leave an import at a limit that is gone."""
 
 SHORTEST_RETEST: Final = 3600.0
 """Seconds before such a test: 24 windows of a second are no time in which a limit is raised."""
 
 ROUNDING_MATTERS: Final = 60.0
-"""Seconds of a window from which a whole second is waited for if a call came within the one that was rounded away.
-Below, short waits that grow find the opening sooner; above, they would only be refused more often."""
+"""Seconds of a window from which a whole second is waited for if a call came within the one that was rounded
+away. Below, short waits that grow find the opening sooner; above, they would only be refused more often."""
 
 SHORTEST_WAIT: Final = 0.05
-"""Seconds of the first wait after a refusal with less than a second left; each further one is 4 times as long. All
-of them together are one second, as is what was rounded away."""
+"""Seconds of the first wait after a refusal with less than a second left; each further one is 4 times as
+long. All of them together are one second, as is what was rounded away."""
 
 
 class State(StrEnum):
@@ -135,14 +136,13 @@ class Window:
         return self.ends - now if self.state is State.SHUT or self.used >= allowed else 0.0
 
     def _calls_to_test(self, now: float) -> int:
-        """Return 1 if a learned limit is old enough to try one call more, which would tell that it was raised."""
+        """Return 1 if a learned limit is old enough to try one call more, which tells if it was raised."""
         if self.rule.source != "learned" or self.rule.length is None or self.opened_at is None:
             return 0
         patience = max(RETEST_AFTER_WINDOWS * self.rule.length, SHORTEST_RETEST)
         # Not in the second half: there a slow call might be counted in the next window, and prove nothing.
-        return int(
-            self.refused_at + patience < self.opened_at and now - self.opened_at < self.rule.length / 2
-        )
+        first_half = now - self.opened_at < self.rule.length / 2
+        return int(first_half and self.refused_at + patience < self.opened_at)
 
     def roll(self, now: float) -> None:
         """Close the window once its end has come."""
@@ -258,21 +258,20 @@ class Window:
         """Learn the length from when the window was opened, and when it ends.
 
         If the calls do not show who opened it, our own account may: the server also counts calls that another
-        of its policies then refuses. An unusual length is believed only if both agree, and in the first half of
-        the window: calls of others, or a window that came and went unseen, would make it look longer.
+        of its policies then refuses. An unusual length is believed only if both agree, and in the first half
+        of the window: calls of others, or a window that came and went unseen, would make it look longer.
         """
-        account = None if self.opened_at is None else CountedCall(opener.kind if opener else "list", self.opened_at)
-        for first in (opener, account):
-            seconds = -math.inf if first is None else end - first.sent
-            length = usual_length(seconds)
-            if first is None or (length != self.rule.length and not self.rule.may_change):
-                continue
-            agreed = first.sent == self.opened_at and (first is opener or self.counted == self.rule.limit)
-            if length is None and self.rule.length is None and agreed and now - first.sent <= seconds / 2:
-                length = float(math.ceil(seconds))
-            if length is not None:
+        openers = [] if opener is None else [(opener.sent, opener.took, True)]
+        if self.opened_at is not None:
+            limit = self.rule.limit or math.inf  # its last calls may be on the wire yet
+            openers.append((self.opened_at, math.inf, self.counted <= limit <= self.used + 1))
+        for sent, took, full in openers:
+            length = usual_length(end - sent)
+            if length is None and self.rule.length is None and full and sent == self.opened_at:
+                length = float(math.ceil(end - sent)) if now - sent <= (end - sent) / 2 else None
+            if length is not None and (self.rule.may_change or length == self.rule.length):
                 self.rule = attrs.evolve(self.rule, length=length)
-                self.opened_at, self.ends = first.sent, first.sent + length + self._margin(first.took)
+                self.opened_at, self.ends = sent, sent + length + self._margin(took)
                 return
 
     def _end_after(
@@ -333,7 +332,7 @@ class Window:
         return 0.0 if self.state is State.SHUT else max(0.0, self.share(reserve) - self.used)
 
     def _next_opening(self, now: float) -> float:
-        """Return when the next window can open: if none is open, a length after the call that now opens one."""
+        """Return when the next window can open; if none is open, a length after the call that opens one."""
         ends = self.ends
         return ends if ends is not None and now < ends else now + (self.rule.length or 0.0)
 
@@ -367,10 +366,12 @@ class Window:
 
     @property
     def is_news(self) -> bool:
-        """Whether another process could use it. What a server announces it will tell that one just as well."""
+        """Whether another process could use it. What a server announces, it will tell that one too."""
         if self.rule.source == "announced":
             return False
-        return self.state is not State.CLOSED or (self.rule.source == "learned" and self.rule.length is not None)
+        return self.state is not State.CLOSED or (
+            self.rule.source == "learned" and self.rule.length is not None
+        )
 
     def dump(self) -> dict[str, Any]:
         """Return what another process should know of it, as JSON."""

@@ -323,7 +323,9 @@ async def longest_standstill(work: Any) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nobody counts descriptors here")
-async def test_five_hundred_sessions_with_one_ledger_hold_no_file(server: LocalServer, tmp_path: Path) -> None:
+async def test_five_hundred_sessions_with_one_ledger_hold_no_file(
+    server: LocalServer, tmp_path: Path
+) -> None:
     # Catches: a connection to the file for each Session, which ends a web app at 1,024 descriptors.
     options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [HOUR]}
     async with AsyncExitStack() as stack:

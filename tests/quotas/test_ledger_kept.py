@@ -87,8 +87,8 @@ def test_a_clock_that_was_set_forward_meanwhile_opens_all_windows() -> None:
 
 @pytest.mark.parametrize("limit", [3, None])
 def test_an_old_limit_is_tested_by_one_call_more_and_not_by_two(limit: int | None) -> None:
-    # Catches: a limit of a test server, which was gone long ago, that holds an import up for a day; and one that
-    # still holds, and costs a round of refusals for each new process.
+    # Catches: a limit of a test server, which was gone long ago, that holds an import up for a day; and one
+    # that still holds, and costs a round of refusals for each new process.
     now = EPOCH + 7300
     other = spent(reloaded(refused(), now), 3, now)
     assert other.wait("batch", now) == 0
@@ -144,6 +144,8 @@ def _windows(fields: dict[str, Any]) -> dict[str, Any]:
 NO_NUMBERS: list[Any] = [math.nan, math.inf, -math.inf, 10**400, "1", [], {}]
 NO_KINDS: list[Any] = [None, [], ["x"], [1], [[]], 5, "x"]
 NO_SOURCES: list[Any] = [None, [], "x", 5]
+NO_STATES: list[Any] = [None, 1, "ajar", []]
+NO_NAMES: list[Any] = [1, [], {}]
 BAD: list[Any] = [
     None, 1, "x", [], {"x": None}, {"x": []}, {"x": {}}, {"x": {"limit": 3}},
     *[_windows({name: value}) for name in ("ends", "opened_at", "length", "counted", "refused_at")
@@ -151,10 +153,10 @@ BAD: list[Any] = [
     *[_windows({"counted": value}) for value in (-1, True)],
     *[_windows({"limit": value}) for value in (-1, True, "3", 10**20)],
     *[_windows({"length": value}) for value in (0, -1, 1e12)],
-    *[_windows({"state": value}) for value in (None, 1, "ajar", [])],
+    *[_windows({"state": value}) for value in NO_STATES],
     *[_windows({"kinds": value}) for value in NO_KINDS],
     *[_windows({"source": value}) for value in NO_SOURCES],
-    *[_windows({"name": value}) for value in (1, [], {})],
+    *[_windows({"name": value}) for value in NO_NAMES],
     _windows({"ends": None}),
 ]  # fmt: skip  # a table
 
