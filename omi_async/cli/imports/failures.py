@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from omi_async.cli.exit_codes import described
+from omi_async.cli.format import described
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.output import json_line, print_message
 from omi_async.errors import InvalidFactError
