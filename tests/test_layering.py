@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
     "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"errors", "_api"},
+    "_transport": {"constants", "errors", "_api"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
@@ -82,13 +82,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "_transport", "_settings", "local"},
-    "yarl": {"session", "_settings", "local", "cli"},
+    "yarl": {"session", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
     "asyncio": {"session", "_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"session", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
+    "time": {"_transport", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
