@@ -42,7 +42,7 @@ def usable_ledger() -> Path | None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if path.exists() and not path.is_file():
             raise OSError(0, "it is no file")
-        # Tried here, where it is a sentence; inside the library it would be a warning in the middle of a call.
+        # Tried here, where it is a sentence; later it would be a warning in the middle of a call.
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, PRIVATE_FILE))
     except OSError as error:
         words = described(OSError(error.errno, error.strerror))

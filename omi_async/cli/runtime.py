@@ -18,6 +18,7 @@ from omi_async.cli import exit_codes
 from omi_async.cli.ledger import usable_ledger
 from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.options import Common
+from omi_async.cli.output import abandon_stdout
 
 if TYPE_CHECKING:
     from omi_async.session import Session
@@ -28,8 +29,6 @@ TIMEOUT: Final = 30.0
 BATCH_TIMEOUT: Final = 120.0
 """Seconds for one call, as a Session has them: facts without a category make a batch slow."""
 
-NOTHING_TO_LISTEN_WITH: Final = "this process may open too few files (ulimit -n) to call a server"
-
 
 def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on uvloop if that is installed. SIGTERM ends it as Ctrl-C does."""
@@ -39,6 +38,10 @@ def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
             return runner.run(_ended_by_sigterm(main))
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+    except BrokenPipeError:
+        # Its reader has enough, as in `omi-async export | head`. Caught here, for click would make a 1 of it.
+        abandon_stdout()
+        return exit_codes.OK
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -111,8 +114,7 @@ async def connected(common: Common, *, connections: int = 8) -> AsyncIterator[Se
 
     Raises `CommandError` if there is no key.
     """
-    from omi_async.cli.prompt_sender import RETRY  # noqa: PLC0415  # aiohttp takes its time
-    from omi_async.session import Session  # noqa: PLC0415
+    from omi_async.session import Session  # noqa: PLC0415  # aiohttp takes its time
 
     async with contextlib.AsyncExitStack() as stack:
         server = await _server_for(common, stack)
@@ -123,7 +125,6 @@ async def connected(common: Common, *, connections: int = 8) -> AsyncIterator[Se
             timeout=common.timeout or TIMEOUT,
             batch_timeout=common.timeout or BATCH_TIMEOUT,
             connections=connections,
-            retry=RETRY,
             ledger=server.ledger,
         )
         await stack.enter_async_context(session)
