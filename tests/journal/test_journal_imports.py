@@ -23,12 +23,14 @@ from tests.journal.helpers import (
     calls,
     copy,
     database,
+    end,
     items,
     known,
     python,
     ran,
     raw,
     run_import,
+    sending,
     sent,
     stored,
     texts,
@@ -187,8 +189,8 @@ def left_in_doubt(path: Path, server: LocalServer, contents: list[str]) -> None:
     """As if a process had died with calls on the wire."""
     journal = begun(path, server.url)
     for start in range(0, len(contents), 25):
-        journal.sending(items(*contents[start : start + 25]))
-    journal.end()
+        sending(journal, items(*contents[start : start + 25]))
+    end(journal)
 
 
 async def test_what_was_on_the_wire_is_looked_for_and_only_what_is_absent_is_sent(
