@@ -10,11 +10,10 @@ then there is nothing until it ends:
 
 ```text
   15 batches an hour
-  calls   |||||||||||||||x                                      ||||||||||||x
-          |<-------------------- 3600 s -------------------->|
-          opens                                              ends, and none is open: the next call opens
-          another
-                         429: Retry-After 3598, X-RateLimit-Limit 15
+  calls   |||||||||||||||x                                |||||||||||||||
+          |<-------------------- 3600 s -------------->|  |<------------
+          opens          429: Retry-After 3598         ends
+                              X-RateLimit-Limit 15     none is open: the next call opens one
 ```
 
 A refused call is answered by a 429 that says how many calls a window takes, and how many whole seconds of it
@@ -25,12 +24,10 @@ What is unknown
 ===============
 
 - Limits. They are documented (100 a minute, 10,000 a day), but the service's source has others, an operator
-may
-  multiply them at any time, and a server of one's own has none, or its own.
+  may multiply them at any time, and a server of one's own has none, or its own.
 - Which policy refused: the answer does not name it. Two may have the same number.
 - When a window began: the server opened it somewhere between the call and its answer, by a clock of its own,
-and
-  perhaps for a call of another program with the same key.
+  and perhaps for a call of another program with the same key.
 - Whether a 429 is the service's at all: its load balancer has one too, which says nothing.
 - Whether the server of yesterday is the server of today.
 
@@ -40,23 +37,18 @@ What is done therefore
 ======================
 
 - *Burst, then wait.* Calls go as fast as they come until a window is used up. A server that never refuses is
-never
-  slowed down; documented limits are assumed of the official service alone.
+  never slowed down; documented limits are assumed of the official service alone.
 - *Learn from what is said.* A refusal tells the limit and the end. The opener was our limit-th last call that
-went
-  through, so its moment tells the length, and the next windows need no refusal. If other programs call with
-  the same key, that does not come out as a usual length, and the server's word for the end is taken instead.
+  went through, so its moment tells the length, and the next windows need no refusal. If other programs call
+  with the same key, that comes out as no usual length, and the server's word for the end is taken instead.
   Answers that announce limit, rest and end spare even the first refusal.
-- *Nobody who waits makes a call.* All callers of a Session wait in one place, in the order in which they
-came. When
-  the window opens, the first one goes alone, as a probe: if the account here is early, one call is refused,
+- *Waiting callers send nothing.* All callers of a Session wait in one place, in the order in which they came.
+  When the window opens, the first one goes alone, as a probe: if our account is early, one call is refused,
   and not as many as wait.
 - *A limit is doubted now and then.* After a day of windows, or if it comes from an earlier process, one call
-more
-  than the limit goes. If it passes, the limit is gone; if not, that was one refused call.
-- *A kept window binds for its own length at most.* A ledger's file may tell of a server that is gone.
-Whatever it
-  says is shut is probed by one call when its own length has passed, by whatever clock.
+  more than the limit goes. If it passes, the limit is gone; if not, that was one refused call.
+- *A kept window binds for its own length at most.* A ledger's file may tell of a server that is gone. What it
+  says is shut is probed by one call when its own length has passed, whatever the clocks say.
 
 ```text
   who waits   A B C D  (in order)

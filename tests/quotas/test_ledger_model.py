@@ -152,8 +152,8 @@ def test_several_policies_at_once(
     policies = [
         Policy(
             data.draw(st.integers(1, 40)),
-            60.0 if number == BURST else data.draw(USUAL),  # as the service has it: which kinds share is
-            known frozenset(GROUPS[number]),
+            60.0 if number == BURST else data.draw(USUAL),  # which kinds share is known of the service
+            frozenset(GROUPS[number]),
         )
         for number in groups
     ]
