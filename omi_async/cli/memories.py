@@ -59,7 +59,7 @@ def list_command(
 ) -> int:
     """Show memories, in the server's order.
 
-    On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
+    On a terminal a table: id, category (and "public" if it is), text and #tags. Elsewhere one memory a
     line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
     With --json, one object a line, as the service gives it.
     """
@@ -220,7 +220,7 @@ def update_command(  # noqa: PLR0917  # click passes each by its name
 
 @click.command("delete", cls=Command)
 @click.argument("memory_id", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed if there is no terminal to ask on.")
 @max_wait_option(MAX_WAIT)
 @common
 def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -> int:
@@ -233,7 +233,7 @@ def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -
 
 def _ask(memory_id: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("deleting is permanent; give --yes where there is no terminal to ask on")
+        raise click.UsageError("deleting is permanent; give --yes if there is no terminal to ask on")
     if not click.confirm(f"Delete the memory {printable(memory_id)} permanently?", err=True):
         raise exit_codes.CommandError("not deleted")
 
@@ -250,7 +250,7 @@ async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
 
 @contextlib.contextmanager
 def _warned_of_doubt(words: str) -> Iterator[None]:
-    """Say what may have happened where an answer was lost; let unusable values be the user's error."""
+    """Say what may have happened when an answer was lost; let unusable values be the user's error."""
     try:
         yield
     except InvalidFactError:
