@@ -13,7 +13,14 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
-from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
+from omi_async.cli.output import (
+    json_line,
+    print_document,
+    print_message,
+    print_report,
+    print_result,
+    stdout_bytes,
+)
 from omi_async.cli.prompt_sender import memories_at_prompt
 from omi_async.cli.runtime import run_async
 from omi_async.errors import InvalidFactError, OmiError
@@ -242,9 +249,9 @@ async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
     async with memories_at_prompt(common, max_wait) as memories:
         await memories.delete(memory_id)
     if common.as_json:
-        print_json({"id": memory_id, "deleted": True})
+        print_document({"id": memory_id, "deleted": True})
     else:
-        print_result(f"deleted {printable(memory_id)}")
+        print_report(f"deleted {memory_id}")
     return exit_codes.OK
 
 
@@ -267,7 +274,7 @@ def _print(common: Common, verb: str, memory: Memory) -> None:
     from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
 
     if common.as_json:
-        print_json(memory_payload(memory))
+        print_document(memory_payload(memory))
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
-    print_result(printable(f"{verb} {memory.id} ({', '.join(details)})"))
+    print_report(f"{verb} {memory.id} ({', '.join(details)})")

@@ -49,7 +49,7 @@ class Pace:
         return max(report.pulled, round(report.pulled / fraction)) if fraction else None
 
     def done_at(self, report: ImportReport) -> datetime | None:
-        """Estimate when the import will be done, its waits for quota windows included; None if there is no telling."""
+        """Estimate when the import will be done, its waits for quota windows included; None if unknown."""
         total, state = self.total(report), report.waiting_for
         if total is None or self.forecast is None or not (report.requests or state):
             return None
