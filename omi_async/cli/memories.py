@@ -14,7 +14,8 @@ from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
-from omi_async.cli.runtime import connected, run_async
+from omi_async.cli.prompt_sender import memories_at_prompt
+from omi_async.cli.runtime import run_async
 from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 
@@ -66,7 +67,7 @@ def list_command(
 
 
 async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:
@@ -157,7 +158,7 @@ def create_command(  # noqa: PLR0917  # click passes each by its name
 
 
 async def _create(common: Common, fact: Fact, max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         memory = await memories.create(fact)
     _print(common, "stored", memory)
     other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]
@@ -202,7 +203,7 @@ def update_command(  # noqa: PLR0917  # click passes each by its name
         raise click.UsageError("nothing to change; give --content, --visibility, --category or --tag")
 
     async def update() -> int:
-        async with connected(common, max_wait=max_wait) as memories:
+        async with memories_at_prompt(common, max_wait) as memories:
             memory = await memories.update(
                 memory_id,
                 content=content,
@@ -238,7 +239,7 @@ def _ask(memory_id: str) -> None:
 
 
 async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         await memories.delete(memory_id)
     if common.as_json:
         print_json({"id": memory_id, "deleted": True})

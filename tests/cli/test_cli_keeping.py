@@ -413,4 +413,4 @@ def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch
         done = omi("import", "facts.jsonl", "--no-journal")
     assert done.code == 2
     assert "To try them again: omi-async import facts.failures.jsonl" in done.err
-    assert "The same command begins anew, for no journal was kept" in done.err
+    assert "The same command begins from the start, for no journal was kept" in done.err

@@ -14,9 +14,9 @@ from omi_async.cli.format import duration, local_time, plural
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
+from omi_async.cli.ledger import ledger_path
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_json, print_message, print_result
-from omi_async.cli.runtime import ledger_path
 from omi_async.constants import BATCH_SIZE
 from omi_async.importing.item import content_key
 from omi_async.importing.report import FactOutcome

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
     from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.lanes import Lanes
+    from omi_async.sources._detect import Format
 
 __all__ = ["ImportOptions", "import_options"]
 
@@ -28,7 +29,7 @@ class ImportOptions(NamedTuple):
     """
 
     paths: tuple[str, ...]
-    format: str = "auto"
+    format: Format = "auto"
     mapping: dict[str, str] = {}  # noqa: RUF012  # never changed
     defaults: dict[str, Any] = {}  # noqa: RUF012  # likewise
     concurrency: int = 4
@@ -187,7 +188,7 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
     def command(  # noqa: PLR0917  # click passes each by its name
         common: Common,
         paths: tuple[str, ...],
-        format: str,  # noqa: A002  # the option's name
+        format: Format,  # noqa: A002  # the option's name
         pairs: tuple[str, ...],
         category: str | None,
         visibility: str | None,
