@@ -23,10 +23,7 @@ PURE = {
     "fact",
     "memory",
     "_api",
-    "_quota.forecast",
-    "_quota.history",
     "_quota.ledger",
-    "_quota.pacing",
     "_quota.policy",
     "_quota.window",
     "importing.answers",
@@ -34,7 +31,6 @@ PURE = {
     "importing.item",
     "importing.journal.index",
     "importing.report",
-    "importing.sender",
 }
 """The pure core: knowledge, with nothing running."""
 
@@ -74,9 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
-    # Programs as users write them: they know the public names alone.
-    "examples": {FACADE, "sources"},
-    "cli": PURE | {"_version", "importing", "resources", "session", "sources", "local", "cli"},
+    "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "resources", "session"},
 }
@@ -88,9 +82,18 @@ ONLY_IN: dict[str, set[str]] = {
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
-    "asyncio": {"session", "_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
+    "asyncio": {
+        "session",
+        "_transport",
+        "_quota.pacer",
+        "_quota.store",
+        "importing",
+        "sources",
+        "local",
+        "cli",
+    },
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"_transport", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
+    "time": {"_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
