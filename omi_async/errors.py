@@ -218,6 +218,18 @@ class ResponseFormatError(OmiError):
         self.memories = tuple(memories)
 
 
+class ListLimitError(OmiError):
+    """The server shows no more of a list, though there may be more: it has a limit, and gives no cursor.
+
+    Attributes:
+        read: how many memories of it could be read.
+    """
+
+    def __init__(self, message: str, *, read: int = 0) -> None:
+        super().__init__(message)
+        self.read = read
+
+
 class JournalError(OmiError):
     """The journal cannot be used: corrupt, foreign, in use by another import, or its disk is full."""
 
