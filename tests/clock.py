@@ -1,7 +1,7 @@
 """A loop whose clock jumps: hours pass in milliseconds, over real sockets.
 
 The selector is asked first; only when no socket is ready and no thread is at work does the clock jump to the
-next timer. So the client and the stand-in server, both in this loop, talk over real HTTP while nobody waits.
+next timer. So the client and the stand-in server, both in this loop, talk over real HTTP, and no test waits.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
-from omi_async._quota.pacing import Pacing, Permit
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async.cli.format import until_in_words, window_in_words
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
@@ -62,7 +62,7 @@ class PromptSender:
         return self._session.base_url
 
     @property
-    def pacing(self) -> Pacing:
+    def pacing(self) -> Pacer:
         """Who may call now."""
         return self._session.pacing
 

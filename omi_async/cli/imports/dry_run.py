@@ -214,6 +214,7 @@ class Limits:
             allow_http=common.allow_http or None,
             ledger=path if key and path is not None and path.is_file() else None,
         )
+        await session.pacing.open()
         quotas = tuple(state for state in session.quotas if "batch" in state.kinds)
         forecast = foresee(session.pacing, facts, 0.0) if quotas else None
         await session.close()
