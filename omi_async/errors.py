@@ -19,6 +19,7 @@ OmiError                                                       maybe_applied (of
  |   |- RateLimitError         429 (.retry_after)
  |   `- ServerError            5xx                             yes, unless raised before the work
  |- ResponseFormatError    2xx that does not decode            yes
+ |- ListLimitError         a long list, shown only in part      no
  |- JournalError                                               no
  |   `- JournalInUseError  another import has it open          no
  |- ImportStoppedError     the import could not go on (.report)
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidRequestError",
     "JournalError",
     "JournalInUseError",
+    "ListLimitError",
     "NotFoundError",
     "OmiError",
     "PaymentRequiredError",
