@@ -87,7 +87,7 @@ async def _export(
 
 
 def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only where it is needed
+    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only if it is needed
     from omi_async.sources.writing import writer_for  # noqa: PLC0415
 
     if common.as_json:

@@ -8,6 +8,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
@@ -25,6 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["connected", "graceful_signals", "run_async"]
 
+FEWEST_FILES: Final = 64
+"""Files and connections that may be open at least: an import with --local has some 40, at both ends."""
+
+ENDING: Final = (signal.SIGINT, signal.SIGTERM)
+
+HANGUP: Final[signal.Signals | None] = getattr(signal, "SIGHUP", None)
+"""What is sent when the terminal dies; Windows has none."""
+
 TIMEOUT: Final = 30.0
 BATCH_TIMEOUT: Final = 120.0
 """Seconds for one call, as a Session has them: facts without a category make a batch slow."""
@@ -34,6 +43,11 @@ def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
     """Run a command's coroutine, on uvloop if that is installed. SIGTERM ends it as Ctrl-C does."""
     level = logging.DEBUG if common.verbose else logging.WARNING
     try:
+        _require_room_for_files()
+    except exit_codes.CommandError:
+        main.close()  # else the interpreter warns of a coroutine that was never awaited
+        raise
+    try:
         with logs_to_stderr(level), asyncio.Runner(loop_factory=_loop_factory()) as runner:
             return runner.run(_ended_by_sigterm(main))
     except asyncio.CancelledError:
@@ -42,6 +56,28 @@ def run_async(common: Common, main: Coroutine[Any, Any, int]) -> int:
         # Its reader has enough, as in `omi-async export | head`. Caught here, for click would make a 1 of it.
         abandon_stdout()
         return exit_codes.OK
+
+
+def _require_room_for_files() -> None:
+    """Raise `CommandError` if this process may open too few files to do anything at all.
+
+    Without, the event loop itself fails to be made, or halfway through the import a call or the journal does,
+    each in words that say nothing of the reason.
+    """
+    if sys.platform == "win32":  # it has no such limit
+        return
+    import resource  # noqa: PLC0415  # not there on Windows
+
+    most, most_at_all = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most >= FEWEST_FILES or most == resource.RLIM_INFINITY:
+        return
+    if most_at_all >= FEWEST_FILES or most_at_all == resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (FEWEST_FILES, most_at_all))
+        return
+    raise exit_codes.CommandError(
+        f"this process may have no more than {most} files and connections open (ulimit -n), and needs "
+        f"{FEWEST_FILES}; nothing was done"
+    )
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -89,14 +125,14 @@ def graceful_signals(stop: Callable[[], object], let_go: Callable[[], object]) -
 
     # No loop.add_signal_handler: a handler of Python's own is also called while a write to a pipe is stuck.
     def handle(number: int, _frame: FrameType | None) -> None:
-        if number == signal.SIGHUP and stop not in steps:
+        if number == HANGUP and stop not in steps:
             return
         loop.call_soon_threadsafe(steps.pop())
         if not steps:
-            for each in (signal.SIGINT, signal.SIGTERM):
+            for each in ENDING:
                 signal.signal(each, signal.SIG_DFL)
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = (*ENDING, HANGUP) if HANGUP else ENDING
     before = {number: signal.getsignal(number) for number in numbers}
     handled = [number for number in numbers if before[number] is not signal.SIG_IGN]
     for number in handled:

@@ -52,7 +52,7 @@ def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: 
     assert done.out.startswith("30 facts: 30 created")
 
 
-def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_bytes(
         b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n'
         b'{"content": "ok", "visibility": "PUBLIC"}\n'
@@ -71,7 +71,7 @@ def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path
     assert records[3]["content"] == "ok"
 
 
-def test_the_failures_file_mended_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_text(
         '{"content": "one"}\n{"memo": "two", "visibility": "Public"}\n{"memo": ""}\n'
     )
@@ -148,7 +148,7 @@ def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedSer
 def test_a_wrong_key_stops_the_import(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 1000)
     done = omi("import", "facts.jsonl", "--json")
     assert done.code == done.event["exit_code"] == 2
@@ -252,7 +252,7 @@ def test_progress_of_an_unknown_length_has_no_estimate(
     assert done.event["created"] == 100
 
 
-def test_an_import_goes_on_when_nobody_reads_its_events(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_import_goes_on_when_its_events_are_not_read(start: Start, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.poison("number"))
     write_facts(tmp_path / "facts.jsonl", 60)
     process = start("import", "facts.jsonl", "--json")

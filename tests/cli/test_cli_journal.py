@@ -129,12 +129,12 @@ def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: Th
         "journal": str(tmp_path / JOURNAL),
     }
     calls = len(forgetful.requests)
-    mended = [record | {"content": record["content"].replace("7", "seven")} for record in records]
-    (tmp_path / "rest.jsonl").write_text("\n".join(map(json.dumps, mended)))
+    fixed = [record | {"content": record["content"].replace("7", "seven")} for record in records]
+    (tmp_path / "rest.jsonl").write_text("\n".join(map(json.dumps, fixed)))
     done = omi("import", "rest.jsonl", "--on-unknown", "resend", "--json")
     assert (done.code, done.event["created"], done.event["journal"]) == (0, 10, str(tmp_path / JOURNAL))
     assert len(forgetful.requests) > calls
-    assert len(omi("journal", "export", JOURNAL).events) == 1  # the rejected one, not mended
+    assert len(omi("journal", "export", JOURNAL).events) == 1  # the rejected one, not fixed
 
 
 @pytest.mark.slow

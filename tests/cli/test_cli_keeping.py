@@ -30,7 +30,7 @@ def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServe
     write_facts(tmp_path / "facts.jsonl", 60)
     first = omi("import", "facts.jsonl", "--json")
     assert (first.code, first.event["requests"], first.event["journal"]) == (0, 3, JOURNAL)
-    assert JOURNAL not in first.err  # it stays, and matters to nobody now
+    assert JOURNAL not in first.err  # it stays, and does not matter now
     again = omi("import", "facts.jsonl")
     assert again.code == 0
     assert again.out.startswith("60 facts: 60 created\n0 calls")
@@ -277,7 +277,7 @@ def test_what_is_rejected_stays_so_until_it_is_forgotten(omi: Omi, served: Threa
 
 
 def lost_batch(server: ThreadedServer, *, stored: bool) -> None:
-    """Let the batch be stored or not, its answer be lost, and nobody be able to look."""
+    """Let the batch be stored or not, its answer be lost, and let no list be read."""
     server.faults.add(Fault.reset(stored=stored), on="batch")
     server.faults.add(Fault.answer(403, "no"), on="list", times=FOREVER)
 
@@ -409,7 +409,7 @@ def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch
     write_facts(tmp_path / "facts.jsonl", 10)
     with LocalServer.in_thread() as server:
         monkeypatch.setenv("OMI_API_BASE", server.url)
-        monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+        monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
         done = omi("import", "facts.jsonl", "--no-journal")
     assert done.code == 2
     assert "To try them again: omi-async import facts.failures.jsonl" in done.err
