@@ -53,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
     "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"constants", "errors", "_api"},
+    "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
