@@ -229,8 +229,10 @@ class Pacer:
             self._forget_if_empty(queue)
 
     def _forget_if_empty(self, queue: _Queue) -> None:
-        if queue.first() is None:
-            self._queues.pop((queue.kind, queue.group), None)
+        key = queue.kind, queue.group
+        # Not one that was made since: those who were let through together come here one after the other.
+        if queue.first() is None and self._queues.get(key) is queue:
+            del self._queues[key]
         if not self._queues:
             self._forget_timer()
 
