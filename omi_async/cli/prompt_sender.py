@@ -32,11 +32,13 @@ NOTICEABLE: Final = 3.0
 
 
 @asynccontextmanager
-async def memories_at_prompt(common: Common, max_wait: float) -> AsyncIterator[Memories]:
+async def memories_at_prompt(
+    common: Common, max_wait: float, *, new_database: bool = False
+) -> AsyncIterator[Memories]:
     """Open a session whose calls wait so many seconds, in all, for quotas and for a server in trouble."""
     from omi_async.resources.memories import Memories  # noqa: PLC0415  # the library takes its time
 
-    async with connected(common) as session:
+    async with connected(common, new_database=new_database) as (session, _):
         yield Memories(PromptSender(session, max_wait))
 
 

@@ -11,20 +11,15 @@ from typing import Any, BinaryIO, Final
 import click
 
 from omi_async._api import json
-from omi_async.cli.exit_codes import CommandError
-from omi_async.cli.format import facts_are, shortened
 from omi_async.cli.imports.failure_record import journal_at
 from omi_async.cli.imports.inputs import is_plain_file
 from omi_async.cli.imports.options import ImportOptions
-from omi_async.cli.options import Common
+from omi_async.cli.options import IN_MEMORY, Common
 from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
-__all__ = ["has_unknown_facts", "journal_for", "opened"]
-
-IN_MEMORY: Final = frozenset({"", ":memory:"})
-"""Databases that end with the process, as SQLite names them."""
+__all__ = ["has_unknown_facts", "journal_path", "opened"]
 
 _LONGEST_LINE: Final = 2**20
 """Bytes of a line that is read here. A failure's is shorter; a document may be one line of gigabytes."""
@@ -32,8 +27,8 @@ _LONGEST_LINE: Final = 2**20
 _LINE_OF_A_FAILURE: Final = frozenset({"state", "error"})
 
 
-def journal_for(common: Common, options: ImportOptions) -> Journal | None:
-    """Return the journal to be kept. Raises `click.UsageError`."""
+def journal_path(common: Common, options: ImportOptions) -> Path | None:
+    """Return where the journal is to be kept; None if none is. Raises `click.UsageError`."""
     if options.no_journal or not options.dedupe:
         return None
     if common.local in IN_MEMORY:
@@ -50,12 +45,7 @@ def journal_for(common: Common, options: ImportOptions) -> Journal | None:
         return None
     if any(_is_same(path, name) for name in options.paths):
         raise click.UsageError(f"{path} is the journal of this import, and cannot be its input too")
-    return Journal(path, server=_server(common))
-
-
-def _server(common: Common) -> str | None:
-    """Name the server if its address says nothing: a built-in one has another port each time."""
-    return None if common.local is None else f"local:{Path(common.local).resolve()}"
+    return path
 
 
 def _beside(paths: Sequence[str]) -> Path | None:
@@ -83,14 +73,14 @@ def _named_in(name: str) -> Path | None:
     return None
 
 
-def has_unknown_facts(paths: Sequence[str], journal: Journal | None) -> bool:
+def has_unknown_facts(paths: Sequence[str], journal: Path | None) -> bool:
     """Return whether files of failures hold facts in doubt of which this journal knows nothing.
 
     To be asked before the journal is opened, which makes its file. Such facts were written down by an import
     without a journal, or with one that is gone; their calls may have stored them, and to send them without
     looking may store them twice.
     """
-    known = None if journal is None or not journal.path.is_file() else journal.path.resolve()
+    known = journal.resolve() if journal is not None and journal.is_file() else None
     return any(
         record["state"] == "unknown" and (known is None or _journal_of(record, name) != known)
         for name in paths
@@ -129,15 +119,20 @@ def _is_same(path: Path, name: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(journal: Journal | None, common: Common) -> AsyncIterator[None]:
-    """Open the journal, before anything is read or sent. Raises `JournalError` and `CommandError`."""
-    if journal is None:
-        yield
+async def opened(path: Path | None, server: str | None) -> AsyncIterator[Journal | None]:
+    """Open the journal, before anything is read or sent. Raises `JournalError`.
+
+    Args:
+        path: its file; None for none.
+        server: what it is to call the server, if the address says nothing.
+    """
+    if path is None:
+        yield None
         return
+    journal = Journal(path, server=server)
     try:
         await _open(journal)
-        _refuse_to_remember_for_another(journal, common)
-        yield
+        yield journal
     finally:
         journal.close()
 
@@ -152,16 +147,3 @@ async def _open(journal: Journal) -> None:
             "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
         )
         raise
-
-
-def _refuse_to_remember_for_another(journal: Journal, common: Common) -> None:
-    """Raise if a built-in server's database is gone, and the journal knows what was in it."""
-    if common.local is None or Path(common.local).exists():
-        return
-    states = journal.counts().get(_server(common) or "", {})
-    if stored := states.get("created", 0) + states.get("existing", 0):
-        raise CommandError(
-            f"the journal {shortened(journal.path)} says that {facts_are(stored)} stored in {common.local}, "
-            "which does not exist. Name the right file with --local DB, or begin another journal with "
-            "--journal PATH"
-        )
