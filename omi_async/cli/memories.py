@@ -21,8 +21,7 @@ from omi_async.cli.output import (
     print_result,
     stdout_bytes,
 )
-from omi_async.cli.prompt_sender import memories_at_prompt
-from omi_async.cli.runtime import run_async
+from omi_async.cli.runtime import memories_at_prompt, run_async
 from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 

@@ -23,9 +23,10 @@ from omi_async.cli.options import IN_MEMORY, LOCAL_DB, Common
 from omi_async.cli.output import abandon_stdout, print_message
 
 if TYPE_CHECKING:
+    from omi_async.resources.memories import Memories
     from omi_async.session import Session
 
-__all__ = ["connected", "graceful_signals", "run_async"]
+__all__ = ["connected", "graceful_signals", "memories_at_prompt", "run_async"]
 
 FEWEST_FILES: Final = 64
 """Files and connections that may be open at least: an import with --local has some 40, at both ends."""
@@ -145,17 +146,10 @@ def graceful_signals(stop: Callable[[], object], let_go: Callable[[], object]) -
             signal.signal(number, before[number])
 
 
-class Connected(NamedTuple):
-    """A session, and what a journal is to call its server, if not by its address."""
-
-    session: Session
-    server: str | None
-
-
 @contextlib.asynccontextmanager
 async def connected(
     common: Common, *, connections: int = 8, new_database: bool = False
-) -> AsyncIterator[Connected]:
+) -> AsyncIterator[Session]:
     """Open a session with the server that was named, or with a stand-in server of its own.
 
     Args:
@@ -181,14 +175,25 @@ async def connected(
         await stack.enter_async_context(session)
         gc.freeze()  # full collections, which stop the loop, need not look at all that was imported
         stack.callback(gc.unfreeze)
-        yield Connected(session, server.name)
+        yield session
+
+
+@contextlib.asynccontextmanager
+async def memories_at_prompt(
+    common: Common, max_wait: float, *, new_database: bool = False
+) -> AsyncIterator[Memories]:
+    """Open a session whose calls wait so many seconds, in all, for quotas and for a server in trouble."""
+    from omi_async.cli.prompt_sender import PromptSender  # noqa: PLC0415  # the library takes its time
+    from omi_async.resources.memories import Memories  # noqa: PLC0415
+
+    async with connected(common, new_database=new_database) as session:
+        yield Memories(PromptSender(session, max_wait))
 
 
 class _Server(NamedTuple):
     api_key: str | None
     base_url: str | None
     ledger: Path | None = None
-    name: str | None = None
 
 
 async def _server_for(common: Common, stack: contextlib.AsyncExitStack, *, new_database: bool) -> _Server:
@@ -200,8 +205,7 @@ async def _server_for(common: Common, stack: contextlib.AsyncExitStack, *, new_d
 
     database = common.local if new_database else _database_that_is_there(common.local)
     server = await stack.enter_async_context(LocalServer(database))
-    # By the database's own name: its port is another each time, and its path may be that of a new file.
-    return _Server(server.api_key, server.url, name=f"local:{server.database_id}")
+    return _Server(server.api_key, server.url)
 
 
 def _database_that_is_there(database: str) -> str:

@@ -10,7 +10,7 @@ from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.progress import watched
 from omi_async.cli.imports.result import ImportResult
-from omi_async.cli.imports.which_journal import has_unknown_facts, journal_path, opened
+from omi_async.cli.imports.which_journal import has_unknown_facts, journal_for, opened
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
 from omi_async.cli.runtime import connected, graceful_signals
@@ -27,18 +27,19 @@ CONNECTIONS: Final = 8
 async def import_all(common: Common, options: ImportOptions) -> int:
     """Import, tell how it ended, and return the exit code."""
     inputs = options.inputs()
-    path = journal_path(common, options)
-    look_first = await asyncio.to_thread(has_unknown_facts, options.paths, path)
+    journal = journal_for(common, options)
+    look_first = await asyncio.to_thread(has_unknown_facts, options.paths, journal)
     if look_first:
         print_message("Some of these facts may be stored: the account's list is read to look for them.")
-    connections = max(CONNECTIONS, options.concurrency)
-    async with (
-        connected(common, connections=connections, new_database=True) as (session, server),
-        opened(path, server) as journal,
-    ):
+    async with opened(journal):
         with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
             result = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
-            async with contextlib.aclosing(inputs.facts()) as facts:
+            async with (
+                connected(
+                    common, connections=max(CONNECTIONS, options.concurrency), new_database=True
+                ) as session,
+                contextlib.aclosing(inputs.facts()) as facts,
+            ):
                 with watched(inputs, as_json=common.as_json) as view:
                     importer = session.memories.importer(
                         facts,

@@ -19,7 +19,7 @@ from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
-__all__ = ["has_unknown_facts", "journal_path", "opened"]
+__all__ = ["has_unknown_facts", "journal_for", "opened"]
 
 _LONGEST_LINE: Final = 2**20
 """Bytes of a line that is read here. A failure's is shorter; a document may be one line of gigabytes."""
@@ -27,8 +27,8 @@ _LONGEST_LINE: Final = 2**20
 _LINE_OF_A_FAILURE: Final = frozenset({"state", "error"})
 
 
-def journal_path(common: Common, options: ImportOptions) -> Path | None:
-    """Return where the journal is to be kept; None if none is. Raises `click.UsageError`."""
+def journal_for(common: Common, options: ImportOptions) -> Journal | None:
+    """Return the journal to be kept. Raises `click.UsageError`."""
     if options.no_journal or not options.dedupe:
         return None
     if common.local in IN_MEMORY:
@@ -45,7 +45,17 @@ def journal_path(common: Common, options: ImportOptions) -> Path | None:
         return None
     if any(_is_same(path, name) for name in options.paths):
         raise click.UsageError(f"{path} is the journal of this import, and cannot be its input too")
-    return path
+    return Journal(path, server=_server(common))
+
+
+def _server(common: Common) -> str | None:
+    """Name the server if its address says nothing: a built-in one has another port each time."""
+    if common.local is None:
+        return None
+    from omi_async.local.store import database_id  # noqa: PLC0415  # aiohttp takes its time
+
+    # Not by its path: a database that was removed and made again holds nothing of what the old one held.
+    return f"local:{database_id(common.local)}"
 
 
 def _beside(paths: Sequence[str]) -> Path | None:
@@ -73,14 +83,14 @@ def _named_in(name: str) -> Path | None:
     return None
 
 
-def has_unknown_facts(paths: Sequence[str], journal: Path | None) -> bool:
+def has_unknown_facts(paths: Sequence[str], journal: Journal | None) -> bool:
     """Return whether files of failures hold facts in doubt of which this journal knows nothing.
 
     To be asked before the journal is opened, which makes its file. Such facts were written down by an import
     without a journal, or with one that is gone; their calls may have stored them, and to send them without
     looking may store them twice.
     """
-    known = journal.resolve() if journal is not None and journal.is_file() else None
+    known = None if journal is None or not journal.path.is_file() else journal.path.resolve()
     return any(
         record["state"] == "unknown" and (known is None or _journal_of(record, name) != known)
         for name in paths
@@ -119,20 +129,14 @@ def _is_same(path: Path, name: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(path: Path | None, server: str | None) -> AsyncIterator[Journal | None]:
-    """Open the journal, before anything is read or sent. Raises `JournalError`.
-
-    Args:
-        path: its file; None for none.
-        server: what it is to call the server, if the address says nothing.
-    """
-    if path is None:
-        yield None
+async def opened(journal: Journal | None) -> AsyncIterator[None]:
+    """Open the journal, before anything is read or sent. Raises `JournalError`."""
+    if journal is None:
+        yield
         return
-    journal = Journal(path, server=server)
     try:
         await _open(journal)
-        yield journal
+        yield
     finally:
         journal.close()
 

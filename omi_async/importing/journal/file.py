@@ -102,7 +102,7 @@ class Database(sqlite3.Connection):
         interrupted, which keeps SQLite from writing, and what it deletes is out of its way for a moment.
         """
         self._marked = False
-        if self._log is None or not self._log.exists():  # not ours, or nothing that could be lost
+        if self._log is None or not wal.is_live(self._log):  # not ours, or empty
             super().close()
             return
         aside = self._log.with_name(f"{self._log.name}-kept")
