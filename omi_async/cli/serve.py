@@ -82,8 +82,8 @@ __all__ = ["serve_command"]
     default=1,
     show_default=True,
     metavar="N",
-    help="Serve so many accounts, each with memories of its own (in DB, DB.2, ...) and a key of its own. The keys "
-    "of all but the first are new with each start.",
+    help="Serve so many accounts, each with memories of its own (in DB, DB.2, ...) and a key of its own. The "
+    "keys of all but the first are new with each start.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print address and key as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each call on stderr.")
