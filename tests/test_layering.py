@@ -70,6 +70,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
+    # Programs as users write them: they know the public names alone.
+    "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "resources", "session"},
