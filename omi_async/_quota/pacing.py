@@ -68,6 +68,10 @@ class Pacing(Protocol):
         """Return how long so many calls of an import wait for windows, the last one of them."""
         ...
 
+    def states(self) -> tuple[QuotaState, ...]:
+        """Return what is known of each policy."""
+        ...
+
     def reconsider(self) -> None:
         """Look again who may go: a group has changed its mind."""
         ...
