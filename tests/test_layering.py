@@ -30,7 +30,7 @@ PURE = {
     "_quota.policy",
     "_quota.window",
     "importing.answers",
-    "importing.chunks",
+    "importing.concurrency",
     "importing.item",
     "importing.journal.index",
     "importing.report",
@@ -52,12 +52,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "importing": {"constants", "errors", "fact", "memory", "_api", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
     "importing.report": {"errors", "fact", "_quota.policy"},
-    "importing.chunks": {"constants"},
     # Method calls to requests. `import_facts` is one of the methods: so the importer, which needs only a
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
     "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"errors", "_api"},
+    "_transport": {"constants", "errors", "_api"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
@@ -67,7 +66,6 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
-        "importing.chunks",
         "importing.report",
         "sources",
     },
@@ -82,13 +80,13 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "_transport", "_settings", "local"},
-    "yarl": {"session", "_settings", "local", "cli"},
+    "yarl": {"session", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
     "asyncio": {"session", "_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"session", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
+    "time": {"_transport", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

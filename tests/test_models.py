@@ -342,6 +342,7 @@ anything = st.recursive(
 @given(anything)
 @example({"content": "a", "visibility": {"x": []}})
 @example({"content": "a", "category": ["\ud800"]})
+@example("far too long " * 40)  # certainly a text that is refused
 def test_anything_at_all_is_a_fact_or_an_invalid_one(item: Any):
     try:
         fact = fact_from(item)

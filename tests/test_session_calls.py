@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import omi_async.session
+import omi_async._transport
 from omi_async import (
     APIError,
     ConnectError,
@@ -329,7 +329,7 @@ async def test_an_answer_that_switches_protocols_leaves_nothing_open(length: byt
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(omi_async.session, "MAX_RESPONSE", 100_000)
+    monkeypatch.setattr(omi_async._transport, "MAX_RESPONSE", 100_000)
     return 100_000
 
 

@@ -29,7 +29,7 @@ from omi_async.errors import (
 from omi_async.importing.concurrency import Concurrency, Flight
 from omi_async.importing.item import Item
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
 
@@ -154,6 +154,10 @@ class Calls:
         repeated = False
         while True:
             permit, probe = await self._permit(kind, patient=patient)
+            if self._signal.stopped:  # by the very answer that has made room for this call
+                permit.give_back()
+                self._breaker.done(probe=probe)
+                raise ImportHalted
             try:
                 return await self._attempt(kind, request, items, permit, probe=probe, repeated=repeated)
             except RateLimitError as error:
@@ -268,11 +272,14 @@ class Calls:
     ) -> None:
         """Note which items are in doubt now, and what the error says about the server."""
         if error.maybe_applied:
+            for item in items:
+                if item.sent_at is None:  # it is the first time
+                    item.stored_before = self.writes.stored_alone
             _doubt(items, error, sent_at)
         if not isinstance(error, ServerError | TransportError | ResponseFormatError):
             self._breaker.succeeded()
         elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
-            self._breaker.failed(error, probe=probe)
+            self._breaker.failed(error, probe=probe, fact=items[0] if len(items) == 1 else None)
         if flight is None:
             return
         if isinstance(error, InvalidRequestError):
@@ -281,9 +288,7 @@ class Calls:
             self._concurrency.troubled(flight)
             self.writes.failed += 1
             if len(items) == 1 and not flight.accompanied:
-                item = items[0]
-                item.stored_before = item.stored_before if item.alone else self.writes.stored_alone
-                item.alone += 1
+                items[0].alone += 1
 
 
 def _doubt(items: Sequence[Item], error: OmiError, sent_at: float) -> None:
@@ -292,8 +297,8 @@ def _doubt(items: Sequence[Item], error: OmiError, sent_at: float) -> None:
 
 
 FAILURES_BEFORE_PAUSE: Final = 5
-"""Server failures in a row after which the importer pauses and then probes with one call. With fewer, bad luck
-would stop it; with more, a server that is coming up again is hammered."""
+"""Server failures in a row after which the importer pauses and then probes with one call. With fewer, bad
+luck would stop it; with more, a server that is coming up again is hammered."""
 
 PROBES_BEFORE_STOP: Final = 6
 """Failed probes in a row after which a server counts as down: two minutes of probing, by the pauses below."""
@@ -315,6 +320,7 @@ class Breaker:
         self._failed_probes = 0
         self._opens_at: float | None = None  # of the loop's clock, while it is shut
         self._probe_out = False
+        self._failed_fact: object = None  # the only one that the last failed probe carried
         self._changed = asyncio.Event()
 
     @property
@@ -349,10 +355,13 @@ class Breaker:
             self._opens_at = self.broken = None
             self._changed.set()
 
-    def failed(self, error: OmiError, *, probe: bool) -> None:
-        """Note that a call failed on the server's side."""
+    def failed(self, error: OmiError, *, probe: bool, fact: object = None) -> None:
+        """Note that a call failed on the server's side; `fact` is what it carried, if that was only one."""
         self._failures += 1
-        self._failed_probes += probe
+        if probe:
+            # Six probes with the same fact may say something of that fact, and nothing of the server.
+            self._failed_probes += fact is None or fact is not self._failed_fact
+            self._failed_fact = fact
         if probe or (not self.shut and self._failures >= FAILURES_BEFORE_PAUSE):
             pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
             self._opens_at = asyncio.get_running_loop().time() + pause

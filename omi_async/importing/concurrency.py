@@ -40,7 +40,7 @@ the rest of a long import."""
 
 @attrs.define
 class Caution:
-    """What a Session has learned of how its server takes parallel writes; each of its imports goes on with it.
+    """What a Session has learned of how its server takes parallel writes; its imports go on with it.
 
     Attributes:
         limit: writes that may be on the wire.
@@ -57,7 +57,8 @@ class Caution:
     @property
     def patience(self) -> int:
         """How many clean calls it takes before more of them are tried at a time."""
-        return min(PATIENCE * LESS_EACH_TIME ** max(0, self.stumbles - 1), MOST_PATIENCE)
+        patience: int = PATIENCE * LESS_EACH_TIME ** max(0, self.stumbles - 1)
+        return min(patience, MOST_PATIENCE)
 
     def praise(self, most: int, *, accompanied: bool) -> None:
         """Note a clean call, of an import that may have so many on the wire."""

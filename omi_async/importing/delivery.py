@@ -33,9 +33,9 @@ ISOLATION_CALLS: Final = 6
 rest. If several facts are bad, what is left then goes one by one."""
 
 REFUSALS_IN_A_ROW: Final = 3
-"""Refusals that are the fault of no fact (a 404, a 409, a firewall's 418) after which the import stops. The first
-ones cost only their batch: something on the way may dislike one text. After a few of them it is the address or
-the account, and every further call would be in vain."""
+"""Refusals that are the fault of no fact (a 404, a 409, a firewall's 418) after which the import stops. The
+first ones cost only their batch: something on the way may dislike one text. After a few of them it is the
+address or the account, and every further call would be in vain."""
 
 
 class Delivery:
@@ -72,14 +72,14 @@ class Delivery:
         return sent.in_doubt + await self._isolate(sent.refused, sent.refusal)
 
     async def deliver_single(self, item: Item, *, patient: bool = True) -> list[Item]:
-        """Send one fact in a call of its own kind, which has its own quota. Returns and raises as `deliver`."""
+        """Send one fact in a call of its own kind, which has its own quota. Returns as `deliver` does."""
         sent = await self._send([item], single=True, patient=patient)
         if sent.refusal is not None:
             await self._reject(item, sent.refusal)
         return sent.in_doubt
 
     async def _send(self, items: list[Item], *, single: bool = False, patient: bool = True) -> _Sent:
-        """Send items and settle them; what the server refuses by name is rejected, and the rest sent again."""
+        """Send items and settle them; what the server refuses by name is rejected, the rest sent again."""
         calls = ISOLATION_CALLS
         while True:
             items = await self._not_refused_before(items)
@@ -128,7 +128,9 @@ class Delivery:
         if not isinstance(error, RateLimitError) and not self._costs_only_its_batch(error):
             raise error
         for item in items:
-            item.become("unknown" if item.unknown_because else "not_sent", error=item.unknown_because or error)
+            item.become(
+                "unknown" if item.unknown_because else "not_sent", error=item.unknown_because or error
+            )
         await self._tracker.settle(items)
         return _Sent()
 
@@ -172,7 +174,9 @@ class Delivery:
 
     async def _refuse(self, item: Item, state: State, error: OmiError) -> None:
         """Settle a refused item. One that is sent again unlooked-for may be stored by an earlier call."""
-        await self._tracker.settle([item.become(state if item.unknown_because is None else "unknown", None, error)])
+        await self._tracker.settle(
+            [item.become(state if item.unknown_because is None else "unknown", None, error)]
+        )
 
     async def _isolate(self, items: list[Item], error: InvalidRequestError) -> list[Item]:
         """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVarTuple
 
 from omi_async.constants import BATCH_SIZE
 from omi_async.errors import ConfigurationError, OmiError, RateLimitError
@@ -31,23 +31,25 @@ from omi_async.importing.waiting import WaitBudget
 
 __all__ = ["Importer"]
 
+Ts = TypeVarTuple("Ts")
+
 SENDINGS: Final = 4
 """Sendings of a fact at most with ``on_unknown="resend"``, the first one included."""
 
 SAME_BREATH: Final = 0.05
-"""Seconds within which another cancellation is the same one: whoever cancels by level says it at every turn of
-the loop. One that comes later is a caller who has lost patience."""
+"""Seconds within which another cancellation is the same one: whoever cancels by level says it at every turn
+of the loop. One that comes later is a caller who has lost patience."""
 
 
 class Importer:
     """One import, outcome by outcome.
 
-    ::
-
-        async with session.memories.importer(facts) as importer:
-            async for outcome in importer:
-                ...
-        print(importer.report)
+    ```python
+    async with session.memories.importer(facts) as importer:
+        async for outcome in importer:
+            print(outcome.index, outcome.state)
+    print(importer.report)
+    ```
 
     Outcomes come in the order in which facts are settled. A slow reader slows the senders: at most
     ``(concurrency + 1) * 25`` facts are pulled beyond those whose outcome was read. Leaving the block early
@@ -171,7 +173,7 @@ class Importer:
         self._main.add_done_callback(lambda _task: self._tracker.wake())
 
     async def _begin_journal(self, journal: ImportJournal) -> None:
-        """Open the journal. When cancelled, close it again: it takes a while, and may be half open by then."""
+        """Open the journal. When cancelled, close it again: it is half open by then."""
         beginning = asyncio.create_task(journal.begin(self._sender.base_url))
         try:
             await asyncio.wait({beginning})
@@ -230,7 +232,7 @@ class Importer:
             async with self._signal.ends_after(self._options.drain_timeout), asyncio.TaskGroup() as helpers:
                 helpers.create_task(self._tell_of_waits())
                 async with asyncio.TaskGroup() as self._tasks:
-                    self._begin(self._begin_work())
+                    self._begin(self._begin_work)
                 self._budget.end()
         except ImportHalted:
             self._cut_short = True
@@ -249,13 +251,13 @@ class Importer:
                 if self._options.journal is not None:
                     await _to_the_end(self._options.journal.end)
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.create_task(self._guarded(work))
+    def _begin(self, work: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        self._tasks.create_task(self._guarded(work, *arguments))
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         """Do a task's work. An error stops the import, but not the other tasks' calls on the wire."""
         try:
-            await work
+            await work(*arguments)
         except ImportHalted:
             self._cut_short = True
         except asyncio.CancelledError:
@@ -273,10 +275,8 @@ class Importer:
 
     async def _tell_of_waits(self) -> None:
         """Tell the caller when the import begins to wait for a quota window."""
-        while not self._budget.ended:
+        while await self._budget.another_wait():
             await self._tracker.progress()
-            self._budget.news.clear()
-            await self._budget.news.wait()
 
     async def _close_source(self) -> None:
         """Close the source. One that does not let go must not hold up the end: what it holds is its own."""
@@ -303,7 +303,7 @@ class Importer:
             except RateLimitError:  # `max_wait` does not last for it
                 self._signal.stop()
         for _ in range(self._options.concurrency):
-            self._begin(self._work() if self._options.lanes == "batch" else self._work_in_both_lanes())
+            self._begin(self._work if self._options.lanes == "batch" else self._work_in_both_lanes)
 
     async def _work(self) -> None:
         while (batch := await self._intake.next_batch()) is not None:
@@ -339,7 +339,7 @@ class Importer:
             await self._tracker.progress()
 
     async def _doubtful(self, items: list[Item]) -> list[Item]:
-        """Decide what happens with the facts of a call that may have stored them; return those that go again."""
+        """Decide what happens with facts that a call may have stored; return those to send again now."""
         if not items:
             return items
         if self._signal.stopped:  # nothing is looked for any more, nor sent: they are settled at the close
@@ -349,7 +349,7 @@ class Importer:
             self._reconciler.add(items)
             if not self._resolving:
                 self._resolving = True
-                self._begin(self._resolve_doubt())
+                self._begin(self._resolve_doubt)
             return again
         if self._options.on_unknown == "resend":
             again = [item for item in items if item.tries < SENDINGS and not item.maybe_reworded]
@@ -362,7 +362,7 @@ class Importer:
         try:
             while self._reconciler.waiting:
                 for batch in await self._reconciler.resolve():
-                    self._begin(self._send(batch))
+                    self._begin(self._send, batch)
                 await self._tracker.progress()
         finally:
             self._resolving = False

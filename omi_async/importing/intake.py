@@ -146,9 +146,7 @@ class Intake:
         finally:
             self._tracker.opened(items, index - first)
 
-    async def _read_waiting(
-        self, elements: AsyncIterator[FactLike], most: int, items: list[Item]
-    ) -> None:
+    async def _read_waiting(self, elements: AsyncIterator[FactLike], most: int, items: list[Item]) -> None:
         """Read from a source that may have to be waited for: each element counts at once."""
         for _ in range(most):
             try:

@@ -26,8 +26,8 @@ class Item:
         content: its text.
         tries: calls that carried it and may have stored it.
         alone: those of them that carried nothing else, with no other call of the import on the wire.
-        stored_before: calls that had stored other facts, with no other call on the wire, before the first of
-            the `alone` ones.
+        stored_before: calls that had stored other facts, with no other call beside them, before the first of
+            its own failed.
         unknown_because: the error of the last of its calls, while it is open whether that has stored it.
         sent_at: when the first of those calls left, by our clock, in epoch seconds.
         maybe_reworded: an answer held a text that was never sent; this fact may stand there in other words.

@@ -23,6 +23,7 @@ from omi_async.errors import OmiError, ResponseLostError, ServerError
 from omi_async.importing.answers import ServerClock, may_be_locked, moment_of
 from omi_async.importing.calls import Calls
 from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.report import State
 from omi_async.importing.stopping import StopSignal
 from omi_async.importing.tracker import Tracker
 
@@ -54,7 +55,8 @@ BATCH_TRIES: Final = 2
 """Sendings in company after which a fact goes alone: one that makes the server fail harms no other fact."""
 
 MOST_TRIES: Final = 8
-"""Sendings of a fact in one import. After them it is `rejected` if that is proven, else a rerun tries again."""
+"""Sendings of a fact in one import. After them it is `rejected` if that is proven; if not, a rerun tries it
+again."""
 
 ALONE_TRIES: Final = 3
 """Failures of a fact that was sent alone before it can be proven that the server refuses it."""
@@ -132,12 +134,11 @@ class Reconciler:
                     together.append(item)
         for item in absent:
             item.unknown_because = None
-        for start in range(0, len(together), BATCH_SIZE):
-            again.append(Batch(together[start : start + BATCH_SIZE]))
-        return again
+        starts = range(0, len(together), BATCH_SIZE)
+        return again + [Batch(together[start : start + BATCH_SIZE]) for start in starts]
 
     async def _give_up(self, item: Item) -> None:
-        state = "rejected" if self._is_refused(item) else "not_sent"
+        state: State = "rejected" if self._is_refused(item) else "not_sent"
         await self._tracker.settle([item.become(state, error=item.unknown_because)])
 
     def _is_refused(self, item: Item) -> bool:
@@ -151,7 +152,7 @@ class Reconciler:
             return False
         failed = max(0, writes.failed - item.tries)
         # A little too high while there are few calls to estimate it from: the doubt is in the fact's favour.
-        share = (failed + sqrt(failed) + 1) / (failed + writes.stored + 2)
+        share = (failed + sqrt(failed) + 0.5) / (failed + writes.stored + 1)
         return share**item.tries < CHANCE
 
     async def _look_until_sure(self, items: list[Item]) -> set[Item]:

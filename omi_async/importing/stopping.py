@@ -9,8 +9,8 @@ import stands in a scope that the signal knows, and no call does::
     another:    | wait for the source | wait for a permit (an hour)
                                                 ^ stop(): halted here, at once
 
-    the import: | the workers, in a task group ..................... | the books are closed
-                                                ^ stop()  --drain_timeout-->| what is still on the wire is cancelled
+    the import: | the workers, in a task group ....................| each open fact gets its state
+                                                ^ stop()  --drain_timeout-->| what is still out is cancelled
 
 The scopes are asyncio's own timeouts, without an end until there is a stop. Their bookkeeping tells our
 cancellation from one that comes from outside, which passes through as it is.
@@ -51,7 +51,7 @@ class StopSignal:
             return
         self.stopped = True
         for scope, seconds in self._scopes.items():
-            # Not the task itself is cancelled: it may be the one that calls this, from a callback, and goes on.
+            # The task is not cancelled itself: it may be the one that calls this, in a callback.
             scope.reschedule(asyncio.get_running_loop().time() + seconds)
 
     def fail(self, error: Exception) -> None:

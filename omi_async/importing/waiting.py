@@ -34,15 +34,11 @@ class WaitBudget:
         max_wait: seconds in all; None for any.
         signal: is set when they would be passed.
         report: gets to know what is waited for, and when to come again.
-
-    Attributes:
-        news: is set when another wait begins, and at the end.
-        ended: whether nothing is waited for any longer, since the import has ended.
     """
 
     def __init__(self, max_wait: float | None, signal: StopSignal, report: ImportReport) -> None:
-        self.news = asyncio.Event()
-        self.ended = False
+        self._news = asyncio.Event()
+        self._ended = False
         self._max_wait = max_wait
         self._signal = signal
         self._report = report
@@ -107,10 +103,16 @@ class WaitBudget:
         if idle and self._aside:
             self._look_again_soon()
 
+    async def another_wait(self) -> bool:
+        """Return True when the import begins to wait for a quota, and False when it has ended."""
+        await self._news.wait()
+        self._news.clear()
+        return not self._ended
+
     def end(self) -> None:
         """Wait for nothing any longer: the import has ended."""
-        self.ended = True
-        self.news.set()
+        self._ended = True
+        self._news.set()
         self._until.clear()
         self._aside.clear()
         self._report.waiting_for = None
@@ -131,4 +133,4 @@ class WaitBudget:
         another = another or self._report.waiting_for is None
         self._report.waiting_for = state
         if another:
-            self.news.set()
+            self._news.set()

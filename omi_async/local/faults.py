@@ -2,14 +2,16 @@
 
 Faults are plain values, made by the static methods of `Fault`. One happens to the next batch call after
 `server.faults.add(Fault.after_prefix(3), on="batch")`; `omi_async.local.plan` decides which call meets which.
-A fault that needs code of its own is a subclass with a `happen`::
+A fault that needs code of its own is a subclass with a `happen`:
 
-    class Reworded(Fault):
-        kinds = ("batch", "list")
+```python
+class Reworded(Fault):
+    kinds = ("batch", "list")
 
-        async def happen(self, work, sleep):
-            reply = await work()
-            return attrs.evolve(reply, body=reply.body.replace(b"colour", b"color"))
+    async def happen(self, work, sleep):
+        reply = await work()
+        return attrs.evolve(reply, body=reply.body.replace(b"colour", b"color"))
+```
 """
 
 from __future__ import annotations

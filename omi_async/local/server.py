@@ -15,6 +15,8 @@ from typing import Any, Final, Self, TypeVar
 
 from aiohttp import web
 
+from omi_async.local.account import Account
+from omi_async.local.contention import CONTENDED, Head
 from omi_async.local.faults import Fault, Sleep
 from omi_async.local.http import Endpoint
 from omi_async.local.keys import SCOPES, Keys, check_key, make_key
@@ -51,7 +53,10 @@ class LocalServer:
         clock: returns epoch seconds, for the quota windows and the timestamps; None is the machine's.
         access_log: gets one line for each call.
         list_window: the list answers 413 beyond so many memories, as the backend's historical reader does.
-        sleep: what `Fault.slow` waits with, seconds.
+        contended: seconds that a storage call takes while the writes of the account race for one document, as
+            in the backend: in parallel some fail with a 500, after a prefix of a batch. True for 0.005; False
+            for writes that take no time and never fail.
+        sleep: waits for seconds: what `Fault.slow` and `contended` use.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class LocalServer:
         clock: Callable[[], float] | None = None,
         access_log: logging.Logger | None = None,
         list_window: int | None = None,
+        contended: bool | float = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.api_key = make_key() if api_key is None else check_key(api_key)
@@ -82,6 +88,7 @@ class LocalServer:
         self._text_identity = text_identity
         self._list_window = list_window
         self._sleep = sleep
+        self._contended = CONTENDED if contended is True else float(contended)
         self._calls = Calls(access_log)
         self._keys = Keys()
         self.add_key(self.api_key, scopes=scopes)
@@ -142,14 +149,9 @@ class LocalServer:
         await self.close()
 
     def _endpoint(self, store: Memories) -> Endpoint:
-        service = Service(
-            store=store,
-            keys=self._keys,
-            quotas=self.quotas,
-            clock=self._clock,
-            text_identity=self._text_identity,
-            list_window=self._list_window,
-        )
+        head = Head(self._contended, self._sleep)
+        account = Account(store, head, self._clock, self._text_identity)
+        service = Service(account, self._keys, self.quotas, self._clock, self._list_window)
         return Endpoint(service, self.faults, self._calls, self._sleep)
 
     def add_key(

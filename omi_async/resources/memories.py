@@ -36,7 +36,7 @@ class Memories:
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
-    ) -> list[Memory]:
+    ) -> builtins.list[Memory]:
         """Return one page of memories, in the server's order, which is not promised.
 
         Args:

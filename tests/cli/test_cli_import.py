@@ -13,6 +13,7 @@ from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
 
 
+@pytest.mark.slow
 def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.slow(0.001), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import gzip
 import json
@@ -166,40 +165,6 @@ async def test_progress_is_measured_by_lines(tmp_path: Path):
     assert fractions[49] == pytest.approx(0.5 * sizes[0] / sum(sizes))
     assert fractions[150] == 1.0
     assert given.fraction() == 1.0
-
-
-@pytest.mark.parametrize("most", [0, 1, 4, 1000])
-async def test_what_is_at_hand_is_what_would_come_next(tmp_path: Path, most: int):
-    paths = [str(write_facts(tmp_path / f"{name}.jsonl", 600)) for name in "abc"]
-    cut = tmp_path / "b.jsonl"
-    cut.write_bytes(gzip.compress(cut.read_bytes())[:-9])
-    alone, mixed = inputs(*paths), inputs(*paths)
-    expected = [item.origin async for item in alone.facts()]
-    found = []
-    facts = mixed.facts()
-    assert facts.at_hand(most) == []
-    async for item in facts:
-        found += [item.origin, *(item.origin for item in facts.at_hand(most))]
-    assert found == expected
-    assert list(map(str, mixed.broken)) == list(map(str, alone.broken)) != []
-    assert facts.at_hand(most) == []
-
-
-async def test_progress_is_measured_by_what_was_taken_at_hand_too(tmp_path: Path):
-    given = inputs(str(write_facts(tmp_path / "facts.jsonl", 100)))
-    async with contextlib.aclosing(given.facts()) as facts:
-        await anext(facts)
-        assert len(facts.at_hand(49)) == 49
-        assert given.fraction() == pytest.approx(0.5)
-
-
-async def test_closed_inputs_have_nothing_at_hand(tmp_path: Path):
-    given = inputs(str(write_facts(tmp_path / "facts.jsonl", 9)))
-    async with contextlib.aclosing(given.facts()) as facts:
-        await anext(facts)
-    assert facts.at_hand(25) == []
-    with pytest.raises(StopAsyncIteration):
-        await anext(facts)
 
 
 async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):

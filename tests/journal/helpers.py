@@ -5,16 +5,19 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
+from omi_async.importing.journal.rows import Recalled
 from omi_async.local import LocalServer
 
 SERVER = "the service"
+
+T = TypeVar("T")
 
 
 def texts(numbers: Iterable[int]) -> list[str]:
@@ -90,8 +93,38 @@ def items(*contents: str) -> list[Item]:
 
 def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
     journal = Journal(path, **options)
-    journal.begin(address)
+    begin(journal, address)
     return journal
+
+
+def begin(journal: Journal, address: str = SERVER) -> None:
+    journal._begin(address)  # what `begin` does in a thread
+
+
+def recall(journal: Journal, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+    return done(journal.recall(contents))
+
+
+def sending(journal: Journal, items: Sequence[Item]) -> None:
+    done(journal.sending(items))
+
+
+def settled(journal: Journal, items: Sequence[Item]) -> None:
+    done(journal.settled(items))
+
+
+def end(journal: Journal) -> None:
+    done(journal.end())
+
+
+def done(method: Coroutine[Any, Any, T]) -> T:
+    """Run a method that has nothing to wait for: in an import, a cancellation cannot fall into its middle."""
+    try:
+        method.send(None)
+    except StopIteration as returned:
+        result: T = returned.value
+        return result
+    raise AssertionError("it waited")
 
 
 def database(journal: Journal) -> sqlite3.Connection:
@@ -104,7 +137,7 @@ def letters(journal: Journal, contents: Iterable[str]) -> dict[str, str]:
     """What a journal knows of texts: settled states, "doubt", "unsent", or "nothing"."""
     known = {}
     for content in contents:
-        found = journal.recall(journal.key(content))
+        found = recall(journal, [content])[0]
         assert found != "seen"
         if found is None:
             known[content] = "nothing"
@@ -119,12 +152,12 @@ def known(path: Path, contents: Iterable[str], server: str = SERVER) -> dict[str
     try:
         return letters(journal, contents)
     finally:
-        journal.end()
+        end(journal)
 
 
 def settle(journal: Journal, items: Iterable[Item], state: Any = "created", **fields: Any) -> None:
     fields = {"memory_id": "memory"} | fields if state == "created" else fields
-    journal.settled([item.become(state, **fields) for item in items])
+    settled(journal, [item.become(state, **fields) for item in items])
 
 
 def sidecars(path: Path) -> list[Path]:
@@ -163,14 +196,14 @@ class Crashing(Journal):
         if self.crashed:
             raise JournalError("crashed")
 
-    def sending(self, items: Any) -> None:
+    async def sending(self, items: Any) -> None:
         self._point()
-        super().sending(items)
+        await super().sending(items)
         self._point()
 
-    def settled(self, verdicts: Any) -> None:
+    async def settled(self, verdicts: Any) -> None:
         self._point()
-        super().settled(verdicts)
+        await super().settled(verdicts)
         self._point()
 
 

@@ -36,24 +36,24 @@ class Cut(Journal):
         if f"{point} {self.calls}" == cut:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def sending(self, items):
+    async def sending(self, items):
         self.calls += 1
         self.at("before sending")
-        super().sending(items)
+        await super().sending(items)
         self.at("after sending")
 
-    def settled(self, verdicts):
+    async def settled(self, verdicts):
         self.at("before settled")
-        super().settled(verdicts)
+        await super().settled(verdicts)
         self.at("after settled")
 
-    def begin(self, server):
-        super().begin(server)
+    async def begin(self, server):
+        await super().begin(server)
         self.at("after begin")
 
-    def end(self):
+    async def end(self):
         self.at("before end")
-        super().end()
+        await super().end()
         self.at("after end")
 
 async def main():
@@ -151,6 +151,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut", "held"), POINTS)
 def test_killed_at_a_durable_point(aftermath: Aftermath, tmp_path: Path, cut: str, held: int) -> None:
     aftermath.kill(cut)
@@ -184,6 +185,7 @@ def assert_completes(aftermath: Aftermath, facts: list[str], left: dict[str, str
     assert after == holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["first call", "second call"])
 @pytest.mark.parametrize("prefix", [0, 1, 7, 24, None])
 def test_killed_while_its_call_is_on_the_wire(
@@ -198,6 +200,7 @@ def test_killed_while_its_call_is_on_the_wire(
     assert_completes(aftermath, facts, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 13, None])
 def test_killed_with_several_calls_on_the_wire(
     aftermath: Aftermath, tmp_path: Path, prefix: int | None

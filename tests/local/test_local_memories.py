@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from omi_async.local.service import choose_category
+from omi_async.local.account import choose_category
 from tests.local.local_client import MEMORIES, SEARCH, Clock, serving
 
 CREATED = {

@@ -158,12 +158,12 @@ def _refuse(bill: Estimate, outcome: FactOutcome, failures: FailuresFile | None)
         failures.add(outcome)
 
 
-async def dry_run(common: Common, wishes: ImportOptions) -> int:
+async def dry_run(common: Common, options: ImportOptions) -> int:
     """Print the bill, and return the exit code."""
-    inputs = wishes.inputs()
-    failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
+    inputs = options.inputs()
+    failures = FailuresFile(inputs, options.failures) if options.failures else None
     with closing(failures) if failures else nullcontext():
-        bill = await _make_bill(inputs, failures, dedupe=wishes.dedupe)
+        bill = await _make_bill(inputs, failures, dedupe=options.dedupe)
     bill.limits = await Limits.look_up(common, bill.to_send)
     if common.as_json:
         print_json({"event": "bill", **bill.as_json()})

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, cast
 
 from omi_async.cli.output import print_message
 from omi_async.fact import Fact
-from omi_async.importing.chunks import AtHand
 from omi_async.importing.report import FactOutcome
-from omi_async.sources import Facts, SourceError, open_facts
+from omi_async.sources import SourceError, open_facts
 
 __all__ = ["Inputs"]
 
@@ -38,26 +37,6 @@ class _Counted(io.FileIO):
         self.bytes += len(data)
         self.lines += data.count(b"\n")
         return data
-
-
-class _Items(AtHand):
-    """What an async generator yields, and what is at hand behind it."""
-
-    def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:
-        self._items = items
-        self._at_hand = at_hand
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Awaitable[Item]:
-        return anext(self._items)
-
-    def at_hand(self, most: int) -> list[Item]:
-        return self._at_hand(most)
-
-    async def aclose(self) -> None:
-        await self._items.aclose()
 
 
 class Inputs:
@@ -91,28 +70,14 @@ class Inputs:
         self._sizes = [_size(path) for path in self.paths]
         self._done = 0
         self._current: _Counted | None = None
-        self._source: Facts | None = None
         self._origin = ""
 
-    def facts(self) -> _Items:
-        """Give the facts of all files, and an invalid outcome for each record that is none.
-
-        As with those of one file, `at_hand` takes what was read already, without waiting.
-        """
-        return _Items(self._facts(), self._at_hand)
-
-    def _at_hand(self, most: int) -> list[Item]:
-        items = [] if self._source is None else self._source.at_hand(most)
-        if items:
-            self._origin = items[-1].origin or ""
-        return items
-
-    async def _facts(self) -> AsyncGenerator[Item]:
+    async def facts(self) -> AsyncGenerator[Item]:
+        """Yield the facts of all files, and an invalid outcome for each record that is none."""
         for path in self.paths:
             try:
                 with self._opened(path) as place:
                     async with open_facts(place, self._format, self.mapping, self.defaults) as source:
-                        self._source = source
                         async for item in source:
                             self._origin = item.origin or ""
                             yield item

@@ -24,27 +24,27 @@ __all__ = ["import_all"]
 CONNECTIONS: Final = 8
 
 
-async def import_all(common: Common, wishes: ImportOptions) -> int:
+async def import_all(common: Common, options: ImportOptions) -> int:
     """Import, tell how it ended, and return the exit code."""
-    inputs = wishes.inputs()
-    journal = journal_for(common, wishes)
+    inputs = options.inputs()
+    journal = journal_for(common, options)
     async with opened(journal, common):
-        with contextlib.closing(FailuresFile(inputs, wishes.failures, journal)) as failures:
-            ending = ImportResult(inputs, failures, journal, wishes.on_unknown, as_json=common.as_json)
+        with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
+            ending = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
             async with (
-                connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
+                connected(common, connections=max(CONNECTIONS, options.concurrency), knock=True) as memories,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
                 with watched(inputs, as_json=common.as_json) as view:
                     importer = memories.importer(
                         facts,
-                        concurrency=wishes.concurrency,
+                        concurrency=options.concurrency,
                         journal=journal,
-                        dedupe=wishes.dedupe,
-                        skip_existing=wishes.skip_existing,
-                        on_unknown=wishes.on_unknown,
-                        max_wait=wishes.max_wait,
-                        lanes=wishes.lanes,
+                        dedupe=options.dedupe,
+                        skip_existing=options.skip_existing,
+                        on_unknown=options.on_unknown,
+                        max_wait=options.max_wait,
+                        lanes=options.lanes,
                         on_outcome=ending.note,
                         on_progress=view.show,
                     )

@@ -30,23 +30,23 @@ _LONGEST: Final = 2**20
 """Bytes of a failures file's first line."""
 
 
-def journal_for(common: Common, wishes: ImportOptions) -> Journal | None:
+def journal_for(common: Common, options: ImportOptions) -> Journal | None:
     """Return the journal to be kept. Raises `click.UsageError`."""
-    if wishes.no_journal or not wishes.dedupe:
+    if options.no_journal or not options.dedupe:
         return None
     if common.local in IN_MEMORY:
-        if wishes.journal is not None:
+        if options.journal is not None:
             raise click.UsageError(
                 "a server in memory forgets all at its end; no journal can remember for it"
             )
         return None
-    path = wishes.journal or _named_by(wishes.paths) or _beside(wishes.paths)
+    path = options.journal or _named_by(options.paths) or _beside(options.paths)
     if path is None:
         print_message(
             "No journal is kept of standard input; --journal PATH keeps one, to go on after an interruption."
         )
         return None
-    if any(_is_same(path, name) for name in wishes.paths):
+    if any(_is_same(path, name) for name in options.paths):
         raise click.UsageError(f"{path} is the journal of this import, and cannot be its input too")
     return Journal(path, server=_server(common))
 

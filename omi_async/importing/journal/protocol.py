@@ -19,7 +19,7 @@ class ImportJournal(Protocol):
         ...
 
     async def recall(self, contents: Sequence[str], /) -> list[Recalled | Literal["seen"] | None]:
-        """Return for each text what an earlier run knows, ``"seen"`` if it came in this input before, or None.
+        """Return for each text what earlier runs know, ``"seen"`` if it came in this input before, or None.
 
         From then on the text counts as seen.
         """
