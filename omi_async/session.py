@@ -26,8 +26,7 @@ from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async._quota.policy import QuotaPolicy, QuotaState
 from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
@@ -172,6 +171,7 @@ class Session:
         return self._closed
 
     async def __aenter__(self) -> Self:
+        await self.pacing.open()
         self._open()
         return self
 
@@ -190,6 +190,7 @@ class Session:
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
             await close_pool(client, self._loop)
+        await self.pacing.save()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unopened" if self._client is None else "open"

@@ -17,7 +17,7 @@ NEEDED: Final = ("click", "platformdirs", "rich")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``omi-async`` with these arguments (`sys.argv` where None) and return its exit code."""
+    """Run ``omi-async`` with these arguments (`sys.argv` if None) and return its exit code."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         sys.stderr.write(f"omi-async needs {' and '.join(missing)}: pip install 'omi-async[cli]'\n")

@@ -13,8 +13,16 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
-from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
-from omi_async.cli.runtime import connected, run_async
+from omi_async.cli.output import (
+    json_line,
+    print_document,
+    print_message,
+    print_report,
+    print_result,
+    stdout_bytes,
+)
+from omi_async.cli.prompt_sender import memories_at_prompt
+from omi_async.cli.runtime import run_async
 from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 
@@ -58,7 +66,7 @@ def list_command(
 ) -> int:
     """Show memories, in the server's order.
 
-    On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
+    On a terminal a table: id, category (and "public" if it is), text and #tags. Elsewhere one memory a
     line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
     With --json, one object a line, as the service gives it.
     """
@@ -66,7 +74,7 @@ def list_command(
 
 
 async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:
@@ -157,7 +165,7 @@ def create_command(  # noqa: PLR0917  # click passes each by its name
 
 
 async def _create(common: Common, fact: Fact, max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         memory = await memories.create(fact)
     _print(common, "stored", memory)
     other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]
@@ -202,7 +210,7 @@ def update_command(  # noqa: PLR0917  # click passes each by its name
         raise click.UsageError("nothing to change; give --content, --visibility, --category or --tag")
 
     async def update() -> int:
-        async with connected(common, max_wait=max_wait) as memories:
+        async with memories_at_prompt(common, max_wait) as memories:
             memory = await memories.update(
                 memory_id,
                 content=content,
@@ -219,7 +227,7 @@ def update_command(  # noqa: PLR0917  # click passes each by its name
 
 @click.command("delete", cls=Command)
 @click.argument("memory_id", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed if there is no terminal to ask on.")
 @max_wait_option(MAX_WAIT)
 @common
 def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -> int:
@@ -232,24 +240,24 @@ def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -
 
 def _ask(memory_id: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("deleting is permanent; give --yes where there is no terminal to ask on")
+        raise click.UsageError("deleting is permanent; give --yes if there is no terminal to ask on")
     if not click.confirm(f"Delete the memory {printable(memory_id)} permanently?", err=True):
         raise exit_codes.CommandError("not deleted")
 
 
 async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         await memories.delete(memory_id)
     if common.as_json:
-        print_json({"id": memory_id, "deleted": True})
+        print_document({"id": memory_id, "deleted": True})
     else:
-        print_result(f"deleted {printable(memory_id)}")
+        print_report(f"deleted {memory_id}")
     return exit_codes.OK
 
 
 @contextlib.contextmanager
 def _warned_of_doubt(words: str) -> Iterator[None]:
-    """Say what may have happened where an answer was lost; let unusable values be the user's error."""
+    """Say what may have happened when an answer was lost; let unusable values be the user's error."""
     try:
         yield
     except InvalidFactError:
@@ -266,7 +274,7 @@ def _print(common: Common, verb: str, memory: Memory) -> None:
     from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
 
     if common.as_json:
-        print_json(memory_payload(memory))
+        print_document(memory_payload(memory))
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
-    print_result(printable(f"{verb} {memory.id} ({', '.join(details)})"))
+    print_report(f"{verb} {memory.id} ({', '.join(details)})")

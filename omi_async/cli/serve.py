@@ -53,7 +53,7 @@ __all__ = ["serve_command"]
     multiple=True,
     metavar="N/SECONDS[:CALLS]",
     help="Hold callers to N calls in so many seconds too, such as 15/3600:batch. CALLS are some of list, "
-    "create, batch, update and delete, between commas; all where there are none. May be given several times.",
+    "create, batch, update and delete, between commas; all if there are none. May be given several times.",
 )
 @click.option(
     "--chaos",

@@ -15,7 +15,7 @@ import attrs
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,

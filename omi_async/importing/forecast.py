@@ -9,7 +9,7 @@ from typing import Final
 
 import attrs
 
-from omi_async._quota.pacing import Pacing
+from omi_async._quota.pacer import Pacer
 from omi_async.constants import BATCH_SIZE
 
 __all__ = ["Forecast", "foresee"]
@@ -35,7 +35,7 @@ class Forecast:
     done_at: datetime
 
 
-def foresee(pacing: Pacing, facts_left: int, seconds_a_call: float) -> Forecast:
+def foresee(pacing: Pacer, facts_left: int, seconds_a_call: float) -> Forecast:
     """Make the forecast for so many facts in full batches, sent at a pace, as windows allow. In the loop."""
     calls = ceil(max(0, facts_left) / BATCH_SIZE)
     if not calls:
@@ -47,7 +47,7 @@ def foresee(pacing: Pacing, facts_left: int, seconds_a_call: float) -> Forecast:
     return Forecast(calls, wait, windows, done_at)
 
 
-def _tightest(pacing: Pacing, calls: int) -> tuple[int, int]:
+def _tightest(pacing: Pacer, calls: int) -> tuple[int, int]:
     """Return the openings of the quota that takes longest, and the calls that go after the last of them."""
     longest, openings, last = 0.0, 0, calls
     for state in pacing.states():

@@ -7,7 +7,7 @@ pulled: a source may use one mapping for all of its facts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -15,7 +15,7 @@ import attrs
 
 from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
-from omi_async.fact import Fact, Payload, checked
+from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
 from omi_async.importing.item import Batch, Item, content_key
 from omi_async.importing.journal.protocol import ImportJournal
@@ -26,7 +26,7 @@ from omi_async.importing.tracker import Tracker
 
 __all__ = ["FactLike", "Intake", "SeenTexts"]
 
-FactLike = Fact | str | Mapping[str, Any] | FactOutcome
+FactLike = AnyFact | FactOutcome
 """What an import takes: a fact, its text, a mapping, or the outcome of a source's broken record.
 
 An outcome that has a fact counts as that fact, so that `ImportReport.failures` can be imported again."""
@@ -244,12 +244,10 @@ class Intake:
 
 def _iterator_of(facts: object) -> Iterator[FactLike] | AsyncIterator[FactLike]:
     """Return what the facts are pulled from. Raises TypeError for what holds no facts."""
+    refuse_table(facts)
     if isinstance(facts, AsyncIterable):
         return aiter(facts)
-    # A data frame iterates over the names of its columns, each of which would become a fact.
-    if hasattr(facts, "columns") and hasattr(facts, "to_dict"):
-        raise TypeError('facts must be an iterable of facts, not a data frame; pass frame.to_dict("records")')
-    if isinstance(facts, Iterable) and not isinstance(facts, str | bytes | Mapping):
+    if isinstance(facts, Iterable) and not isinstance(facts, str | bytes):
         return iter(facts)
     raise TypeError(f"facts must be an iterable of facts, not {type(facts).__name__}")
 

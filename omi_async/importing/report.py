@@ -74,8 +74,9 @@ class ImportReport:
         requests: calls made, whatever their answer.
         retries: those of them that repeated a call.
         elapsed: seconds.
-        complete: whether the input was read to its end; where it was not, the rest of it is in no count.
-        resume_at: when the quota window opens that the import would have waited for, where that ended it.
+        complete: whether the import came to its end: the input was read to its end, nothing is left
+            `not_sent`, and it was not stopped or cancelled before what was in doubt was looked for.
+        resume_at: when the quota window opens that the import would have waited for, if that ended it.
         waiting_for: the quota that the import is waiting for at this moment; None while it waits for none.
     """
 
@@ -145,15 +146,18 @@ class ImportReport:
             for state, words in _WORDS.items()
             if state == "created" or getattr(self, state)
         ]
-        end = "" if self.complete else "; the input was not read to its end"
+        end = "" if self.complete else "; the import did not come to its end"
         lines = [
             f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
             f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
         ]
-        shown = self.failures[:_SHOWN]
+        # What was not sent has one reason for all, which the end of the import tells.
+        listed = [outcome for outcome in self.failures if outcome.state != "not_sent"]
+        shown = listed[:_SHOWN]
         lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
-        if self.failed > len(shown) > 0:
-            lines.append(f"  ... and {self.failed - len(shown):,} more")
+        more = self.failed - self.not_sent - len(shown)
+        if more > 0 and shown:
+            lines.append(f"  ... and {more:,} more")
         return "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ import attrs
 from omi_async.constants import VISIBILITIES
 from omi_async.local.contention import Head
 from omi_async.local.messages import Refusal
-from omi_async.local.store import Memories, Row
+from omi_async.local.store import Memories, Row, id_of
 from omi_async.local.validation import Draft, Patch
 
 __all__ = ["Account", "choose_category"]
@@ -47,7 +47,13 @@ class Account:
         return row | _DEFAULTS_OF_A_NEW_ONE
 
     def _known(self, text: str) -> Row | None:
-        return self.memories.by_text(text) if self.text_identity else None
+        """Return the memory that a create of this text finds.
+
+        The backend looks at one id, which it makes of the text. So a text that another memory was changed to
+        is not found, nor is one whose memory was deleted once or changed: each create stores one more of it.
+        """
+        row = self.memories.by_id(id_of(text)) if self.text_identity else None
+        return row if row is not None and row["content"] == text else None
 
     def _add(self, text: str, draft: Draft) -> Row:
         return self.memories.add(
@@ -62,7 +68,7 @@ class Account:
     async def change(self, memory_id: str, patch: Patch) -> None:
         """Change field after field, each for good: a bad visibility is noticed after the text was changed.
 
-        Raises `Refusal` (422, 500).
+        Raises `Refusal` (402, 404, 422, 500).
         """
         if patch.content is not None:
             await self._change(memory_id, content=patch.content.strip())
@@ -76,13 +82,29 @@ class Account:
             await self._change(memory_id, category=patch.category)
 
     async def _change(self, memory_id: str, **fields: Any) -> None:
+        self.unlocked(memory_id)
         await self.head.advance()
         self.memories.change(memory_id, now=self.clock(), **fields)
 
     async def delete(self, memory_id: str) -> None:
-        """Delete a memory for good. It always succeeds: the backend repeats a delete until it does."""
+        """Delete a memory for good. It succeeds always: the backend repeats a delete until it does.
+
+        So does another delete of the same memory. Raises `Refusal` (402, 404).
+        """
+        if self.memories.was_deleted(memory_id):
+            return
+        self.unlocked(memory_id)
         await self.head.advance(tries=None)
         self.memories.delete(memory_id)
+
+    def unlocked(self, memory_id: str) -> Row:
+        """Return a memory. Raises `Refusal` (402, 404)."""
+        row = self.memories.by_id(memory_id)
+        if row is None:
+            raise Refusal.because(404, "Memory not found")
+        if row["locked"]:
+            raise Refusal.because(402, "A paid plan is required to access this memory.")
+        return row
 
 
 _WORDS: Final = {

@@ -76,7 +76,7 @@ class Head:
                 self.number += 1
                 return
             made += 1
-        raise Refusal(attrs.evolve(BROKEN_DOWN, closes=True))
+        raise Refusal(BROKEN_DOWN)
 
     async def _storage_calls(self, count: int) -> None:
         # Without contention no turn of the loop is given away: then the writes of a batch are one step.

@@ -114,6 +114,12 @@ class Fault:
         return Fault.answer(200, body=body, stored=stored)
 
     @staticmethod
+    def paused() -> Fault:
+        """Refuse a write (503) that the limiter has counted, as the service does while writes are paused."""
+        reply = Reply.detail(503, "Memory writes are globally paused")
+        return _Event("paused", kinds=("create", "batch", "update", "delete"), twist=Twist(refusal=reply))
+
+    @staticmethod
     def after_prefix(count: int, *, status: int = 500) -> Fault:
         """Break down in a batch when its first `count` memories are stored."""
         if count < 0:

@@ -6,18 +6,18 @@ import heapq
 import logging
 import re
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import attrs
 
-from omi_async.constants import PAGE_LIMIT
 from omi_async.local import validation
 from omi_async.local.account import Account
 from omi_async.local.keys import Key, Keys
+from omi_async.local.listing import TRUNCATED, ListLimits
 from omi_async.local.messages import BROKEN_DOWN, Call, Refusal, Reply
 from omi_async.local.quotas import Quotas
-from omi_async.local.store import Row, timestamp
+from omi_async.local.store import timestamp
 from omi_async.local.twist import PLAIN, Twist
 from omi_async.local.validation import Draft, Patch, Problems
 
@@ -36,25 +36,24 @@ _SCOPES: Final = {
 
 _LOCKED_LENGTH: Final = 70
 _MOST_FOUND: Final = 20
-_FARTHEST: Final = 2**62
-"""An offset that SQLite can still take."""
 
 
 @attrs.define
 class Service:
-    """The memories API over a store, with its keys and quotas.
+    """The memories API over the accounts, with their keys and quotas.
 
     Attributes:
+        accounts: by their number, which stands in each key.
         clock: returns epoch seconds.
-        list_window: the list refuses (413) to look further than so many memories, as the backend's reader of
-            historical memories does; None for no such end.
+        search_lag: seconds until a new memory is found by a search.
     """
 
-    account: Account
+    accounts: Sequence[Account]
     keys: Keys
     quotas: Quotas
     clock: Callable[[], float]
-    list_window: int | None = None
+    limits: ListLimits
+    search_lag: float = 0.0
 
     async def answer(self, call: Call, twist: Twist = PLAIN) -> Reply:
         """Carry out a call. Never raises for what a client can do."""
@@ -74,13 +73,15 @@ class Service:
         scope = _SCOPES.get(call.kind)
         if scope is not None:
             key.require(scope)
-        announced = self.quotas.spend(call.kind, key.key_id)
+        announced = self.quotas.spend(call.kind, key.key_id, key.account)
         reply = await self._handle(call, key, twist)
         key.last_used_at = timestamp(self.clock())
         return attrs.evolve(reply, headers=(*reply.headers, *announced)) if announced else reply
 
     async def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
         try:
+            if twist.refusal is not None:
+                return twist.refusal
             return await _HANDLERS[call.kind](self, call, key, twist)
         except Refusal as refusal:
             return refusal.reply
@@ -92,25 +93,26 @@ class Service:
         problems.check()
         categories = validation.read_categories(call.query)
         key.require_grant("memories:read")
-        limit, offset = max(1, min(limit, PAGE_LIMIT)), max(0, min(offset, _FARTHEST))
-        if self.list_window is not None and offset + limit > self.list_window:
-            raise Refusal.because(413, "Historical memory pagination window exceeded")
         until = self.clock() - twist.hide_newer if twist.hide_newer else None
-        page = self.account.memories.page(limit=limit, offset=offset, categories=categories, until=until)
-        return Reply.json([_shown(row) for row in page])
+        memories = self.accounts[key.account].memories
+        rows, truncated = self.limits.page(memories, limit, offset, categories, until)
+        return Reply.json([_shown(row) for row in rows], headers=TRUNCATED if truncated else ())
 
     async def _search(self, call: Call, key: Key, _twist: Twist) -> Reply:
         words, limit = validation.read_search(call.query)
         key.require_grant("memories:read")
-        return Reply.json(search(words, map(_shown, self.account.memories), min(limit, _MOST_FOUND)))
+        processed = timestamp(self.clock() - self.search_lag)
+        rows = (row for row in self.accounts[key.account].memories if row["created_at"] <= processed)
+        return Reply.json(search(words, map(_shown, rows), min(limit, _MOST_FOUND)))
 
     async def _create(self, call: Call, key: Key, twist: Twist) -> Reply:
         draft = validation.read_draft(call.payload)
         if not draft.content.strip():
             raise Refusal.because(422, "content cannot be empty")
         key.require_grant("memories:write")
-        await self._inspect("create", [draft], twist)
-        return Reply.json(await self.account.store(draft))
+        account = self.accounts[key.account]
+        await _inspect(account, "create", [draft], twist)
+        return Reply.json(await account.store(draft))
 
     async def _batch(self, call: Call, key: Key, twist: Twist) -> Reply:
         """Check all, then write one after the other, each for good: a breakdown leaves a prefix stored."""
@@ -118,52 +120,46 @@ class Service:
         key.require_grant("memories:write")
         if not all(draft.content.strip() for draft in drafts):
             raise Refusal.because(422, "All memories must have non-empty content")
-        await self._inspect("batch", drafts, twist)
-        memories = [await self.account.store(draft, batch=True) for draft in drafts[: twist.at_most]]
+        account = self.accounts[key.account]
+        await _inspect(account, "batch", drafts, twist)
+        memories = [await account.store(draft, batch=True) for draft in drafts[: twist.at_most]]
         if twist.at_most is not None:
             raise Refusal(twist.breakdown)
         return Reply.json({"memories": memories, "created_count": len(memories)})
 
-    async def _inspect(self, kind: str, drafts: list[Draft], twist: Twist) -> None:
-        contents = [draft.content for draft in drafts]
-        for poison in twist.poisons:
-            index = poison.first(contents)
-            if index is None:
-                continue
-            for draft in drafts[: index if poison.stored_prefix else 0]:
-                await self.account.store(draft, batch=kind == "batch")
-            raise Refusal(poison.refusal(kind, index, contents[index]))
-
     async def _update(self, call: Call, key: Key, twist: Twist) -> Reply:
         patch = validation.read_patch(call.payload)
+        key.require_grant("memories:write")
         if patch == Patch(None, None, None, None):
             message = "At least one field (content, visibility, tags, or category) must be provided"
             raise Refusal.because(422, message)
-        key.require_grant("memories:write")
         if patch.content is not None and not patch.content.strip():
             raise Refusal.because(422, "content must not be empty")
-        self._unlocked(call.memory_id)
+        account = self.accounts[key.account]
         if patch.content is not None:
-            await self._inspect("update", [Draft(patch.content, None, "private", [])], twist)
-        await self.account.change(call.memory_id, patch)
-        return Reply.json(_shown(self._unlocked(call.memory_id)))
+            account.unlocked(call.memory_id)
+            await _inspect(account, "update", [Draft(patch.content, None, "private", [])], twist)
+        await account.change(call.memory_id, patch)
+        return Reply.json(_shown(account.unlocked(call.memory_id)))
 
     async def _delete(self, call: Call, key: Key, _twist: Twist) -> Reply:
         key.require_grant("memories:write")
-        self._unlocked(call.memory_id)
-        await self.account.delete(call.memory_id)
+        await self.accounts[key.account].delete(call.memory_id)
         return Reply.json({"success": True})
-
-    def _unlocked(self, memory_id: str) -> Row:
-        row = self.account.memories.by_id(memory_id)
-        if row is None:
-            raise Refusal.because(404, "Memory not found")
-        if row["locked"]:
-            raise Refusal.because(402, "A paid plan is required to access this memory.")
-        return row
 
     async def _key(self, _call: Call, key: Key, _twist: Twist) -> Reply:
         return Reply.json(key.describe())
+
+
+async def _inspect(account: Account, kind: str, drafts: list[Draft], twist: Twist) -> None:
+    contents = [draft.content for draft in drafts]
+    for poison in twist.poisons:
+        index = poison.first(contents)
+        if index is None:
+            continue
+        for draft in drafts[: index if poison.stored_prefix else 0]:
+            await account.store(draft, batch=kind == "batch")
+        raise Refusal(poison.refusal(kind, index, contents[index]))
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +196,7 @@ def search(query: str, memories: Iterable[dict[str, Any]], limit: int) -> dict[s
         {
             "id": memory["id"],
             "content": memory["content"],
-            "category": memory["category"],
+            "category": "interesting",  # whatever it is: the index does not know it
             "relevance_score": score,
         }
         for score, memory in best

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from os import PathLike
-from typing import Any
+from typing import Final
 
 from omi_async._api import endpoints
+from omi_async._api.codec import format_error
 from omi_async._api.paging import Paginator
-from omi_async.fact import Fact, checked_changes, fact_from
+from omi_async.errors import ListLimitError
+from omi_async.fact import AnyFact, Fact, checked_changes, fact_from
 from omi_async.importing.concurrency import Caution
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
@@ -21,6 +24,17 @@ from omi_async.importing.tracker import OnOutcome, OnProgress
 from omi_async.memory import Memory
 
 __all__ = ["Memories"]
+
+log: Final = logging.getLogger("omi_async")
+
+
+def _log_odd(count: int) -> None:
+    if count:
+        log.warning(
+            "%d of the memories listed are odd, and given with what can be read",
+            count,
+            extra={"omi_odd": count},
+        )
 
 
 class Memories:
@@ -46,9 +60,20 @@ class Memories:
 
         Raises:
             ValueError: limit or offset out of range.
+            InvalidRequestError: offset + limit is more than the server shows (5000, today).
+            ListLimitError: the account holds so many memories that the server shows none.
+            ResponseFormatError: some are no memories at all; the others are its `memories`. One that is odd
+                in a field is given with that field's default.
         """
-        request = endpoints.list_memories(limit=limit, offset=offset, categories=categories)
-        return (await self._sender.send(request)).memories
+        page = await self._sender.send(
+            endpoints.list_memories(limit=limit, offset=offset, categories=categories)
+        )
+        if page.truncated and not page.memories:
+            raise ListLimitError("the server shows nothing of this list: to read it takes it too long")
+        if page.unreadable:
+            raise format_error(f"{page.unreadable} of the memories listed", page.problems, page.memories)
+        _log_odd(len(page.odd))
+        return page.memories
 
     async def iterate(
         self, *, page_size: int = 100, categories: str | Sequence[str] = ()
@@ -56,6 +81,8 @@ class Memories:
         """Yield every memory once, page by page, however the pages shift meanwhile.
 
         Memories may be deleted while iterating: what that moved between two pages is found by reading again.
+        The server shows a list only so far (5,000 memories, today); what lies beyond is read category by
+        category. A memory that is odd in a field is given with that field's default, and counted in the log.
 
         Args:
             page_size: memories in a call, 1 to 1000.
@@ -63,12 +90,22 @@ class Memories:
 
         Raises:
             ValueError: page_size out of range.
-            ResponseFormatError: also where the server itself says that it cut the list short.
+            ListLimitError: at the end, when all that the server shows was yielded, and there may be more.
+            ResponseFormatError: at the end, if some were no memories at all; or the list does not end.
         """
-        listing = Paginator(endpoints.list_memories, page_size, categories)
-        while (request := listing.next_request()) is not None:
-            for memory in listing.take(await self._sender.send(request)):
-                yield memory
+        paginator = Paginator(endpoints.list_memories, page_size, categories)
+        problems: builtins.list[str] = []
+        try:
+            while (request := paginator.next_request()) is not None:
+                page = await self._sender.send(request)
+                if page.unreadable:
+                    problems += page.problems
+                for memory in paginator.take(page):
+                    yield memory
+        finally:
+            _log_odd(paginator.odd)
+        if paginator.unreadable:
+            raise format_error(f"{paginator.unreadable} of the memories listed", problems)
 
     async def create(
         self,
@@ -100,7 +137,7 @@ class Memories:
             raise ValueError("a Fact brings its own category, visibility and tags; give them there")
         return await self._sender.send(endpoints.create_memory(fact_from(fact)))
 
-    async def create_batch(self, facts: Iterable[Fact | str | Mapping[str, Any]], /) -> builtins.list[Memory]:
+    async def create_batch(self, facts: Iterable[AnyFact], /) -> builtins.list[Memory]:
         """Store at most 25 memories in one call and return what the server returned.
 
         The call is all or nothing only in its validation: when it fails with a `ServerError`, some may be

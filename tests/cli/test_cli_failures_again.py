@@ -1,4 +1,4 @@
-"""A failures file that was mended is imported as if its facts had been right from the start."""
+"""A failures file that was fixed is imported as if its facts had been right from the start."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from omi_async.local import LocalServer, ThreadedServer
 from tests.cli.driving import Omi
 
 
-def mended(path: Path, **fields: object) -> Path:
-    """Mend each line of a failures file, as a person would."""
+def fixed(path: Path, **fields: object) -> Path:
+    """Fix each line of a failures file, as a person would."""
     lines = [json.loads(line) | fields for line in path.read_text(encoding="utf-8").splitlines()]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
 
 
-def test_a_rejected_fact_with_a_mended_category_is_sent(omi: Omi, served: ThreadedServer):
+def test_a_rejected_fact_with_a_fixed_category_is_sent(omi: Omi, served: ThreadedServer):
     Path("r.jsonl").write_text('{"content": "six", "category": "zebra"}\n', encoding="utf-8")
     assert omi("import", "r.jsonl").code == 6
-    assert omi("import", str(mended(Path("r.failures.jsonl"), category="work"))).code == 0
+    assert omi("import", str(fixed(Path("r.failures.jsonl"), category="work"))).code == 0
     assert [memory["category"] for memory in served.memories()] == ["work"]
 
 
 def test_the_tags_of_a_broken_row_stay_tags(omi: Omi, served: ThreadedServer):
     Path("t.csv").write_text('content,tags\n,"a, b"\n', encoding="utf-8")
     assert omi("import", "t.csv").code == 6
-    assert omi("import", str(mended(Path("t.failures.jsonl"), content="mended"))).code == 0
+    assert omi("import", str(fixed(Path("t.failures.jsonl"), content="fixed"))).code == 0
     assert [memory["tags"] for memory in served.memories()] == [["a", "b"]]
 
 
@@ -36,7 +36,7 @@ def test_what_a_dotted_mapping_found_is_kept(omi: Omi, served: ThreadedServer):
     Path("d.jsonl").write_text('{"t": "", "data": {"kind": "work"}, "labels": ["x"]}\n', encoding="utf-8")
     options = ["--map", "content=t", "--map", "category=data.kind", "--map", "tags=labels"]
     assert omi("import", "d.jsonl", *options).code == 6
-    assert omi("import", str(mended(Path("d.failures.jsonl"), content="mended"))).code == 0
+    assert omi("import", str(fixed(Path("d.failures.jsonl"), content="fixed"))).code == 0
     assert [(memory["category"], memory["tags"]) for memory in served.memories()] == [("work", ["x"])]
 
 

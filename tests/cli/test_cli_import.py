@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli import runtime
 from omi_async.cli.imports import progress
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
@@ -53,7 +52,7 @@ def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: 
     assert done.out.startswith("30 facts: 30 created")
 
 
-def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_bytes(
         b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n'
         b'{"content": "ok", "visibility": "PUBLIC"}\n'
@@ -72,7 +71,7 @@ def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path
     assert records[3]["content"] == "ok"
 
 
-def test_the_failures_file_mended_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_text(
         '{"content": "one"}\n{"memo": "two", "visibility": "Public"}\n{"memo": ""}\n'
     )
@@ -99,7 +98,7 @@ def test_a_second_round_of_failures_gets_a_file_of_its_own(omi: Omi, served: Thr
     assert omi("import", "facts.failures.jsonl", "--failures", "facts.failures.jsonl").code == 6
     assert (tmp_path / "facts.failures.jsonl").read_text() == before
     assert len(lines_of(tmp_path / "facts.failures.2.jsonl")) == 1
-    assert len(lines_of(tmp_path / "facts.failures.3.jsonl")) == 1
+    assert not (tmp_path / "facts.failures.3.jsonl").exists()  # it would say the same
 
 
 def test_a_failures_file_that_is_named_is_replaced(omi: Omi, served: ThreadedServer, tmp_path: Path):
@@ -149,7 +148,7 @@ def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedSer
 def test_a_wrong_key_stops_the_import(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 1000)
     done = omi("import", "facts.jsonl", "--json")
     assert done.code == done.event["exit_code"] == 2
@@ -163,7 +162,6 @@ def test_a_wrong_key_stops_the_import(
 
 def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_any_of_all")
-    monkeypatch.setattr(runtime, "KNOCKS", (0.0, None))
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--base-url", "http://127.0.0.1:1")
     assert done.code == 3
@@ -179,7 +177,7 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
     done = omi("import", "broken.json", "whole.txt", "--category", "system")
     assert done.code == 1
     assert "Error: broken.json" in done.err
-    assert "not read to its end" in done.out
+    assert "did not come to its end" in done.out
     assert {memory["content"] for memory in served.memories()} >= {"one", "three"}
 
 
@@ -254,7 +252,7 @@ def test_progress_of_an_unknown_length_has_no_estimate(
     assert done.event["created"] == 100
 
 
-def test_an_import_goes_on_when_nobody_reads_its_events(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_import_goes_on_when_its_events_are_not_read(start: Start, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.poison("number"))
     write_facts(tmp_path / "facts.jsonl", 60)
     process = start("import", "facts.jsonl", "--json")

@@ -121,7 +121,7 @@ def test_delete_asks_for_yes_where_there_is_no_terminal(omi: Omi, start: Start, 
     assert len(served.memories()) == 1
 
 
-@pytest.mark.parametrize("words", [["update", "nobody", "--content", "x"], ["delete", "nobody", "--yes"]])
+@pytest.mark.parametrize("words", [["update", "no-such", "--content", "x"], ["delete", "no-such", "--yes"]])
 def test_no_such_memory_exits_5(omi: Omi, served: ThreadedServer, words: list[str]):
     done = omi(*words)
     assert done.code == 5
@@ -130,7 +130,7 @@ def test_no_such_memory_exits_5(omi: Omi, served: ThreadedServer, words: list[st
 
 
 def test_a_wrong_key_exits_2(omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     done = omi("list")
     assert done.code == 2
     assert "401" in done.err

@@ -15,10 +15,11 @@ import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
 from omi_async.cli import exit_codes, logs, output
-from omi_async.cli.format import duration, plural, printable
+from omi_async.cli.format import described, duration, plural, printable
 from omi_async.cli.imports import failures, pace
 from omi_async.cli.imports.dry_run import Estimate
-from omi_async.cli.imports.failures import FailuresFile, failure_record
+from omi_async.cli.imports.failure_record import failure_record
+from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.result import ImportResult
 from omi_async.cli.options import Common
@@ -66,7 +67,7 @@ def invalid(record: object, *, field: str = "") -> FactOutcome:
         ({"data": "text", "content": "own"}, "x", {"data": "text", "content": "own", "category": "system"}),
     ],
 )
-def test_what_was_no_fact_is_kept_to_be_mended(record: object, field: str, kept: dict[str, object]):
+def test_what_was_no_fact_is_kept_to_be_fixed(record: object, field: str, kept: dict[str, object]):
     made = failure_record(invalid(record, field=field), inputs(content="data"))
     reasons = {"state": "invalid", "error": "is wrong", "origin": "facts.jsonl:1"}
     assert made == {**kept, **reasons}
@@ -144,8 +145,8 @@ def test_codes_of_errors(error: BaseException | None, code: int):
 
 
 def test_an_error_without_words_has_its_name():
-    assert exit_codes.described(OmiError()) == "OmiError"
-    assert exit_codes.described(OSError(28, "No space left")) == "No space left"
+    assert described(OmiError()) == "OmiError"
+    assert described(OSError(28, "No space left")) == "No space left"
 
 
 def test_a_bill_of_many_days():
@@ -268,7 +269,7 @@ def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
 
 async def test_collections_do_not_look_at_what_was_imported_while_a_command_calls(tmp_path: Path) -> None:
     frozen = gc.get_freeze_count()
-    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as memories:
-        await memories.create("meanwhile")
+    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as session:
+        await session.memories.create("meanwhile")
         assert gc.get_freeze_count() > frozen + 10_000
     assert gc.get_freeze_count() == 0

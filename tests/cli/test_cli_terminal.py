@@ -28,7 +28,7 @@ def on_terminal(
 ) -> tuple[int, str]:
     """Run a command on a terminal of 100 columns; give its exit code and all that it printed.
 
-    What it prints is read all the while: a terminal that nobody reads holds up whoever writes to it. An
+    What it prints is read all the while: a terminal that is not read holds up who writes to it. An
     answer is typed when the question stands there; when it has printed `enough`, it is interrupted.
     """
     master, slave = pty.openpty()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from http import HTTPStatus
-from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
@@ -23,6 +23,7 @@ from omi_async import (
     Session,
 )
 from omi_async.local import FOREVER, Fault, LocalServer
+from omi_async.local.faults import Sleep, Work
 from omi_async.local.messages import Reply
 from tests.clock import elapsed, run
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
@@ -165,16 +166,14 @@ def test_isolation_survives_lost_answers(place, lost, stored) -> None:
 
 async def test_what_is_too_much_at_once_is_not_rejected_for_it(server: LocalServer, session: Session) -> None:
     # Twelve of the large ones are too large together, six are not: no fact is to blame.
-    class TooLarge(Fault):
-        kinds = ("batch", "create")
-
-        def concerns(self, contents: Any) -> bool:
+    class Large(Fault):
+        def concerns(self, contents: Sequence[str]) -> bool:
             return sum(map(len, contents)) > 1300
 
-        async def happen(self, work: Any, sleep: Any) -> Any:
-            return Reply.detail(413, "too much")
+        async def happen(self, work: Work, sleep: Sleep) -> Reply:
+            return Reply.detail(413, "too large")
 
-    server.faults.add(TooLarge(), times=FOREVER)
+    server.faults.add(Large(), times=FOREVER)
     given = [f"{n} " + "x" * (200 if n < 12 else 20) for n in range(25)]
     report = await session.memories.import_facts(given)
     assert counts(report) == {"created": 25}

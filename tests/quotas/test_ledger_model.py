@@ -15,13 +15,14 @@ from omi_async._api.headers import RateLimitHeaders
 from omi_async._api.messages import Kind
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import KINDS
-from omi_async._quota.window import DOUBT, SHORTEST_DOUBT
+from omi_async._quota.window import RETEST_AFTER_WINDOWS, SHORTEST_RETEST
 from omi_async.errors import ConnectError, ResponseLostError
 from tests.quotas.model import EPOCH, Policy, Server, Simulation, Words, ideal, jitter
 
 LENGTHS = st.sampled_from([1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0])
 USUAL = st.sampled_from([60.0, 3600.0, 86_400.0])
 GROUPS = [{"batch"}, {"create", "update", "delete"}, {"list"}, {"create"}, KINDS]
+BURST = 3
 TOLD = st.builds(
     Words,
     form=st.sampled_from(["int", "fraction", "date"]),
@@ -76,7 +77,11 @@ def rounds(simulation: Simulation, policy: Policy) -> Counter[float]:
             found[opened_at] += 1
     tests, before = set(), 0.0
     for opened_at, count in sorted(found.items()):
-        if count == 1 and before and opened_at - before > max(SHORTEST_DOUBT, DOUBT * policy.length) - 60:
+        if (
+            count == 1
+            and before
+            and opened_at - before > max(SHORTEST_RETEST, RETEST_AFTER_WINDOWS * policy.length) - 60
+        ):
             tests.add(opened_at)
         before = opened_at
     return Counter({opened_at: count for opened_at, count in found.items() if opened_at not in tests})
@@ -84,6 +89,7 @@ def rounds(simulation: Simulation, policy: Policy) -> Counter[float]:
 
 latencies = st.sampled_from([0.002, 0.05, 0.5])
 concurrencies = st.sampled_from([1, 4, 16])
+SOME: dict[str, Any] = {"limit": 15, "length": 3600.0, "concurrency": 4, "latency": 0.05, "seed": 0}
 
 
 @many
@@ -97,6 +103,9 @@ concurrencies = st.sampled_from([1, 4, 16])
     seed=st.integers(0, 2**32),
     live=st.booleans(),
 )
+@example(words=Words(announced=True), times=2.0, live=True, **SOME)
+@example(words=Words(), times=2.0, live=True, **SOME)
+@example(words=Words(form="date", limit=False), times=0.5, live=False, **SOME)
 def test_one_policy_is_learned_once_and_then_used_to_its_end(
     *,
     limit: int,
@@ -145,20 +154,37 @@ def test_several_policies_at_once(
     # Catches: one policy's refusal taken for another's, kinds parked for windows that are not theirs.
     groups = data.draw(st.lists(st.sampled_from(range(len(GROUPS))), min_size=1, max_size=3, unique=True))
     policies = [
-        Policy(data.draw(st.integers(1, 40)), data.draw(USUAL), frozenset(GROUPS[number]))
+        Policy(
+            data.draw(st.integers(1, 40)),
+            60.0 if number == BURST else data.draw(USUAL),  # which kinds share is known of the service
+            frozenset(GROUPS[number]),
+        )
         for number in groups
     ]
     used = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3, unique=True))
     seed = data.draw(st.integers(0, 2**32))
+    hold_several(policies, used, words, concurrency=concurrency, seed=seed, latency=latency)
+
+
+def test_two_policies_that_can_be_told_apart() -> None:
+    policies = [Policy(15, 3600.0, frozenset({"batch"})), Policy(5, 60.0, frozenset({"create"}))]
+    assert hold_several(policies, ["batch", "create"], Words(), concurrency=4, seed=0, latency=0.05)
+
+
+def hold_several(
+    policies: list[Policy], used: list[Any], words: Words, *, concurrency: int, seed: int, latency: float
+) -> bool:
+    """Call under several policies; return whether what was refused could be told apart."""
     chance = random.Random(seed)
     simulation, check = simulate(policies, words, concurrency=concurrency, seed=seed, latency=latency)
     kinds: list[Kind] = [chance.choice(used) for _ in range(min(150, 3 * min(p.limit for p in policies)))]
     simulation.run(kinds, within=200 * 86_400)
-    if not simulation.server.unclear and not overlapping_of_one_length(policies):
-        assert check.found == []
+    clear = not simulation.server.unclear and not overlapping_of_one_length(policies)
+    assert check.found == [] or not clear
     for policy in policies:
         assert len(rounds(simulation, policy)) <= 1 + len(used)
     assert len(simulation.ledger.states(simulation.now)) <= len(policies) * len(used)
+    return clear
 
 
 @many
@@ -170,6 +196,7 @@ def test_several_policies_at_once(
     limit=st.integers(2, 40),
     length=LENGTHS,
 )
+@example(words=Words(), **SOME)
 def test_others_with_the_same_key_make_no_call_wait_longer_than_its_window(
     *, words: Words, concurrency: int, latency: float, seed: int, limit: int, length: float
 ) -> None:
@@ -243,6 +270,9 @@ def test_a_server_without_limits_is_never_waited_for(seed: int, concurrency: int
         max_size=60,
     )
 )
+@example(
+    steps=[(step, "batch", 1.0, 1, 60.0) for step in ("spend", "load", "spend", "told", "spend", "refused")]
+)
 def test_whatever_is_said_the_ledger_gives_sound_numbers(steps: list[Any]) -> None:
     # Catches: negative counts, waits that are no numbers, a dump that cannot be loaded, counts of both ends.
     ledger, now = Ledger(chance=lambda: 0.5), EPOCH
@@ -269,9 +299,11 @@ def act(  # noqa: PLR0917  # a step of the test above
     if step == "spend" or not out:
         out.append(ledger.spend(kind, now))
     elif step == "load":
-        loaded = Ledger(chance=lambda: 0.5)
+        loaded, again = Ledger(chance=lambda: 0.5), Ledger()
         loaded.load(ledger.dump(), now)
-        assert loaded.dump() == ledger.dump()
+        again.load(loaded.dump(), now)
+        assert again.dump() == loaded.dump()
+        assert loaded.wait(kind, now) <= ledger.wait(kind, now) + 1e-6
     else:
         spend = out.pop(number % len(out))
         if step == "ok":

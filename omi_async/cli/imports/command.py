@@ -22,9 +22,8 @@ def import_command(common: Common, options: ImportOptions) -> int:
 
     Ctrl-C lets the calls on the wire land and prints the report; a second one ends at once. With its journal
     the same command goes on then, as after a crash: what is settled is not sent again, what was on the wire
-    is looked for. Without one it begins from the start; servers of today know a memory by its text, and
-    store none twice. A journal knows its server: what was tried with --local is sent to the service all the
-    same.
+    is looked for. Without one it begins from the start, and sends everything again. A journal knows its
+    server: what was tried with --local is sent to the service all the same.
 
     Whatever fails stands in the failures file, one JSON line for each fact, ready to be fixed and imported
     again. It names the journal, and importing it uses that: facts in doubt are looked for, never sent
@@ -33,7 +32,8 @@ def import_command(common: Common, options: ImportOptions) -> int:
     When the server's quota is used up, the import waits until its window opens, and shows how long that takes
     and when all will be done. What is spent is counted in a file that all commands share (OMI_LEDGER).
 
-    With --json, prints one event a line: "progress", "failure" for each failed fact, and "report" at the
+    With --json, prints one event a line: "progress", "stored" for each fact that a memory holds now, with the
+    memory's id, "failure" for each failed fact, "error" if the import could not go on, and "report" at the
     end ("bill" with --dry-run); the report for people goes to stderr. While it waits for a quota window,
     "progress" has "waiting_for" and "opens_at"; "done_about" is when all will be done.
     """

@@ -14,6 +14,7 @@ from omi_async.cli.options import Common, fields_of
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
     from omi_async.importing.options import Lanes, OnUnknown
+    from omi_async.sources._detect import Format
 
 __all__ = ["ImportOptions", "import_options"]
 
@@ -27,7 +28,7 @@ class ImportOptions(NamedTuple):
     """
 
     paths: tuple[str, ...]
-    format: str = "auto"
+    format: Format = "auto"
     mapping: dict[str, str] = {}  # noqa: RUF012  # never changed
     defaults: dict[str, Any] = {}  # noqa: RUF012  # likewise
     concurrency: int = 4
@@ -186,7 +187,7 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
     def command(  # noqa: PLR0917  # click passes each by its name
         common: Common,
         paths: tuple[str, ...],
-        format: str,  # noqa: A002  # the option's name
+        format: Format,  # noqa: A002  # the option's name
         pairs: tuple[str, ...],
         category: str | None,
         visibility: str | None,

@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
-from sqlite3 import Connection
 from types import TracebackType
 from typing import Literal, Self, get_args
 
 from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
-from omi_async.importing.journal.file import Durability, open_file, translated
+from omi_async.importing.journal.file import Database, Durability, open_file, translated
 from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
 from omi_async.importing.journal.rows import (
     IN_DOUBT,
@@ -75,7 +74,7 @@ class Journal:
         self._durability = durability
         self._texts = texts
         self._named_server = server
-        self._database: Connection | None = None
+        self._database: Database | None = None
         self._importing = threading.Lock()
         self._opened_by_import = False
 
@@ -100,8 +99,9 @@ class Journal:
                 self._rows = Rows(database)
                 for number, keys in self._rows.all_keys():
                     self._index.add(keys, number * ROW)
+                database.mark()
         except BaseException:
-            database.close()
+            database.close_as_it_is()
             raise
         self._database = database
 

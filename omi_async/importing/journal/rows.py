@@ -116,7 +116,8 @@ ROW: Final = 32
 """Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
 place, so that the index need not keep both."""
 
-SCHEMA: Final = """
+SCHEMA: Final = (
+    """
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY,
         server TEXT NOT NULL,   -- its name
@@ -128,7 +129,8 @@ SCHEMA: Final = """
         errors BLOB,            -- JSON: why, by their place in the row
         checksum INTEGER NOT NULL
     )
-"""
+    """,
+)
 
 _SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, checksum FROM batches"
 _INSERT: Final = (

@@ -34,10 +34,7 @@ async def test_a_data_frame_would_give_the_names_of_its_columns(session: Session
     class Frame(list[str]):
         columns = ("content",)
 
-        def to_dict(self, _orient: str) -> Any:
-            raise NotImplementedError
-
-    with pytest.raises(TypeError, match=r'frame\.to_dict\("records"\)'):
+    with pytest.raises(TypeError, match="gives its columns, not its rows"):
         session.memories.importer(Frame(["content"]))
 
 
@@ -362,11 +359,10 @@ def test_a_report_tells_all_in_words() -> None:
     assert report.failed == 3
     assert report.settled == report.pulled
     assert str(report).splitlines() == [
-        "1,203 facts: 1,200 created, 1 invalid, 1 rejected, 1 not sent; the input was not read to its end",
+        "1,203 facts: 1,200 created, 1 invalid, 1 rejected, 1 not sent; the import did not come to its end",
         "50 calls (2 of them repeats) in 1.2 s",
         "  facts.csv:17: rejected: down",
         "  fact 1201: invalid: content: is empty",
-        "  fact 1202: not_sent: None",
     ]
 
 
