@@ -13,8 +13,8 @@ A name is loaded when it is asked for (PEP 562): ``omi-async --help`` asks for n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own would have to be imported, which takes longer than all the rest here
 if TYPE_CHECKING:
     from omi_async._api.retry import Retry
     from omi_async._quota.policy import QuotaPolicy, QuotaState
