@@ -41,12 +41,11 @@ if TYPE_CHECKING:
         TransportError,
     )
     from omi_async.fact import Fact
-    from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.forecast import Forecast
     from omi_async.importing.importer import Importer
     from omi_async.importing.intake import FactLike
     from omi_async.importing.journal.journal import Journal
-    from omi_async.importing.lanes import Lanes
+    from omi_async.importing.options import Lanes, OnUnknown
     from omi_async.importing.report import (
         FactOutcome,
         ImportFailedError,
@@ -131,12 +130,11 @@ _HOMES = {
         "TransportError",
     ),
     "fact": ("Fact",),
-    "importing.delivery": ("OnUnknown",),
     "importing.forecast": ("Forecast",),
     "importing.importer": ("Importer",),
     "importing.intake": ("FactLike",),
     "importing.journal.journal": ("Journal",),
-    "importing.lanes": ("Lanes",),
+    "importing.options": ("Lanes", "OnUnknown"),
     "importing.report": (
         "FactOutcome",
         "ImportFailedError",

@@ -13,11 +13,11 @@ from omi_async._api.codec import format_error
 from omi_async._api.paging import Paginator
 from omi_async.errors import ListLimitError
 from omi_async.fact import AnyFact, Fact, checked_changes, fact_from
-from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.concurrency import Caution
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.journal import Journal
-from omi_async.importing.lanes import Lanes
+from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
@@ -46,6 +46,7 @@ class Memories:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
+        self._caution = Caution()  # learned by one import, and known to the next
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
@@ -256,9 +257,7 @@ class Memories:
         on_progress: OnProgress | None = None,
     ) -> Importer:
         """Return an `Importer`, which yields the outcomes one by one; the arguments are `import_facts`'s."""
-        return Importer(
-            self._sender,
-            facts,
+        options = ImportOptions(
             concurrency=concurrency,
             journal=journal,
             dedupe=dedupe,
@@ -270,3 +269,4 @@ class Memories:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return Importer(self._sender, facts, options, self._caution)

@@ -109,7 +109,7 @@ def recalled(place: int, row: Row) -> Recalled:
 
 def letter_of(item: Item) -> str:
     """Return the letter for what became of an item."""
-    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
+    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state or "unknown"]
 
 
 ROW: Final = 32
