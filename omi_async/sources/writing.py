@@ -17,7 +17,7 @@ import attrs
 from omi_async._api.json import dumps
 from omi_async.fact import Fact
 from omi_async.memory import Memory
-from omi_async.sources._text import escaped
+from omi_async.sources._inline import escaped
 
 __all__ = ["Writer", "Written", "writer_for"]
 
