@@ -114,7 +114,7 @@ def run(options: argparse.Namespace) -> Report:
             at_most(
                 "CPU of iterating, typed, times reading and decoding",
                 ratios(samples, "iterate", "by hand", "cpu_per_memory"),
-                2.0,
+                3.0,
             )
         ],
     )

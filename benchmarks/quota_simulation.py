@@ -143,10 +143,10 @@ class _Watched(Quotas):
         super().__init__(quotas, clock=clock)
         self.calls: list[tuple[float, bool]] = []
 
-    def spend(self, operation: str, key_id: str) -> tuple[tuple[str, str], ...]:
+    def spend(self, kind: str, key_id: str, account: int = 0) -> tuple[tuple[str, str], ...]:
         moment = asyncio.get_running_loop().time()
         try:
-            headers = super().spend(operation, key_id)
+            headers = super().spend(kind, key_id, account)
         except Refusal:
             self.calls.append((moment, True))
             raise

@@ -1,7 +1,9 @@
 """The asyncio client of the Omi Developer API.
 
-    async with Session() as session:
-        report = await session.memories.import_facts(["User is vegetarian", "User lives in Oslo"])
+```python
+async with Session() as session:
+    report = await session.memories.import_facts(["User is vegetarian", "User lives in Oslo"])
+```
 
 `Session` holds the connections, `session.memories` the calls, `import_facts` accounts for every fact.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from ipaddress import ip_address
 from typing import Final
 
@@ -16,7 +15,6 @@ from omi_async.errors import ConfigurationError
 
 __all__ = [
     "Secret",
-    "caller",
     "flag",
     "parse_api_key",
     "parse_base_url",
@@ -41,17 +39,6 @@ class Secret(str):
 def flag(name: str) -> bool:
     """Whether an environment variable says yes."""
     return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
-
-
-def caller() -> str:
-    """Name the place outside the session's modules that makes the Session."""
-    frame = sys._getframe(1)  # noqa: SLF001  # as the warnings module itself does
-    while frame.f_globals.get("__name__") in _OURS and frame.f_back is not None:
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
-
-
-_OURS: Final = frozenset({__name__, "omi_async.session"})
 
 
 def parse_api_key(given: Secret | None) -> Secret:

@@ -1,17 +1,151 @@
-"""What the session needs to know of aiohttp: its errors, its replays, its streams."""
+"""All that is known of aiohttp: its pools and calls, its errors, its silent replays.
+
+An error of aiohttp's holds the headers of the request, in its attributes and in the frames of its
+traceback, and with them the key. An error of ours that was raised while one of aiohttp's is handled would
+hold on to it as its `__context__`, and whoever logs or pickles the one would have the other. Therefore
+`call` *returns* what was the matter, and its caller raises it when no frame of aiohttp's is left.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
+from yarl import URL
 
-from omi_async._api.messages import Request
+from omi_async._api.messages import Request, Response
+from omi_async.constants import MAX_RESPONSE
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 
-__all__ = ["abandon", "only_once", "read_bounded", "translate"]
+__all__ = ["abandon", "call", "close_pool", "open_pool", "translate"]
+
+_own_pools: Final = set[aiohttp.ClientSession]()
+"""Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first, and
+warn of parts of ours that the user knows nothing of."""
+
+
+def open_pool(
+    connections: int, headers: Mapping[str, str], trace_configs: Sequence[aiohttp.TraceConfig]
+) -> aiohttp.ClientSession:
+    """Return a pool of our own, for the running loop."""
+    client = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=connections),
+        # A cookie of one call has no business in another: the key says who is calling.
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers=headers,
+        trace_configs=[*trace_configs],
+    )
+    _own_pools.add(client)
+    return client
+
+
+async def close_pool(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Close a pool of our own, which belongs to that loop."""
+    if loop is asyncio.get_running_loop():
+        _own_pools.discard(client)
+        await client.close()
+    else:
+        abandon(client, loop)
+
+
+def abandon(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Let go of a pool of our own that was not closed: without awaiting, from any thread, loop or no loop.
+
+    aiohttp offers nothing for this, and would add warnings of its own for each of its parts.
+    """
+    _own_pools.discard(client)
+    pooled = getattr(client.connector, "_conns", {})
+    idle = [protocol.transport for line in pooled.values() for protocol, *_ in line]
+    pooled.clear()
+    client.detach()
+    for transport in idle:
+        if transport is None:
+            continue
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(transport.abort)
+        elif hasattr(transport, "_call_connection_lost"):
+            transport._call_connection_lost(None)  # noqa: SLF001  # closes the socket; abort() needs the loop
+
+
+async def call(
+    client: aiohttp.ClientSession,
+    request: Request[Any],
+    base: str,
+    *,
+    headers: Mapping[str, str],
+    timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's own
+) -> Response | OmiError:
+    """Make one call, once; return its answer, whatever it says, or the error that came in its place.
+
+    Raises only what is neither the network's doing nor the configuration's.
+    """
+    sent = time.time()
+    try:
+        answer = await client.request(
+            request.method,
+            URL(base + request.path, encoded=True),
+            data=request.body,
+            headers=headers,
+            timeout=timeout,
+            allow_redirects=False,
+            raise_for_status=False,
+            middlewares=_only_once(client, request),
+        )
+        body, cut = await _read_bounded(answer)
+    except Exception as error:  # noqa: BLE001  # translate() raises again what is no doing of the network's
+        return translate(error, request, base)
+    return Response(answer.status, answer.headers, body, cut, sent, time.time())
+
+
+async def _read_bounded(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
+    """Read a body of at most MAX_RESPONSE bytes; return it, and whether it was cut there.
+
+    The answer's connection is given back. A cut one's is closed: what is still to come is not worth reading.
+    """
+    body = bytearray()  # not a list of chunks: a server may send a byte at a time
+    async with answer:
+        # Counted after decompression: a small body may hold a thousand times as much.
+        async for chunk in answer.content.iter_any():
+            body += chunk
+            if len(body) > MAX_RESPONSE:
+                answer.close()
+                return bytes(body[:MAX_RESPONSE]), True
+    return bytes(body), False
+
+
+class _Once:
+    """A client middleware that lets no call pass after one whose answer was lost.
+
+    aiohttp makes a GET or DELETE a second time by itself if the connection turns out to be dead. That would
+    be an attempt that is in no count, and the 404 of a DELETE would be a lie.
+    """
+
+    def __init__(self) -> None:
+        self.lost: aiohttp.ClientError | OSError | None = None
+
+    async def __call__(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        if self.lost is not None:
+            raise self.lost
+        try:
+            return await handler(request)
+        except (aiohttp.ClientError, OSError) as error:
+            self.lost = error
+            raise
+
+
+def _only_once(
+    client: aiohttp.ClientSession, request: Request[Any]
+) -> Sequence[aiohttp.ClientMiddlewareType] | None:
+    """Return the middlewares for a call: the client's own, and a guard if aiohttp makes silent replays."""
+    if not request.idempotent:
+        return None  # the client's own
+    return (*getattr(client, "_middlewares", ()), _Once())
+
 
 _NEVER_REACHED: Final[tuple[type[Exception], ...]] = (
     aiohttp.ClientConnectorError,
@@ -36,7 +170,7 @@ _UNUSABLE_CLIENTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
     """Turn what aiohttp raised into an error of ours, which holds neither headers nor frames of aiohttp's.
 
-    Raises the error itself where it is neither the network's doing nor the configuration's.
+    Raises the error itself if it is neither the network's doing nor the configuration's.
     """
     if isinstance(error, OmiError):
         return error
@@ -90,73 +224,3 @@ def _harmless_cause(error: Exception) -> BaseException | None:
     """Return the operating system's error behind aiohttp's; it knows no headers."""
     cause = getattr(error, "os_error", None)
     return cause.with_traceback(None) if isinstance(cause, OSError) else None
-
-
-async def read_bounded(answer: aiohttp.ClientResponse, most: int) -> tuple[bytes, bool]:
-    """Read a body of at most `most` bytes, counted after decompression, and say whether it was cut there.
-
-    The answer's connection is given back. A cut one's is closed: what is still to come is not worth reading.
-    """
-    length = answer.content_length
-    if length is not None and length <= most and "Content-Encoding" not in answer.headers:
-        whole = await answer.read()
-        if not answer.closed:  # read() has closed it, unless the server has switched to another protocol
-            answer.close()
-        return whole, False
-    body = bytearray()  # not a list: a server may send a byte at a time
-    async with answer:
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > most:
-                answer.close()
-                return bytes(body[:most]), True
-    return bytes(body), False
-
-
-class _Once:
-    """A client middleware that lets no call pass after one whose answer was lost.
-
-    aiohttp makes a GET or DELETE a second time by itself when the connection turns out to be dead. That would
-    be an attempt that nobody counted, and the 404 of a DELETE would be a lie.
-    """
-
-    def __init__(self) -> None:
-        self.lost: aiohttp.ClientError | OSError | None = None
-
-    async def __call__(
-        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-    ) -> aiohttp.ClientResponse:
-        if self.lost is not None:
-            raise self.lost
-        try:
-            return await handler(request)
-        except (aiohttp.ClientError, OSError) as error:
-            self.lost = error
-            raise
-
-
-def only_once(
-    client: aiohttp.ClientSession, request: Request[Any]
-) -> Sequence[aiohttp.ClientMiddlewareType] | None:
-    """Return the middlewares for a call: the client's own, and a guard where aiohttp makes silent replays."""
-    if not request.idempotent:
-        return None  # the client's own
-    return (*getattr(client, "_middlewares", ()), _Once())
-
-
-def abandon(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
-    """Let go of a pool that nobody closed: no awaiting, from any thread, with its loop running or gone.
-
-    aiohttp offers nothing for this, and would add warnings of its own for each of its parts.
-    """
-    pooled = getattr(client.connector, "_conns", {})
-    idle = [protocol.transport for line in pooled.values() for protocol, *_ in line]
-    pooled.clear()
-    client.detach()
-    for transport in idle:
-        if transport is None:
-            continue
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(transport.abort)
-        elif hasattr(transport, "_call_connection_lost"):
-            transport._call_connection_lost(None)  # noqa: SLF001  # closes the socket; abort() needs the loop

@@ -1,27 +1,29 @@
 """Every exception that omi_async raises, as one tree.
 
-Catch `OmiError` to catch all of them::
+Catch `OmiError` to catch all of them:
 
-    OmiError                                                       maybe_applied (of a write)
-     |- ConfigurationError     no key, unusable base_url, ...      no
-     |- InvalidFactError       also a ValueError                   no
-     |- TransportError
-     |   |- ConnectError       never reached the server            no
-     |   `- ResponseLostError  sent, but no usable answer came     yes
-     |- APIError               (.status .detail .headers)          no
-     |   |- InvalidRequestError    400 413 422
-     |   |- AuthenticationError    401
-     |   |- PaymentRequiredError   402
-     |   |- PermissionDeniedError  403
-     |   |- NotFoundError          404
-     |   |- ConflictError          409
-     |   |- RateLimitError         429 (.retry_after)
-     |   `- ServerError            5xx                             yes, unless raised before the work
-     |- ResponseFormatError    2xx that does not decode            yes
-     |- JournalError                                               no
-     |   `- JournalInUseError  another import has it open          no
-     |- ImportStoppedError     the import could not go on (.report)
-     `- ImportFailedError      an ExceptionGroup of failed facts
+```text
+OmiError                                                       maybe_applied (of a write)
+ |- ConfigurationError     no key, unusable base_url, ...      no
+ |- InvalidFactError       also a ValueError                   no
+ |- TransportError
+ |   |- ConnectError       never reached the server            no
+ |   `- ResponseLostError  sent, but no usable answer came     yes
+ |- APIError               (.status .detail .headers)          no
+ |   |- InvalidRequestError    400 413 422
+ |   |- AuthenticationError    401
+ |   |- PaymentRequiredError   402
+ |   |- PermissionDeniedError  403
+ |   |- NotFoundError          404
+ |   |- ConflictError          409
+ |   |- RateLimitError         429 (.retry_after)
+ |   `- ServerError            5xx                             yes, unless raised before the work
+ |- ResponseFormatError    2xx that does not decode            yes
+ |- JournalError                                               no
+ |   `- JournalInUseError  another import has it open          no
+ |- ImportStoppedError     the import could not go on (.report)
+ `- ImportFailedError      an ExceptionGroup of failed facts
+```
 
 `maybe_applied` answers the one question that matters after a failed write: may the server have stored it
 all the same? It says nothing of interest after a read.

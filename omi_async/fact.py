@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NotRequired, TypedDict
+from typing import Any, Final, NotRequired, Protocol, TypeAlias, TypedDict
 
 import attrs
 
 from omi_async.constants import CONTENT_LENGTH, VISIBILITIES
 from omi_async.errors import InvalidFactError
 
-__all__ = ["Fact"]
-
-PRIVATE: Final = "private"
-_NONE: Final[tuple[str, ...]] = ()
+__all__ = ["AnyFact", "Fact", "Payload", "checked", "checked_changes", "fact_from", "refuse_table"]
 
 
 class Payload(TypedDict):
@@ -26,23 +23,31 @@ class Payload(TypedDict):
 
 
 def _text(value: object, field: str) -> str:
+    if type(value) is str and value.isascii():
+        return value
     if not isinstance(value, str):
         raise InvalidFactError(f"{field}: must be a string, not {type(value).__name__}", field=field)
-    text = value if type(value) is str else str.__str__(value)  # whatever a StrEnum's own methods say
-    if not text.isascii():
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise InvalidFactError(
-                f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
-            ) from None
+    text = str.__str__(value)  # whatever the methods of a StrEnum say
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidFactError(
+            f"{field}: holds half of a surrogate pair, which is no Unicode text", field=field
+        ) from None
     return text
 
 
-def _content(value: str | None) -> str:
+_LISTS: Final = (tuple, list)
+_NO_LISTS: Final = (str, bytes, Mapping)
+
+# One function a field. Each is its converter in `Fact`, and what checks a mapping's value for it.
+
+
+def _content(value: str) -> str:
     if value is None:
         raise InvalidFactError("content: is missing", field="content")
-    text = (value if type(value) is str and value.isascii() else _text(value, "content")).strip()
+    # Stripped first: the server keeps the text stripped, and a `Fact` holds what the server will hold.
+    text = _text(value, "content").strip()
     if not text:
         raise InvalidFactError("content: is empty", field="content")
     if len(text) > CONTENT_LENGTH:
@@ -53,9 +58,10 @@ def _content(value: str | None) -> str:
 
 
 def _category(value: str | None) -> str | None:
-    if value is None or (type(value) is str and value.isidentifier() and value.isascii()):
-        return value
+    if value is None:
+        return None
     word = _text(value, "category")
+    # Any word, since the server's list of them grows; but the list's filter separates them by commas.
     if not word or "," in word or " " in word or not word.isprintable():
         raise InvalidFactError(
             "category: must be one word, such as 'interesting' or 'system'", field="category"
@@ -65,24 +71,20 @@ def _category(value: str | None) -> str | None:
 
 def _visibility(value: str) -> str:
     word = value if type(value) is str else _text(value, "visibility")
+    # The server takes any word here, and calls it private: what was meant for all would be hidden in silence.
     if word not in VISIBILITIES:
         raise InvalidFactError("visibility: must be exactly 'private' or 'public'", field="visibility")
     return word
 
 
 def _tags(value: Iterable[str]) -> tuple[str, ...]:
-    if type(value) is not list and (
-        isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable)
-    ):
+    # A string is an iterable of strings too, and would become a tag a letter.
+    if type(value) not in _LISTS and (isinstance(value, _NO_LISTS) or not isinstance(value, Iterable)):
         raise InvalidFactError(f"tags: must be a list of strings, not {type(value).__name__}", field="tags")
-    tags = tuple(value)
-    for tag in tags:
-        if type(tag) is not str or not tag.isascii():
-            return tuple([_text(tag, "tags") for tag in tags])
-    return tags
+    return tuple([_text(tag, "tags") for tag in value])
 
 
-@attrs.frozen(init=False)
+@attrs.frozen
 class Fact:
     """A timeless statement about a person, to be stored as a memory.
 
@@ -104,51 +106,42 @@ class Fact:
     tags: tuple[str, ...] = attrs.field(default=(), converter=_tags, kw_only=True)
     origin: str | None = attrs.field(default=None, kw_only=True, eq=False)
 
-    def __init__(
-        self,
-        content: str,
-        *,
-        category: str | None = None,
-        visibility: str = PRIVATE,
-        tags: Iterable[str] = _NONE,
-        origin: str | None = None,
-    ) -> None:
-        visibility = visibility if visibility is PRIVATE else _visibility(visibility)
-        checked_tags = _NONE if tags is _NONE else _tags(tags)
-        _fill(self, (_content(content), _category(category), visibility, checked_tags), origin)
+
+class Record(Protocol):
+    """What has named values, as a dict has, a `sqlite3.Row` or a database driver's record."""
+
+    def keys(self) -> Iterable[str]:
+        """Return the names."""
+        ...
+
+    def __getitem__(self, name: str, /) -> Any:
+        """Return the value of that name."""
+        ...
 
 
-def _fill(
-    fact: Fact, fields: tuple[str, str | None, str, tuple[str, ...]], origin: str | None = None
-) -> None:
-    """Do what attrs would do for a frozen class, but with the slots' own setters."""
-    content, category, visibility, tags = fields
-    _set_content(fact, content)
-    _set_category(fact, category)
-    _set_visibility(fact, visibility)
-    _set_tags(fact, tags)
-    _set_origin(fact, origin)
+AnyFact: TypeAlias = Fact | str | Mapping[str, Any] | Record
+"""What is taken for a fact: one, its text, or anything with named values, ``content`` among them."""
+
+_FIELDS: Final = frozenset({"content", "category", "visibility", "tags"})
 
 
-_set_content, _set_category, _set_visibility, _set_tags, _set_origin = [
-    vars(Fact)[field.name].__set__ for field in attrs.fields(Fact)
-]
-
-
-def fact_from(item: Fact | str | Mapping[str, Any]) -> Fact:
+def fact_from(item: AnyFact) -> Fact:
     """Make a `Fact` of what an import was given.
 
-    A mapping may hold other keys too; None stands for an absent value. Raises `InvalidFactError` with the
-    item as its `record`, and nothing else, whatever the item is.
+    A mapping may hold other keys too. Raises `InvalidFactError` with the item as its `record`, and nothing
+    else, whatever the item is.
     """
     return item if isinstance(item, Fact) else fact_of(checked(item))
 
 
 def fact_of(payload: Payload) -> Fact:
     """Make the `Fact` of which this is sent."""
-    fact = object.__new__(Fact)
-    _fill(fact, (payload["content"], payload.get("category"), payload["visibility"], payload["tags"]))
-    return fact
+    return Fact(
+        payload["content"],
+        category=payload.get("category"),
+        visibility=payload["visibility"],
+        tags=payload["tags"],
+    )
 
 
 def fact_payload(fact: Fact) -> Payload:
@@ -159,39 +152,56 @@ def fact_payload(fact: Fact) -> Payload:
     return payload
 
 
-def checked(item: Fact | str | Mapping[str, Any]) -> Payload:
-    """Return what is sent of the `Fact` that `fact_from` would make, and make none. Raises as that does."""
+def checked(item: AnyFact) -> Payload:
+    """Return what is sent of the `Fact` that `fact_from` would make, and make none. Raises as that does.
+
+    An import that is asked for no outcomes needs no `Fact`, and a `Fact` costs as much as its checks.
+    """
+    if isinstance(item, Fact):
+        return fact_payload(item)
     try:
-        if type(item) is not dict:
-            if isinstance(item, Fact):
-                return fact_payload(item)
-            if isinstance(item, str):
-                return {"content": _content(item), "visibility": PRIVATE, "tags": _NONE}
-            if not isinstance(item, Mapping):
-                raise InvalidFactError(
-                    f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}"
-                )
-        content: Any = item.get("content")
-        category: Any = item.get("category")
-        visibility: Any = item.get("visibility")
-        tags: Any = item.get("tags")
-        # No call for what is plainly good.
-        text = content.strip() if type(content) is str and content.isascii() else ""
-        if not text or len(text) > CONTENT_LENGTH:
-            text = _content(content)
-        if type(category) is not str or not category.isidentifier() or not category.isascii():
-            category = None if category is None else _category(category)
-        visibility = PRIVATE if visibility is None else _visibility(visibility)
-        tags = _NONE if tags is None else _tags(tags)
+        if isinstance(item, str):
+            return {"content": _content(item), "visibility": "private", "tags": ()}
+        # Asked for a dict first: to ask for a Mapping takes as long as all the checks of a fact.
+        if type(item) is dict or isinstance(item, Mapping):
+            return _payload_of(item)
+        return _payload_of(_named_values(item))
     except InvalidFactError as error:
         error.record = item
         raise
     except Exception as error:  # a mapping or an iterable of tags may be anybody's code
         raise InvalidFactError(f"cannot be read: {type(error).__name__}", record=item) from error
-    payload: Payload = {"content": text, "visibility": visibility, "tags": tags}
-    if category is not None:
-        payload["category"] = category
+
+
+def _payload_of(record: Mapping[str, Any]) -> Payload:
+    content, category = record.get("content"), record.get("category")
+    visibility, tags = record.get("visibility"), record.get("tags")
+    payload: Payload = {
+        "content": _content(content),  # type: ignore[arg-type]  # it says what is wrong with others
+        "visibility": "private" if _is_absent(visibility) else _visibility(visibility),  # type: ignore[arg-type]  # likewise
+        "tags": () if _is_absent(tags) else _tags(tags),  # type: ignore[arg-type]  # likewise
+    }
+    if not _is_absent(category):
+        payload["category"] = _category(category)  # type: ignore[typeddict-item]  # None is absent
     return payload
+
+
+def _is_absent(value: object) -> bool:
+    """Whether a value is what tables hold in an empty cell: None, an empty text, NaN."""
+    return (
+        value is None
+        or (isinstance(value, str) and not value)
+        or (isinstance(value, float) and value != value)  # noqa: PLR0124  # so NaN is told apart
+    )
+
+
+def _named_values(item: object) -> dict[str, Any]:
+    """Return the fields of a fact from what has `keys()` and ``[]``, but need be no `Mapping`."""
+    keys = getattr(item, "keys", None)
+    if not callable(keys) or not hasattr(item, "__getitem__"):
+        raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
+    # By its keys, not by trying: for a name that it lacks, a sqlite3.Row raises IndexError, others KeyError.
+    return {name: item[name] for name in keys() if name in _FIELDS}
 
 
 def checked_changes(
@@ -208,3 +218,25 @@ def checked_changes(
     if tags is not None:
         changes["tags"] = _tags(tags)
     return changes
+
+
+_ROWS_OF: Final = {
+    "to_dicts": "(frame.to_dicts())",
+    "to_pylist": "(table.to_pylist())",
+    "to_dict": '(frame.to_dict("records"))',
+}
+"""The method that makes dicts of the rows of a table (polars, pyarrow, pandas), what to pass."""
+
+
+def refuse_table(source: object) -> None:
+    """Raise TypeError for a source of facts that gives the names of its columns, or whole columns, instead.
+
+    An import of it would succeed, and store the words "content" and "category".
+    """
+    if isinstance(source, Mapping):
+        raise TypeError("facts must be an iterable of facts, and a mapping is one fact: pass it in a list")
+    columns = getattr(source, "columns", getattr(source, "column_names", None))
+    if columns is None or callable(columns):  # a database's result has a method of that name
+        return
+    how = next((f" {call}" for name, call in _ROWS_OF.items() if hasattr(source, name)), "")
+    raise TypeError(f"a {type(source).__name__} gives its columns, not its rows: pass these as dicts{how}")

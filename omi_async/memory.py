@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from datetime import datetime
-from itertools import repeat
-from typing import Any, Final
 
 import attrs
 
-__all__ = ["Memory", "memories_of"]
+__all__ = ["Memory"]
 
 
 @attrs.frozen(kw_only=True)
@@ -24,7 +20,7 @@ class Memory:
         content: the text; a locked memory of a free plan is cut to 70 characters and ``...``.
         created_at: with its time zone, or None.
         updated_at: with its time zone, or None.
-        scoring: the server's sorting string, where it gives one.
+        scoring: the server's sorting string, if it gives one.
         user_review: what the user said of it, or None.
     """
 
@@ -40,17 +36,3 @@ class Memory:
     reviewed: bool = False
     user_review: bool | None = None
     edited: bool = False
-
-
-_MEMORY_SETTERS: Final = [vars(Memory)[field.name].__set__ for field in attrs.fields(Memory)]
-
-
-def memories_of(columns: Iterable[Iterable[Any]], count: int) -> list[Memory]:
-    """Make so many memories of fields that were checked, which come as columns in the order of the class.
-
-    As attrs would do it for a frozen class, but with the slots' own setters, in loops that run in C.
-    """
-    memories = list(map(object.__new__, repeat(Memory, count)))
-    for set_field, column in zip(_MEMORY_SETTERS, columns, strict=True):
-        deque(map(set_field, memories, column), maxlen=0)
-    return memories

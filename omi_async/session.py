@@ -1,7 +1,7 @@
 """The session: one connection pool, one attempt, and what happens between attempts.
 
-The I/O edge is `Session._attempt`. Everything before it is built in `_requests`, everything after it is
-`interpret`.
+The edge to the network is `Session._attempt`. What goes into it is built in `_api.endpoints`; what comes out
+of it is read by `interpret`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,13 @@ import asyncio
 import logging
 import os
 import random
-import time
 import warnings
 from collections.abc import Iterable, Sequence
-from functools import lru_cache, partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import attrs
-import backoff
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -27,15 +24,13 @@ from omi_async._api import json
 from omi_async._api.endpoints import interpret
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
-from omi_async._api.retry import Retry, waits, worth_retrying
+from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async._quota.policy import QuotaPolicy, QuotaState
 from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
     Secret,
-    caller,
     flag,
     parse_api_key,
     parse_base_url,
@@ -44,16 +39,12 @@ from omi_async._settings import (
     parse_timeout,
     within_pool,
 )
-from omi_async._transport import abandon, only_once, read_bounded, translate
+from omi_async._transport import abandon, call, close_pool, open_pool
 from omi_async._version import __version__
-from omi_async.constants import MAX_RESPONSE
 from omi_async.errors import (
     ConfigurationError,
     OmiError,
     RateLimitError,
-    ResponseFormatError,
-    ServerError,
-    TransportError,
 )
 from omi_async.resources.memories import Memories
 
@@ -63,12 +54,7 @@ T = TypeVar("T")
 
 log: Final = logging.getLogger("omi_async")
 
-URLS_KEPT: Final = 64
-
 JSON: Final = "application/json"
-
-_own_pools: Final = set[aiohttp.ClientSession]()
-"""Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first."""
 
 
 class Session:
@@ -144,7 +130,6 @@ class Session:
         }
         self._headers_of_call = {} if client is None else self._headers  # an own pool has them
         self._headers_with_body = {**self._headers_of_call, "Content-Type": JSON}
-        self._url_of = lru_cache(URLS_KEPT)(partial(_url, self._base))
         self._key = key
         self._retry = retry
         self._timeout = parse_timeout("timeout", timeout)
@@ -165,7 +150,6 @@ class Session:
         self._borrowed = client
         self._trace_configs = list(trace_configs)
         self._loop: asyncio.AbstractEventLoop  # of the client, once there is one
-        self._made_at = caller()
         self.memories = Memories(self)
         self._closed = False
 
@@ -187,6 +171,7 @@ class Session:
         return self._closed
 
     async def __aenter__(self) -> Self:
+        await self.pacing.open()
         self._open()
         return self
 
@@ -204,11 +189,8 @@ class Session:
         self.pacing.close(_is_closed)
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
-            _own_pools.discard(client)
-            if self._loop is asyncio.get_running_loop():
-                await client.close()
-            else:
-                abandon(client, self._loop)
+            await close_pool(client, self._loop)
+        await self.pacing.save()
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unopened" if self._client is None else "open"
@@ -220,13 +202,12 @@ class Session:
             return
         try:
             warnings.warn(
-                f"unclosed {self!r}, made at {self._made_at}: use `async with` or await close()",
+                f"unclosed {self!r}: use `async with` or await close()",
                 ResourceWarning,
-                source=self,
+                source=self,  # python -X tracemalloc says where it was made
                 stacklevel=2,
             )
         finally:  # warnings may be errors
-            _own_pools.discard(client)
             abandon(client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
@@ -235,21 +216,11 @@ class Session:
             raise _is_closed()
         loop = asyncio.get_running_loop()
         if self._client is None:
-            self._client = self._borrowed or self._make_client()
+            self._client = self._borrowed or open_pool(self._connections, self._headers, self._trace_configs)
             self._loop = getattr(self._client, "_loop", loop)
         if self._loop is not loop:
             raise ConfigurationError("this Session belongs to another event loop; make one for each loop")
         return self._client
-
-    def _make_client(self) -> aiohttp.ClientSession:
-        client = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
-            trace_configs=self._trace_configs,
-        )
-        _own_pools.add(client)
-        return client
 
     # Calls
 
@@ -269,95 +240,72 @@ class Session:
         """
         if permit is not None:
             return self._interpret(request, await self._attempt(request, permit), repeated=False)
-        lost = over = False
+        lost = False
         patience = self._max_wait
-
-        async def attempt() -> T:
-            nonlocal lost, over, patience
-            self._open()  # says at once, and not after a turn was waited for, that it cannot
+        for number, longest in enumerate(waits(self._retry, request.attempts), 1):
+            self._open()  # tells a closed Session apart at once, and not only when there is a permit
             began, expected = self._loop.time(), self.pacing.wait(request.kind)
-            try:
-                permit = await self.pacing.acquire(request.kind, patience=patience)
-            except RateLimitError:
-                over = True
-                raise
-            finally:
-                patience -= min(expected, self._loop.time() - began)
+            permit = await self.pacing.acquire(request.kind, patience=patience)
+            # Only what a quota asked for: to wait for a free connection takes nobody's patience.
+            patience -= min(expected, self._loop.time() - began)
             try:
                 return self._interpret(request, await self._attempt(request, permit), repeated=lost)
-            except (TransportError, ServerError) as error:
+            except OmiError as error:
                 lost = lost or error.maybe_applied
-                raise
+                wait = self._wait_after(error, request, longest, patience)
+                if wait is None:
+                    raise
+                self._log_retry(request, number, error, wait)
+            await asyncio.sleep(wait)
+        raise AssertionError("after the last attempt there is no wait")
 
-        def hopeless(error: Exception) -> bool:
-            wait = self.pacing.wait(request.kind)
-            if isinstance(error, RateLimitError) and wait > patience:
-                error.retry_after = error.retry_after or wait
-                return True
-            return over or self._closed or not worth_retrying(error, idempotent=request.idempotent)
-
-        attempts = self._retry.attempts if request.attempts is None else request.attempts
-        if attempts <= 1:
-            return await attempt()
-        retrying = backoff.on_exception(
-            partial(waits, self._retry, random.random),
-            OmiError,
-            max_tries=attempts,
-            giveup=hopeless,
-            on_backoff=partial(self._log_retry, request, attempts),
-            jitter=None,  # the jitter is in the generator: backoff's own would cut a Retry-After short
-            logger=None,
-        )
-        return await retrying(attempt)()
+    def _wait_after(
+        self, error: OmiError, request: Request[Any], longest: float | None, patience: float
+    ) -> float | None:
+        """Return the seconds until the next attempt, or None if there is none."""
+        if isinstance(error, RateLimitError) and (shut := self.pacing.wait(request.kind)) > patience:
+            # Nobody would wait for so long; the caller is told when to come back, if the server has not.
+            error.retry_after = error.retry_after or shut
+            return None
+        if self._closed:
+            return None
+        return wait_after(error, longest, idempotent=request.idempotent, chance=random.random())  # noqa: S311  # jitter
 
     async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
-        failure: OmiError | None = None
-        sent = time.time()
         try:
-            client = self._open()
-            answer = await client.request(
-                request.method,
-                self._url_of(request.path),
-                data=request.body,
+            answer = await call(
+                self._open(),
+                request,
+                self._base,
                 headers=self._headers_of_call if request.body is None else self._headers_with_body,
                 timeout=self._batch_timeout if request.slow else self._timeout,
-                allow_redirects=False,
-                raise_for_status=False,
-                middlewares=only_once(client, request),
             )
-            body, cut = await read_bounded(answer, MAX_RESPONSE)
-            response = Response(answer.status, answer.headers, body, cut, sent, time.time())
+            if isinstance(answer, OmiError):
+                permit.failed(answer)
+            else:
+                permit.answered(answer)
         except asyncio.CancelledError as error:
-            permit.failed(error)
+            permit.failed(error)  # the server may have got it, and counted it
             raise
-        except Exception as error:  # noqa: BLE001  # translate() lets pass what is not the network's
-            failure = translate(error, request, self._base)
-            permit.failed(failure)
-        else:
-            permit.answered(response)
         finally:
-            permit.give_back()  # where nothing else has become of it
-        if failure is not None:
-            # Raised out here, so that no frame of aiohttp's, which holds the headers, hangs on to it.
-            log.debug("%s %s: %s", request.method, request.path, failure)
+            permit.give_back()  # if nothing else has become of it
+        _log_attempt(request, answer)
+        if isinstance(answer, OmiError):
             try:
-                raise failure
+                raise answer
             finally:
-                del failure  # else it would keep its own traceback alive
-        if log.isEnabledFor(logging.DEBUG):
-            took = time.time() - sent
-            words = "%s %s: %d in %.3f s, %d bytes"
-            log.debug(words, request.method, request.path, response.status, took, len(body))
-        return response
+                del answer  # else the error would keep this frame alive, and this frame the error
+        return answer
 
     def _interpret(self, request: Request[T], response: Response, *, repeated: bool) -> T:
-        """Interpret an answer so that neither its error nor the frames of that hold the key."""
-        if response.status < 300:  # noqa: PLR2004  # the 2xx class
-            try:
-                return interpret(request, response, repeated=repeated)
-            except ResponseFormatError:
-                pass
+        """Return what an answer means, or raise the error that it is, with no trace of the key."""
+        try:
+            return interpret(request, response, repeated=repeated)
+        except OmiError:
+            pass  # raised again below
+        # What stands before the server may echo the request. So the error is made again, of an answer without
+        # the key; and that takes the name of the other one, since the frames of an error are looked at too.
         response = self._without_key(response)
         return interpret(request, response, repeated=repeated)
 
@@ -374,24 +322,29 @@ class Session:
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
 
-    def _log_retry(self, request: Request[Any], attempts: int, details: Any) -> None:
-        error = details["exception"]
-        wait = max(details["wait"], self.pacing.wait(request.kind))
+    def _log_retry(self, request: Request[Any], number: int, error: OmiError, wait: float) -> None:
+        wait = max(wait, self.pacing.wait(request.kind))
         why = "quota" if isinstance(error, RateLimitError) else "trouble"
         log.warning(
-            "%s %s: try %d of %d failed (%s); the next in %.2f s",
+            "%s %s: attempt %d failed (%s); the next in %.2f s",
             request.method,
             request.path,
-            details["tries"],
-            attempts,
+            number,
             log_name(error),
             wait,
             extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
         )
 
 
-def _url(base: str, path: str) -> URL:
-    return URL(base + path, encoded=True)
+def _log_attempt(request: Request[Any], answer: Response | OmiError) -> None:
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    if isinstance(answer, OmiError):
+        log.debug("%s %s: %s", request.method, request.path, answer)
+    else:
+        took = (answer.received or 0.0) - (answer.sent or 0.0)
+        words = "%s %s: %d in %.3f s, %d bytes"
+        log.debug(words, request.method, request.path, answer.status, took, len(answer.body))
 
 
 def _is_closed() -> OmiError:

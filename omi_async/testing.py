@@ -1,8 +1,10 @@
 """A pytest plugin: the stand-in server as a fixture.
 
-In your `conftest.py`::
+In your `conftest.py`:
 
-    pytest_plugins = ["omi_async.testing"]
+```python
+pytest_plugins = ["omi_async.testing"]
+```
 
 The server runs in a thread of its own, so that the fixture serves plain and async tests alike, under any
 async plugin.

@@ -11,7 +11,8 @@ import selectors
 import sys
 import threading
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -23,16 +24,44 @@ MOMENT = 0.0002
 """Real seconds that the kernel gets to deliver what is under way, before the clock jumps."""
 
 
-_running = threading.local()
-_real_time = time.time
+class _Wall:
+    """Stands in for `time.time` while a virtual loop runs: each thread sees the time of its own loop.
+
+    The library and the stand-in server read the clock on the wall as everyone does, so a test of hours has to
+    turn that clock too. It is replaced only while some virtual loop runs: no other test, and no thread beside
+    it, ever sees another time than the real one.
+    """
+
+    def __init__(self) -> None:
+        self._real = time.time
+        self._lock = threading.Lock()
+        self._running = threading.local()
+        self._loops = 0
+
+    def __call__(self) -> float:
+        loop: VirtualClockLoop | None = getattr(self._running, "loop", None)
+        return self._real() if loop is None else loop.wall()
+
+    @contextmanager
+    def following(self, loop: VirtualClockLoop) -> Iterator[None]:
+        """Show this thread the loop's time."""
+        before = getattr(self._running, "loop", None)
+        with self._lock:  # each thread may run a loop: the first replaces the clock, the last puts it back
+            if self._loops == 0:
+                self._real, time.time = time.time, self
+            self._loops += 1
+        self._running.loop = loop
+        try:
+            yield
+        finally:
+            self._running.loop = before
+            with self._lock:
+                self._loops -= 1
+                if self._loops == 0:
+                    time.time = self._real
 
 
-def _time() -> float:
-    loop: VirtualClockLoop | None = getattr(_running, "loop", None)
-    return _real_time() if loop is None else loop.wall()
-
-
-time.time = _time
+_wall = _Wall()
 
 
 class _Selector(selectors.DefaultSelector):
@@ -57,12 +86,13 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
 
     Attributes:
         now: its time in seconds; begins at 1,000.
+        wall_at_zero: what the clock on the wall shows at 0; a test that adds to it sets that clock.
         threads: jobs of the executor under way; the clock stands still meanwhile.
     """
 
     def __init__(self) -> None:
         self.now = 1000.0
-        self._zero = _real_time() - self.now
+        self.wall_at_zero = time.time() - self.now
         self.threads = 0
         selector = _Selector()
         selector.loop = self
@@ -72,16 +102,12 @@ class VirtualClockLoop(asyncio.SelectorEventLoop):
         return self.now
 
     def run_forever(self) -> None:
-        before = getattr(_running, "loop", None)
-        _running.loop = self
-        try:
+        with _wall.following(self):
             super().run_forever()
-        finally:
-            _running.loop = before
 
     def wall(self) -> float:
-        """Tell what `time.time` does while it runs."""
-        return self._zero + self.now
+        """Return what `time.time` does while it runs."""
+        return self.wall_at_zero + self.now
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:  # type: ignore[override]  # typeshed's has TypeVars
         self.threads += 1

@@ -52,6 +52,7 @@ def tables(printed: str) -> list[list[str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
 def test_prints_a_table_with_every_contestant(measure: str):
     printed = benchmark(measure, "--rounds", "1", *MEASURES[measure].QUICK)
@@ -65,6 +66,7 @@ def test_prints_a_table_with_every_contestant(measure: str):
     assert "CPython" in printed or "PyPy" in printed
 
 
+@pytest.mark.slow
 def test_all_prints_the_targets_of_each():
     printed = benchmark("all", "--quick", "--only", "startup", "counts")
 
@@ -75,6 +77,7 @@ def test_all_prints_the_targets_of_each():
     assert [target for target in targets if "omi-async --help" in target and "250 ms" in target]
 
 
+@pytest.mark.slow
 def test_prints_every_sample_as_json():
     only = ["--only", "aiohttp", "import_facts_stdlib"]
     quick = MEASURES["throughput"].QUICK
@@ -91,6 +94,7 @@ def test_prints_every_sample_as_json():
     assert target["wanted"] == "at most 1.60"
 
 
+@pytest.mark.slow
 def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
     pytest.importorskip("matplotlib", reason="it is of the extra bench")
     samples = {key: [{"cpu_per_batch": 1e-3 + 1e-5 * len(key)}] for key in CONTESTANTS}
@@ -108,6 +112,7 @@ def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
     assert "omi_async, import_facts, without orjson" in drawings[0]
 
 
+@pytest.mark.slow
 def test_help_says_what_each_measures():
     printed = " ".join(benchmark("--help").split())
 

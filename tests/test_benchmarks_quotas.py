@@ -63,6 +63,7 @@ def test_the_ideal_spends_every_window_when_it_opens(windows, calls, seconds):
     assert len(best["calls"]) == calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
 def test_import_facts_is_as_fast_as_allowed_and_never_faster(policy):
     outcomes = quotas.measure([policy], simulate_here, strategies=["import_facts"], quick=True)
@@ -74,6 +75,7 @@ def test_import_facts_is_as_fast_as_allowed_and_never_faster(policy):
     assert sample["fullest window"] - sample["refused"] == sample["its limit"]
 
 
+@pytest.mark.slow
 def test_every_strategy_sends_everything_and_has_its_row(under_15_an_hour):
     report = quotas.report(under_15_an_hour, quick=True)
 
@@ -119,6 +121,7 @@ def test_a_missed_target_is_said_and_ends_with_1(monkeypatch, capsys, seconds, r
     assert json.loads(capsys.readouterr().out)["measure"] == "quotas"
 
 
+@pytest.mark.slow
 def test_the_plot_is_small_and_the_same_each_time(tmp_path, under_15_an_hour):
     titles = {STRATEGIES[strategy].title: rounds[0] for (_, strategy), rounds in under_15_an_hour.items()}
     files = [tmp_path / "one.svg", tmp_path / "other.svg"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections import OrderedDict
 from datetime import UTC, datetime, timedelta, timezone
@@ -9,12 +10,12 @@ from typing import Any
 
 import attrs
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, Memory, ResponseFormatError
-from omi_async._api import codec, json
-from omi_async._api.codec import memories_from, memory_from, memory_payload
+from omi_async._api import json
+from omi_async._api.codec import memories_from, memory_from, memory_payload, read_memories
 from omi_async.fact import fact_payload
 
 GOOD: dict[str, Any] = {
@@ -117,52 +118,43 @@ very_odd = st.fixed_dictionaries({}, optional=dict.fromkeys(usual, st.sampled_fr
 pages = st.lists(whole | partial, max_size=6) | st.lists(partial | slightly_odd | very_odd, max_size=6)
 
 
-def read_one_by_one(page: list[dict[str, Any]]) -> tuple[list[Memory], tuple[str, ...]]:
-    memories, problems = codec._one_by_one(page, lambda index: f"[{index}]")
-    return memories, tuple(problems)
-
-
-def assert_read_as_one_by_one(page: list[dict[str, Any]]) -> None:
-    problems: tuple[str, ...] = ()
-    try:
-        read = memories_from(page)
-    except ResponseFormatError as error:
-        read, problems = list(error.memories), error.problems
-    assert (read, problems) == read_one_by_one(page)
-    assert repr(read) == repr(read_one_by_one(page)[0])  # True is not 1, and a date has its own offset
-
-
 @given(pages)
+@example([GOOD])  # certainly whole
+@example([GOOD | {"id": None}, GOOD])  # certainly odd
 def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]]):
-    assert_read_as_one_by_one(page)
+    read = read_memories(page)
+    whole = []
+    for value in page:
+        with contextlib.suppress(ResponseFormatError):
+            whole.append(memory_from(value))
+    assert read.whole == whole
+    assert repr(read.whole) == repr(whole)  # True is not 1, and a date has its own offset
+    assert bool(read.problems) is (len(whole) < len(page))
 
 
-@pytest.mark.parametrize("name", [*GOOD])
-def test_one_odd_value_is_read_as_its_memory_is(name: str):
-    for value in ODD:
-        assert_read_as_one_by_one([GOOD, GOOD | {name: value}])
-    assert_read_as_one_by_one([GOOD, {key: value for key, value in GOOD.items() if key != name}])
+@pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))
+def test_one_odd_value_costs_no_more_than_itself(name: str):
+    for odd in ODD:
+        read = read_memories([GOOD | {name: odd}, GOOD])
+        assert read.memories[1] == memory_from(GOOD)
+        expected = {field: getattr(read.memories[1], field) for field in GOOD}
+        if read.problems:
+            assert [*read.problems] == [problem for problem in read.problems if name in problem]
+            expected[name] = getattr(Memory(id="x"), name)
+        else:
+            expected[name] = getattr(read.memories[0], name)
+        assert read.memories[0] == Memory(**expected)
 
 
-@given(st.lists(whole | partial, min_size=1, max_size=6))
-def test_a_page_that_can_be_read_is_read_by_columns(page: list[dict[str, Any]]):
-    assert (codec._by_columns(page), ()) == read_one_by_one(page)
+@pytest.mark.parametrize("value", [None, 7, "x", [], {}, {"id": None}, {"id": ""}, {"content": "x"}])
+def test_what_cannot_be_named_is_no_memory_and_hides_no_other(value: Any):
+    read = read_memories([GOOD, value, GOOD])
+    assert read.memories == read.whole == [memory_from(GOOD)] * 2
+    assert len(read.problems) == 1
 
 
-@given(st.lists(whole, max_size=3), slightly_odd | very_odd)
-def test_a_page_that_cannot_be_read_is_not_read_by_columns(page: list[dict[str, Any]], last: dict[str, Any]):
-    page.append(last)
-    _, problems = read_one_by_one(page)
-    assume(problems)
-    with pytest.raises((KeyError, TypeError, ValueError)):
-        codec._by_columns(page)
-
-
-def test_only_exact_dicts_are_read_by_columns():
-    page = [OrderedDict(GOOD), GOOD]
-    assert memories_from(page) == [memory_from(GOOD)] * 2
-    with pytest.raises(TypeError):
-        codec._by_columns(page)
+def test_other_mappings_than_dict_are_objects_too():
+    assert memories_from([OrderedDict(GOOD), GOOD]) == [memory_from(GOOD)] * 2
 
 
 def test_a_memory_that_was_read_is_like_any_other():

@@ -23,10 +23,7 @@ PURE = {
     "fact",
     "memory",
     "_api",
-    "_quota.forecast",
-    "_quota.history",
     "_quota.ledger",
-    "_quota.pacing",
     "_quota.policy",
     "_quota.window",
     "importing.answers",
@@ -34,7 +31,6 @@ PURE = {
     "importing.item",
     "importing.journal.index",
     "importing.report",
-    "importing.sender",
 }
 """The pure core: knowledge, with nothing running."""
 
@@ -57,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
     "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"errors", "_api"},
+    "_transport": {"constants", "errors", "_api"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
@@ -74,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
-    "cli": PURE | {"_version", "importing", "resources", "session", "sources", "local", "cli"},
+    "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "resources", "session"},
 }
@@ -82,13 +78,22 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "_transport", "_settings", "local"},
-    "yarl": {"session", "_settings", "local", "cli"},
+    "yarl": {"session", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
-    "backoff": {"session"},
+    "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
-    "asyncio": {"session", "_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
+    "asyncio": {
+        "session",
+        "_transport",
+        "_quota.pacer",
+        "_quota.store",
+        "importing",
+        "sources",
+        "local",
+        "cli",
+    },
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"session", "_quota.pacer", "_quota.store", "importing", "sources", "local", "cli"},
+    "time": {"_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

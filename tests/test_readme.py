@@ -45,7 +45,7 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
         timeout=120,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -65,6 +65,19 @@ def test_programs_run(number, tmp_path):
     assert "created" in output
 
 
+@pytest.mark.extras
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_programs_pass_a_strict_type_checker(checker, tmp_path):
+    pytest.importorskip(checker, reason="it is of the extra test")
+    for number, program in enumerate(PROGRAMS):
+        (tmp_path / f"program_{number}.py").write_text(program, encoding="utf-8")
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")
+    options = {"mypy": ["--strict", "--cache-dir", os.devnull], "pyright": ["--pythonpath", sys.executable]}
+    run([sys.executable, "-m", checker, *options[checker], "."], tmp_path)
+
+
+@pytest.mark.slow
 def test_the_testing_section_is_a_passing_test(tmp_path):
     conftest, test = (block for block in PYTHON if block not in PROGRAMS)
     (tmp_path / "conftest.py").write_text(conftest, encoding="utf-8")
@@ -79,6 +92,7 @@ def commands(block: str) -> list[str]:
     return [line for line in lines if line and "-m venv" not in line and "/pip install" not in line]
 
 
+@pytest.mark.slow
 @pytest.mark.extras
 def test_shell_blocks_run_in_their_order(tmp_path):
     binaries = Path(sys.executable).parent
@@ -100,18 +114,35 @@ def test_the_blocks_for_set_up_make_and_use_a_virtual_environment():
         assert blocks[0].startswith("python3 -m venv .venv\n.venv/bin/pip install")
 
 
+def rows_of_errors() -> dict[str, list[str]]:
+    """The name of each error in the table, to its other cells."""
+    rows = [row for row in table(section("When things fail")) if len(row) == 4]
+    return {row[0].split("`")[1]: row[1:] for row in rows}
+
+
 def test_every_error_stands_in_the_table_with_its_maybe_applied():
-    rows = {row[0].strip("`"): row[2] for row in table(section("When things fail")) if len(row) == 3}
-    rows = {name: applied for name, applied in rows.items() if hasattr(omi_async, name)}
+    rows = rows_of_errors()
     documented = {*errors.__all__, "ImportStoppedError", "ImportFailedError"} - {"OmiError", "TransportError"}
     assert rows.keys() == documented
-    for name, applied in rows.items():
+    for name, (applied, _, _) in rows.items():
         assert ("yes" in applied) == getattr(omi_async, name).maybe_applied or name == "ServerError", name
 
 
+@pytest.mark.extras
+def test_every_error_stands_in_the_table_with_its_exit_code():
+    from omi_async.cli.exit_codes import CODES, SOME_FAILED  # noqa: PLC0415  # needs the extra
+
+    rows = rows_of_errors()
+    assert rows.pop("ImportStoppedError")[1] == "its cause's"
+    assert rows.pop("ImportFailedError")[1] == str(SOME_FAILED)
+    for name, (_, code, _) in rows.items():
+        kind = getattr(omi_async, name)
+        assert code == str(next(code for base, code in CODES if issubclass(kind, base))), name
+
+
 def test_every_state_stands_in_the_table():
-    rows = [row[0].strip("`") for row in table(section("When things fail"))]
-    assert {*rows} >= {*get_args(State)}
+    rows = [row[0].strip("`") for row in table(section("Importing many facts"))]
+    assert {*get_args(State)} <= {*rows}
 
 
 @pytest.mark.extras

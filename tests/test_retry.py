@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from typing import Any
 
-import backoff
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import OmiError, Retry, errors
 from omi_async._api.headers import parse_http_date, parse_retry_after
-from omi_async._api.retry import wait_before, waits, worth_retrying
+from omi_async._api.retry import wait_after, waits, worth_retrying
 from omi_async.errors import (
     APIError,
     AuthenticationError,
@@ -92,30 +89,42 @@ def test_nothing_that_may_have_been_applied_is_made_again_unless_twice_is_once()
             assert not worth_retrying(error, idempotent=False)
 
 
-@pytest.mark.parametrize(
-    ("number", "chance", "seconds"),
-    [
-        (0, 0.0, 0.25),
-        (0, 1.0, 0.5),
-        (1, 0.0, 0.5),
-        (1, 1.0, 1.0),
-        (3, 0.5, 3.0),
-        (4, 1.0, 8.0),
-        (10**9, 1.0, 8.0),
-    ],
-)
-def test_waits_double_up_to_the_cap_and_chance_takes_up_to_a_half(number: int, chance: float, seconds: float):
-    assert wait_before(Retry(), number, ResponseLostError("m"), chance) == seconds
+LOST = ResponseLostError("m")
+
+
+def test_the_longest_waits_double_up_to_the_cap_and_none_follows_the_last_attempt():
+    assert [*waits(Retry())] == [0.5, 1.0, 2.0, None]
+    assert [*waits(Retry(attempts=7, base=1.0, cap=5.0))] == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, None]
+    assert [*waits(Retry(attempts=1))] == [None]
+
+
+@pytest.mark.parametrize(("attempts", "made"), [(None, 4), (0, 1), (1, 1), (2, 2), (2_000, 2_000)])
+def test_a_call_may_have_a_number_of_attempts_of_its_own(attempts: int | None, made: int):
+    # Catches: an overflow of 2**1024 too.
+    assert len([*waits(Retry(), attempts)]) == made
+
+
+@pytest.mark.parametrize("error", [LOST, RateLimitError("m", retry_after=1.0)])
+def test_after_the_last_attempt_there_is_no_wait(error: OmiError):
+    assert wait_after(error, None, idempotent=True, chance=0.5) is None
+
+
+@pytest.mark.parametrize(("chance", "seconds"), [(0.0, 2.0), (0.5, 3.0), (1.0, 4.0)])
+def test_chance_takes_up_to_a_half_of_a_wait(chance: float, seconds: float):
+    assert wait_after(LOST, 4.0, idempotent=True, chance=chance) == seconds
 
 
 @pytest.mark.parametrize("chance", [0.0, 0.5, 1.0])
-@pytest.mark.parametrize("number", [0, 50])
 @pytest.mark.parametrize(
     ("asked", "seconds"), [(7.0, 7.0), (3600.0, 3600.0), (0.3, 0.3), (0.0, 0.05), (0.01, 0.05)]
 )
-def test_a_wait_that_was_asked_for_is_kept_in_full(number: int, chance: float, asked: float, seconds: float):
-    for error in (RateLimitError("m", retry_after=asked), ServerError("m", status=503, retry_after=asked)):
-        assert wait_before(Retry(cap=1.0), number, error, chance) == seconds
+def test_a_wait_that_was_asked_for_is_kept_in_full(chance: float, asked: float, seconds: float):
+    error = ServerError("m", status=503, maybe_applied=False, retry_after=asked)
+    assert wait_after(error, 1.0, idempotent=False, chance=chance) == seconds
+
+
+def test_after_a_429_the_next_permit_is_what_is_waited_for():
+    assert wait_after(RateLimitError("m", retry_after=7.0), 1.0, idempotent=False, chance=0.5) == 0.0
 
 
 @given(
@@ -125,59 +134,13 @@ def test_a_wait_that_was_asked_for_is_kept_in_full(number: int, chance: float, a
         base=st.floats(1e-9, 1e9, exclude_min=True),
         cap=st.floats(1e-9, 1e9, exclude_min=True),
     ),
-    st.integers(0, 10**6),
     st.floats(0, 1),
 )
-def test_a_computed_wait_is_positive_and_below_the_cap(retry: Retry, number: int, chance: float):
-    assert 0 < wait_before(retry, number, ResponseLostError("m"), chance) <= retry.cap
-
-
-@pytest.fixture
-def slept(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """What backoff's driver waited, which waits no more."""
-    waited: list[float] = []
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("backoff._async.asyncio.sleep", sleep)
-    return waited
-
-
-def driven(retry: Retry, chance: Callable[[], float], failures: list[Exception], tries: int) -> Any:
-    """Run waits() by the driver that the session runs it by."""
-    remaining = iter(failures)
-
-    @backoff.on_exception(
-        functools.partial(waits, retry, chance), OmiError, max_tries=tries, jitter=None, logger=None
-    )
-    async def call() -> str:
-        for failure in remaining:
-            raise failure
-        return "done"
-
-    return call()
-
-
-async def test_backoff_sends_each_error_in_and_waits_what_comes_out(slept: list[float]):
-    chances = iter([0.0, 0.5, 1.0, 0.0])
-    lost = ResponseLostError("m")
-    failures: list[Exception] = [lost, RateLimitError("m", retry_after=30.0), lost, lost]
-    assert await driven(Retry(attempts=5), lambda: next(chances), failures, 5) == "done"
-    assert slept == [0.25, 0.0, 1.5, 4.0]  # after a 429 the next attempt waits for its turn instead
-
-
-async def test_backoff_gives_up_with_the_last_error_after_the_attempts(slept: list[float]):
-    failures: list[Exception] = [ResponseLostError(str(number)) for number in range(9)]
-    with pytest.raises(ResponseLostError, match=r"^3$"):
-        await driven(Retry(), lambda: 1.0, failures, 4)
-    assert slept == [0.5, 1.0, 2.0]
-
-
-async def test_there_is_a_wait_for_as_many_attempts_as_a_request_wants(slept: list[float]):
-    failures: list[Exception] = [ResponseLostError(str(number)) for number in range(19)]
-    assert await driven(Retry(attempts=1, cap=1.0), lambda: 1.0, failures, 20) == "done"
-    assert len(slept) == 19
+def test_a_computed_wait_is_positive_and_below_the_cap(retry: Retry, chance: float):
+    *between, last = [wait_after(LOST, longest, idempotent=True, chance=chance) for longest in waits(retry)]
+    assert last is None
+    assert len(between) == retry.attempts - 1
+    assert all(wait is not None and 0 < wait <= retry.cap for wait in between)
 
 
 # Retry-After

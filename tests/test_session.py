@@ -398,7 +398,7 @@ async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalSer
             memory = await session.memories.create("a")
             await session.memories.delete(memory.id)
             with pytest.raises(omi_async.NotFoundError):  # and not an error of raise_for_status
-                await session.memories.delete(memory.id)
+                await session.memories.delete("nothing")
         assert session.closed
         with pytest.raises(ConfigurationError, match="closed"):
             await session.memories.list()

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-import omi_async.session
+import omi_async._transport
 from omi_async import (
     APIError,
     ConnectError,
@@ -329,7 +329,7 @@ async def test_an_answer_that_switches_protocols_leaves_nothing_open(length: byt
 
 @pytest.fixture
 def bound(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(omi_async.session, "MAX_RESPONSE", 100_000)
+    monkeypatch.setattr(omi_async._transport, "MAX_RESPONSE", 100_000)
     return 100_000
 
 
@@ -442,9 +442,9 @@ async def test_each_attempt_and_each_retry_leaves_a_line(logged: list[str]):
     lost = f"cannot list memories at {server.url}: the answer was lost (the server closed the connection)"
     assert [line.partition(" in ")[0] for line in logged] == [
         f"DEBUG {place}: 429",
-        f"WARNING {place}: try 1 of 4 failed (429 RateLimitError); the next",
+        f"WARNING {place}: attempt 1 failed (429 RateLimitError); the next",
         f"DEBUG {place}: {lost}",
-        f"WARNING {place}: try 2 of 4 failed ({lost}); the next",
+        f"WARNING {place}: attempt 2 failed ({lost}); the next",
         f"DEBUG {place}: 200",
     ]
     assert logged[1].endswith(" in 7.00 s")

@@ -44,7 +44,7 @@ async def inside():
     await asyncio.sleep(0)
 
 """
-MADE_HERE = PROGRAM.splitlines().index(next(line for line in PROGRAM.splitlines() if "MADE HERE" in line)) + 1
+MADE_HERE = next(number for number, line in enumerate(PROGRAM.splitlines(), 1) if "MADE HERE" in line)
 
 LEAKS = {
     "while its loop runs": "asyncio.run(inside())",
@@ -81,10 +81,7 @@ def said(tmp_path_of: ThreadedServer, what: str, *flags: str) -> str:
 def test_a_leaked_session_warns_once_and_names_its_place(served: ThreadedServer, how: str):
     words = said(served, LEAKS[how], "-W", "default")
     assert words.count("ResourceWarning: unclosed") == 1
-    assert (
-        f"unclosed <omi_async.Session {served.url} open>, made at <string>:{MADE_HERE}: use `async with`"
-        in words
-    )
+    assert f"unclosed <omi_async.Session {served.url} open>: use `async with`" in words
     assert len(re.findall("Warning:", words)) == 1 + words.count("Enable tracemalloc")
     assert "Unclosed" not in words
     assert "Traceback" not in words
@@ -95,7 +92,6 @@ def test_with_warnings_as_errors_it_is_the_same_one(served: ThreadedServer, how:
     words = said(served, LEAKS[how], "-W", "error")
     assert words.count("Exception ignored in") == 1
     assert words.count("ResourceWarning: ") == 1
-    assert f"made at <string>:{MADE_HERE}" in words
 
 
 @pytest.mark.parametrize("how", LEAKS)
@@ -122,7 +118,7 @@ async def test_a_leaked_session_gives_its_connections_back(server: LocalServer):
         gc.collect()
     (warning,) = caught
     assert warning.category is ResourceWarning
-    assert f"made at {__file__}:" in str(warning.message)
+    assert warning.source is not None
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert client.closed

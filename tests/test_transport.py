@@ -188,15 +188,18 @@ class Transport:
         self.aborted = True
 
 
+class Client:
+    def __init__(self, **parts: object) -> None:
+        vars(self).update(parts)
+
+
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_pool_is_let_go_of_whatever_is_in_it(closed: bool):
     loop = asyncio.new_event_loop()
     transport = Transport()
     pool = {"key": [(SimpleNamespace(transport=held), 0.0) for held in (None, transport)]}
     detached: list[bool] = []
-    client: Any = SimpleNamespace(
-        connector=SimpleNamespace(_conns=pool), detach=lambda: detached.append(True)
-    )
+    client: Any = Client(connector=SimpleNamespace(_conns=pool), detach=lambda: detached.append(True))
     if closed:
         loop.close()
     abandon(client, loop)

@@ -1,39 +1,26 @@
-"""The wire's JSON to models and back: one strict cattrs converter.
+"""The wire's JSON to models and back, by cattrs.
 
-Strict about types, open about values: an unknown category, visibility or field is data; a number where a
-string belongs is an error that says where. A page is read column by column; what cannot be read so, the
-converter reads one by one, and its word is the last.
+Strict about types, open about values: an unknown category, visibility or field is data; a number in the place
+of a string is an error that says where. A list is read more leniently than the answer to a write: one odd
+memory must not hide the others, so it is given with what can be read of it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from itertools import chain
-from operator import attrgetter, itemgetter
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-import attrs
-from cattrs import BaseValidationError, Converter, transform_error
+from cattrs import ClassValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.errors import ResponseFormatError
-from omi_async.memory import Memory, memories_of
+from omi_async.memory import Memory
 
-__all__ = ["memories_from", "memory_from", "memory_payload"]
+__all__ = ["ReadMemories", "memories_from", "memory_from", "memory_payload", "read_memories"]
 
 PROBLEMS_NAMED: Final = 10
-
-
-def _exactly(kind: type) -> Callable[[Any, Any], Any]:
-    def check(value: Any, _target: Any) -> Any:
-        if type(value) is not kind:
-            raise TypeError(_unlike(_NAMES[kind], value))
-        return value
-
-    return check
-
 
 _NAMES: Final[dict[type, str]] = {
     str: "a string",
@@ -47,55 +34,62 @@ _NAMES: Final[dict[type, str]] = {
 
 
 def _unlike(expected: str, value: Any) -> str:
+    # The value itself is somebody's, and stands in no message.
     return f"expected {expected}, got {_NAMES.get(type(value), type(value).__name__)}"
 
 
-_exact_str = _exactly(str)
-_exact_bool = _exactly(bool)
+# How each field is read. cattrs' own hooks would coerce: null to 'None', "false" to True, 7 to '7'.
 
 
-def _or_null(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    def read(value: Any, target: Any) -> Any:
-        return None if value is None else structure(value, target)
-
-    return read
-
-
-_str_or_null = _or_null(_exact_str)
-_bool_or_null = _or_null(_exact_bool)
-
-
-def _id(value: Any, target: Any) -> Any:
-    if not _exact_str(value, target):
-        raise ValueError("expected an id, got an empty string")
+def _str(value: Any, _target: Any) -> str:
+    if type(value) is not str:
+        raise TypeError(_unlike("a string", value))
     return value
 
 
-def _visibility(value: Any, target: Any) -> Any:
+def _bool(value: Any, _target: Any) -> bool:
+    if type(value) is not bool:
+        raise TypeError(_unlike("true or false", value))
+    return value
+
+
+def _str_or_null(value: Any, target: Any) -> str | None:
+    return None if value is None else _str(value, target)
+
+
+def _bool_or_null(value: Any, target: Any) -> bool | None:
+    return None if value is None else _bool(value, target)
+
+
+def _id(value: Any, target: Any) -> str:
+    if not _str(value, target):
+        raise ValueError("expected an id, got an empty string")
+    return value  # type: ignore[no-any-return]  # a string, as _str has found
+
+
+def _visibility(value: Any, target: Any) -> str:
     # The official document allows null here; it means the default.
-    return "private" if value is None else _exact_str(value, target)
+    return "private" if value is None else _str(value, target)
 
 
 def _datetime(value: Any, target: Any) -> datetime | None:
     if value is None:
         return None
     try:
-        return _aware(datetime.fromisoformat(_exact_str(value, target)))
+        return _aware(datetime.fromisoformat(_str(value, target)))
     except ValueError:
         raise ValueError("expected an ISO 8601 date and time") from None
 
 
 def _aware(moment: datetime) -> datetime:
+    # The service writes UTC; a server that leaves the Z out means the same.
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _tags(value: Any, _target: Any) -> tuple[str, ...]:
+def _tags(value: Any, target: Any) -> tuple[str, ...]:
     if type(value) is not list:
         raise TypeError(_unlike("an array", value))
-    for tag in value:
-        if type(tag) is not str:
-            raise TypeError(_unlike("a string", tag))
-    return tuple(value)
+    return tuple([_str(tag, target) for tag in value])
 
 
 def _zulu(moment: datetime) -> str:
@@ -105,114 +99,88 @@ def _zulu(moment: datetime) -> str:
     return moment.isoformat().replace("+00:00", "Z")
 
 
-Column = tuple[Any, ...]
-"""What one field holds in each memory of a page."""
-
-
-def _all(*kinds: type) -> Callable[[Column], Column | None]:
-    allowed = frozenset(kinds)
-    return lambda column: column if allowed.issuperset(map(type, column)) else None
-
-
-_all_str = _all(str)
-_all_bool = _all(bool)
-_all_str_or_null = _all(str, type(None))
-_all_bool_or_null = _all(bool, type(None))
-
-
-def _all_ids(column: Column) -> Column | None:
-    return column if _all_str(column) and all(column) else None
-
-
-def _all_tags(column: Column) -> Iterable[tuple[str, ...]] | None:
-    if {*map(type, column)} == {list} and {*map(type, chain.from_iterable(column))} <= {str}:
-        return map(tuple, column)
-    return None
-
-
-def _all_aware(column: Column) -> list[datetime] | None:
-    if not _all_str(column):
-        return None
-    moments = list(map(datetime.fromisoformat, column))
-    return moments if None not in map(_zone, moments) else None
-
-
-_zone = attrgetter("tzinfo")
-
-ValueReader = Callable[[Any, Any], Any]
-ColumnReader = Callable[[Column], Iterable[Any] | None]
-
-_READERS: Final[dict[str, tuple[ValueReader, ColumnReader]]] = {
-    "id": (_id, _all_ids),
-    "content": (_exact_str, _all_str),
-    "category": (_exact_str, _all_str),
-    "visibility": (_visibility, _all_str),
-    "tags": (_tags, _all_tags),
-    "created_at": (_datetime, _all_aware),
-    "updated_at": (_datetime, _all_aware),
-    "manually_added": (_exact_bool, _all_bool),
-    "scoring": (_str_or_null, _all_str_or_null),
-    "reviewed": (_exact_bool, _all_bool),
-    "user_review": (_bool_or_null, _all_bool_or_null),
-    "edited": (_exact_bool, _all_bool),
+_READERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+    "id": _id,
+    "content": _str,
+    "category": _str,
+    "visibility": _visibility,
+    "tags": _tags,
+    "created_at": _datetime,
+    "updated_at": _datetime,
+    "manually_added": _bool,
+    "scoring": _str_or_null,
+    "reviewed": _bool,
+    "user_review": _bool_or_null,
+    "edited": _bool,
 }
-"""How each field of a memory is read: one value, which settles what is valid, and a whole column.
-
-A column with anything unusual in it gives None, or an error: then it has to be read value by value."""
-
-_FIELDS: Final = [field.name for field in attrs.fields(Memory)]
-_DEFAULTS: Final[dict[str, Any]] = {
-    field.name: field.default for field in attrs.fields(Memory) if field.default is not attrs.NOTHING
-} | {"tags": []}
-"""What a missing field would hold, as JSON has it; the id has no default."""
 
 
-def _make_converter() -> Converter:
-    converter = Converter()
+def _make_converter(*, detailed: bool) -> Converter:
+    converter = Converter(detailed_validation=detailed)
     converter.register_unstructure_hook(datetime, _zulu)
-    fields: Any = {name: override(struct_hook=hook) for name, (hook, _column) in _READERS.items()}
+    fields: Any = {name: override(struct_hook=hook) for name, hook in _READERS.items()}
     converter.register_structure_hook(Memory, make_dict_structure_fn(Memory, converter, **fields))
     return converter
 
 
-_converter: Final = _make_converter()
-_row: Final[Callable[[dict[str, Any]], Column]] = itemgetter(*_FIELDS)
+_plain: Final = _make_converter(detailed=False)
+"""Says only that something is wrong, and costs half as much: nearly all that a server sends is right."""
+
+_detailed: Final = _make_converter(detailed=True)
+"""Reads the same, and names all that is wrong."""
 
 
-def _by_columns(values: list[Any]) -> list[Memory]:
-    """Read memories to the same result as `_one_by_one`, faster: the loops over the values run in C.
+class ReadMemories(NamedTuple):
+    """What could be read of an array of memories.
 
-    Raises any error where it cannot read all of them.
+    Attributes:
+        whole: those that are as they should be.
+        memories: these, and the odd ones, each with what can be read of it; in the server's order.
+        problems: what is wrong, with its place (``"[3].content: ..."``).
     """
-    if {*map(type, values)} != {dict}:
-        raise TypeError("not only objects")
+
+    whole: list[Memory]
+    memories: list[Memory]
+    problems: list[str]
+
+
+def read_memories(value: Any, place: str = "") -> ReadMemories:
+    """Read an array of memories as far as it can be read. Raises `ResponseFormatError` if it is no array."""
+    if type(value) is not list:
+        raise format_error("the server's answer", [f"{place or 'body'}: {_unlike('an array', value)}"])
     try:
-        rows = list(map(_row, values))
-    except KeyError:
-        rows = [_row(_DEFAULTS | value) for value in values]
-    return memories_of(map(_read_column, _FIELDS, zip(*rows, strict=True)), len(rows))
+        memories = [_plain.structure(item, Memory) for item in value]
+    except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words
+        return _read_one_by_one(value, place)
+    return ReadMemories(memories, memories, [])
 
 
-def _read_column(name: str, column: Column) -> Iterable[Any]:
-    read_value, read_column = _READERS[name]
-    read = read_column(column)
-    return read if read is not None else [read_value(value, None) for value in column]
-
-
-def _one_by_one(values: list[Any], place_of: Callable[[int], str]) -> tuple[list[Memory], list[str]]:
-    """Read what can be read, and name all that is wrong with the rest."""
-    memories: list[Memory] = []
-    problems: list[str] = []
+def _read_one_by_one(values: list[Any], place: str) -> ReadMemories:
+    read = ReadMemories([], [], [])
     for index, value in enumerate(values):
-        if not isinstance(value, dict):
-            problems.append(f"{place_of(index)}: {_unlike('an object', value)}")
-            continue
-        try:
-            memories.append(_converter.structure(value, Memory))
-        except BaseValidationError as error:
-            lines = transform_error(error, path=place_of(index), format_exception=_describe)
-            problems += map(_place_first, lines)
-    return memories, problems
+        memory, problems = _read_leniently(value, f"{place}[{index}]")
+        if memory is not None:
+            read.memories.append(memory)
+            if not problems:
+                read.whole.append(memory)
+        read.problems.extend(problems)
+    return read
+
+
+def _read_leniently(value: Any, place: str) -> tuple[Memory | None, list[str]]:
+    """Return a memory with what can be read of it, None if it cannot even be named, and what is wrong."""
+    if not isinstance(value, dict):
+        return None, [f"{place}: {_unlike('an object', value)}"]
+    try:
+        return _detailed.structure(value, Memory), []
+    except ClassValidationError as error:
+        lines = transform_error(error, path=place, format_exception=_describe)
+        problems = [_place_first(line) for line in lines]
+        odd = {note.name for _error, note in error.group_exceptions()[0]}
+    if "id" in odd:
+        return None, problems
+    readable = {name: item for name, item in value.items() if name not in odd}
+    return _plain.structure(readable, Memory), problems
 
 
 def _describe(error: BaseException, _kind: type | None) -> str:
@@ -227,10 +195,11 @@ def _place_first(line: str) -> str:
 
 def memory_from(value: Any) -> Memory:
     """Read one memory. Raises `ResponseFormatError` that names each field at fault."""
-    memories, problems = _one_by_one([value], lambda _index: "memory")
-    if problems:
-        raise format_error("the memory that the server returned", problems)
-    return memories[0]
+    try:
+        return _plain.structure(value, Memory)
+    except Exception:  # noqa: BLE001  # as above
+        _memory, problems = _read_leniently(value, "memory")
+    raise format_error("the memory that the server returned", problems)
 
 
 def memories_from(value: Any, place: str = "") -> list[Memory]:
@@ -238,29 +207,22 @@ def memories_from(value: Any, place: str = "") -> list[Memory]:
 
     Raises `ResponseFormatError` with every problem, and the good ones of them as its `memories`.
     """
-    if type(value) is not list:
-        raise format_error("the server's answer", [f"{place or 'body'}: {_unlike('an array', value)}"])
-    try:
-        return _by_columns(value)
-    except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words
-        memories, problems = _one_by_one(value, lambda index: f"{place}[{index}]")
-    if problems:
-        what = f"{len(value) - len(memories)} of {len(value)} memories that the server returned"
-        raise format_error(what, problems, memories)
-    return memories
+    read = read_memories(value, place)
+    if read.problems:
+        what = f"{len(value) - len(read.whole)} of {len(value)} memories that the server returned"
+        raise format_error(what, read.problems, read.whole)
+    return read.memories
 
 
-def format_error(what: str, problems: list[str], memories: list[Memory] | None = None) -> ResponseFormatError:
+def format_error(what: str, problems: Sequence[str], memories: Sequence[Memory] = ()) -> ResponseFormatError:
     """Make the error for a success that does not decode."""
     named = "; ".join(problems[:PROBLEMS_NAMED])
     more = f"; and {len(problems) - PROBLEMS_NAMED} more" if len(problems) > PROBLEMS_NAMED else ""
-    return ResponseFormatError(
-        f"{what} cannot be read: {named}{more}", problems=problems, memories=memories or ()
-    )
+    return ResponseFormatError(f"{what} cannot be read: {named}{more}", problems=problems, memories=memories)
 
 
 def memory_payload(memory: Memory) -> dict[str, Any]:
     """Return a memory as the service itself would show it: dates in ISO 8601 with Z."""
-    payload: dict[str, Any] = _converter.unstructure(memory)
+    payload: dict[str, Any] = _plain.unstructure(memory)
     payload["tags"] = list(memory.tags)
     return payload

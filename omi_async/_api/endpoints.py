@@ -164,11 +164,11 @@ def _segment(memory_id: str) -> str:
 
 
 def _json_body(response: Response) -> Any:
-    """Read the answer's JSON. Nothing that is read from it is a number, so those are not looked at."""
+    """Read the JSON of an answer."""
     if response.cut:
         raise ResponseFormatError("the server's answer is too long to be one of this API")
     try:
-        return json.loads_strings(response.body)
+        return json.loads(response.body)
     except json.JSONError as error:
         kind = _content_type(response)
         raise ResponseFormatError(

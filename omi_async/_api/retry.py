@@ -1,12 +1,25 @@
 """Whether a failed call is worth another try, and how long to wait before it.
 
-Pure: chance is an argument, and the waiting is left to `backoff` at the session's edge.
+All who try again do it with the same few lines::
+
+    for longest in waits(retry):
+        try:
+            return await call()
+        except OmiError as error:
+            wait = wait_after(error, longest, idempotent=request.idempotent, chance=random.random())
+            if wait is None:
+                raise
+        await asyncio.sleep(wait)
+    raise AssertionError("after the last attempt there is no wait")
+
+A loop and not a decorator, since what happens between two attempts is the caller's: the session waits for
+another permit, an import also for its breaker, and a prompt tells what it waits for.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Generator
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import attrs
@@ -14,13 +27,13 @@ import attrs
 from omi_async.constants import SHORTEST_WAIT
 from omi_async.errors import ConnectError, RateLimitError, ResponseLostError, ServerError
 
-__all__ = ["Retry", "wait_before", "waits", "worth_retrying"]
+__all__ = ["Retry", "jittered", "wait_after", "waits", "worth_retrying"]
 
 
 def worth_retrying(error: BaseException, *, idempotent: bool) -> bool:
-    """Decide whether the same call may be made again without asking anybody.
+    """Decide whether the same call may be made again as it is.
 
-    What surely was not applied and may pass: yes. What may have been applied: only where doing it twice is
+    What was certainly not applied and may pass: yes. What may have been applied: only if doing it twice is
     the same as doing it once. What will be refused again: no.
     """
     match error:
@@ -30,30 +43,6 @@ def worth_retrying(error: BaseException, *, idempotent: bool) -> bool:
             return idempotent or not error.maybe_applied
         case _:
             return False
-
-
-def wait_before(retry: Retry, number: int, error: BaseException, chance: float) -> float:
-    """Return the seconds to wait before retry `number` (from 0), given a `chance` between 0 and 1.
-
-    A wait that the server asked for is kept in full, and never cut or jittered.
-    """
-    asked: float | None = getattr(error, "retry_after", None)
-    if asked is not None:
-        return max(asked, SHORTEST_WAIT)
-    longest = min(retry.cap, retry.base * 2.0 ** min(number, 64))
-    return longest * (0.5 + chance / 2)
-
-
-def waits(retry: Retry, chance: Callable[[], float]) -> Generator[float, Any, None]:
-    """Generate waits in seconds for `backoff`, which sends the error in and awaits what comes out.
-
-    After a 429 there is nothing to wait for here: the next attempt waits for its turn, with all who wait.
-    The first value is only there to be thrown away: backoff starts its generators with a `send(None)`.
-    """
-    error = yield 0.0
-    for number in itertools.count():
-        out_of_quota = isinstance(error, RateLimitError)
-        error = yield 0.0 if out_of_quota else wait_before(retry, number, error, chance())
 
 
 def _positive(_instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
@@ -66,7 +55,7 @@ class Retry:
     """How often, and after which waits, a failed call is tried again.
 
     The n-th wait is a random number of seconds between half of and the whole of ``base * 2**n``, at most
-    `cap`. Where the server names a wait (`Retry-After`), that wait is kept in full instead, whatever `cap`
+    `cap`. If the server names a wait (`Retry-After`), that wait is kept in full instead, whatever `cap`
     says.
 
     Attributes:
@@ -78,3 +67,47 @@ class Retry:
     attempts: int = attrs.field(default=4, validator=[attrs.validators.instance_of(int), _positive])
     base: float = attrs.field(default=0.5, validator=_positive)
     cap: float = attrs.field(default=8.0, validator=_positive)
+
+
+def waits(retry: Retry, attempts: int | None = None) -> Iterator[float | None]:
+    """Yield for each attempt the longest wait that may follow it, in seconds; None for the last attempt.
+
+    Args:
+        retry: whose waits.
+        attempts: calls in all, at least 1, if not as many as `retry` says.
+    """
+    # Imported here, since backoff imports asyncio, and this module works without.
+    from backoff import expo  # noqa: PLC0415
+
+    number = retry.attempts if attempts is None else attempts
+    # backoff's generators begin with a None, for its own driver to send() to.
+    yield from islice(expo(factor=retry.base, max_value=retry.cap), 1, max(number, 1))
+    yield None
+
+
+def wait_after(
+    error: BaseException, longest: float | None, *, idempotent: bool, chance: float
+) -> float | None:
+    """Return the seconds to wait before the call is made again, or None if it is not to be made again.
+
+    Args:
+        error: what became of the attempt.
+        longest: of `waits`.
+        idempotent: whether making the call twice is the same as making it once.
+        chance: a random number between 0 and 1.
+    """
+    if longest is None or not worth_retrying(error, idempotent=idempotent):
+        return None
+    if isinstance(error, RateLimitError):
+        # The pacer has learned of it, and gives the next permit when the window opens: to each caller in its
+        # turn, and not to all of them at the same moment.
+        return 0.0
+    asked: float | None = getattr(error, "retry_after", None)
+    # Never jittered: a call that comes earlier than the server has asked for is refused again.
+    return jittered(longest, chance) if asked is None else max(asked, SHORTEST_WAIT)
+
+
+def jittered(longest: float, chance: float) -> float:
+    """Return from half of a wait to the whole of it, so that callers who failed together come back apart."""
+    # Not backoff's full jitter, which may come back at once to a server that has just failed.
+    return longest * (0.5 + chance / 2)

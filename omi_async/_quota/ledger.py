@@ -6,8 +6,8 @@ then waited for. What is not known is not assumed: a server that never refuses i
 
 from __future__ import annotations
 
-import itertools
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Self
 
@@ -15,24 +15,32 @@ import attrs
 
 from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
-from omi_async._api.retry import Retry, wait_before
-from omi_async._quota.forecast import seconds_for
-from omi_async._quota.history import CountedCall, History
-from omi_async._quota.policy import BACKEND, DOCUMENTED, KINDS, LONGEST, QuotaPolicy, QuotaState, Source
-from omi_async._quota.window import CLOCK_TOLERANCE, Window, whole_length
-from omi_async.constants import BASE_URL, SHORTEST_WAIT
+from omi_async._api.retry import Retry, jittered
+from omi_async._quota.policy import BACKEND, DOCUMENTED, KINDS, QuotaPolicy, QuotaState, Rule, Source
+from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Window, usual_length
+from omi_async.constants import BASE_URL
 from omi_async.errors import ConnectError
 
 __all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
-"""Policies that are learned; the service has 4."""
+"""Windows that are learned at most; the service has 4. A server whose limits change each hour would leave
+another one each time, and all of them are asked before each call."""
+
+CALLS_REMEMBERED: Final = 2000
+"""Calls whose time is kept, to tell who opened a window that turns out to be shut. Of a higher limit the
+length is not found out by that, which costs one refusal a window; a call takes some hundred bytes."""
 
 SILENT_REFUSALS_BEFORE_SLOWDOWN: Final = 12
-"""Refusals in a row that say nothing, from where on the waits grow up to a minute."""
+"""Refusals in a row that say nothing, from which on the waits grow up to a minute: a load balancer that goes
+on like that counts each call against us."""
 
-LONG: Final = 60.0
-"""Seconds; where more is left of a window of the service's, it is one of an hour."""
+LONGEST_PAUSE: Final = 60.0
+"""Seconds of the longest wait that is not named by the server; its balancer forgets in a minute (backend)."""
+
+HEAD_START: Final = 1.0
+"""Seconds that a probe has at most to come back alone. Without a bound, one slow call would hold up all
+others of an open window; at 0, all of them come too early if one does."""
 
 
 class Ledger:
@@ -41,10 +49,12 @@ class Ledger:
     Args:
         policies: what is known beforehand.
         source: who says so.
-        official: the server is the service itself, the lengths of whose windows are known.
         reserve: the share of each window that imports leave to other calls, from 0 to below 1.
         retry: the waits after refusals that name no time.
         chance: gives numbers between 0 and 1, for the jitter of those waits.
+
+    Attributes:
+        learned: whether there is something to tell other processes; whoever has told them sets it back.
     """
 
     def __init__(
@@ -52,341 +62,304 @@ class Ledger:
         policies: Iterable[QuotaPolicy] = (),
         *,
         source: Source = "given",
-        official: bool = False,
         reserve: float = 0.0,
         retry: Retry = Retry(),  # noqa: B008  # immutable
         chance: Callable[[], float] = lambda: 1.0,
     ) -> None:
-        self._official = official
+        self.learned = False
         self._reserve = reserve
         self._retry = retry
         self._chance = chance
-        self._edge_opens = 0.0
-        self._edge_refusals = 0
-        self._edge_lesson = 0.0
-        self._history = History()
-        self._windows: dict[str, Window] = {}
-        self._by_kind: dict[Kind, list[Window]] = {kind: [] for kind in KINDS}
+        self._balancer = Balancer()
+        self._out: dict[CountedCall, None] = {}  # on the wire, in the order in which they left
+        self._passed: deque[CountedCall] = deque(maxlen=CALLS_REMEMBERED)
+        self._windows: dict[Kind, list[Window]] = {kind: [] for kind in KINDS}
+        self._all: list[Window] = []
         for policy in policies:
-            name = f"{policy.name}: {', '.join(sorted(policy.kinds))}"
-            if name in self._windows:
+            rule = Rule(policy.kinds, policy.limit, policy.window, source, policy.name)
+            if any(window.rule.key == rule.key for window in self._all):
                 raise ValueError(f"two quotas have the name {policy.name!r}, and are for the same calls")
-            self._add(name, Window(policy.kinds, policy.limit, policy.window, source, policy.name))
+            self._add(Window(rule))
 
     @classmethod
     def for_server(cls, base_url: str, policies: Iterable[QuotaPolicy] | None, **options: Any) -> Self:
         """Make the ledger for a server: documented limits are assumed of the official service alone."""
-        official = base_url == BASE_URL
         if policies is not None:
-            return cls(policies, official=official, **options)
-        return cls(DOCUMENTED if official else (), source="documented", official=official, **options)
+            return cls(policies, **options)
+        return cls(DOCUMENTED if base_url == BASE_URL else (), source="documented", **options)
 
-    def _add(self, name: str, window: Window) -> Window:
-        self._windows[name] = window
-        for kind in window.kinds:
-            self._by_kind[kind].append(window)
+    def _add(self, window: Window) -> Window:
+        learned = [other for other in self._all if other.rule.may_change]
+        if window.rule.may_change and len(learned) >= MOST_LEARNED:
+            self._drop(learned[0])  # the oldest is learned again if it still holds
+        window.out = sum(call.kind in window.rule.kinds for call in self._out)
+        self._all = [*self._all, window]  # another thread may be reading the old list
+        for kind in window.rule.kinds:
+            self._windows[kind].append(window)
         return window
 
-    def _new(self, kinds: frozenset[Kind], limit: int | None, length: float | None, source: Source) -> Window:
-        learned = [name for name, window in self._windows.items() if window.may_change]
-        if len(learned) >= MOST_LEARNED:  # a server of many changes: the oldest is learned again, if need be
-            oldest = self._windows.pop(learned[0])
-            for kind in oldest.kinds:
-                self._by_kind[kind].remove(oldest)
-        numbers = itertools.count(len(self._windows))
-        names = (f"{source} {number}: {', '.join(sorted(kinds))}" for number in numbers)
-        name = next(name for name in names if name not in self._windows)
-        return self._add(name, Window(kinds, limit, length, source))
+    def _drop(self, window: Window) -> None:
+        self._all = [other for other in self._all if other is not window]
+        for kind in window.rule.kinds:
+            self._windows[kind].remove(window)
 
     # Which call may go
 
-    def wait(self, kind: Kind, now: float, *, live: bool = True, alone: bool = True) -> float:
-        """Return the seconds until a call may go; 0 for at once. An import's calls are not `live`.
+    def _reserve_of(self, *, live: bool) -> float:
+        return 0.0 if live else self._reserve
 
-        Unless told otherwise, the first call through an opening is waited for too, which goes `alone`.
-        """
-        longest = max(0.0, self._edge_opens - now)
-        reserve = 0.0 if live else self._reserve
-        for window in self._by_kind[kind]:
-            longest = max(longest, window.wait(now, reserve) if alone else window.shut(now, reserve))
-            if not live:
-                longest = max(longest, window.patient_until - now)
-        return longest
+    def wait(self, kind: Kind, now: float, *, live: bool = True) -> float:
+        """Return the seconds until a call may go; 0 for at once. An import's calls are not `live`."""
+        reserve = self._reserve_of(live=live)
+        waits = [window.wait(now, reserve) for window in self._windows[kind]]
+        return max([0.0, self._balancer.opens_at - now, *waits])
 
     def blocking(self, kind: Kind, now: float, *, live: bool = True) -> QuotaState | None:
-        """Return the policy that a call of this kind waits for the longest; None where it is no policy."""
-        reserve = 0.0 if live else self._reserve
-        waits = [(window.shut(now, reserve), window) for window in self._by_kind[kind]]
+        """Return the policy that a call of this kind waits for the longest; None if it is no policy."""
+        reserve = self._reserve_of(live=live)
+        waits = [(window.wait(now, reserve), window) for window in self._windows[kind]]
         longest, window = max(waits, key=lambda pair: pair[0], default=(0.0, None))
-        return window.state(now, reserve) if window is not None and longest else None
+        return window.to_state(now, reserve) if window is not None and longest else None
+
+    def head_start(self, kind: Kind) -> float:
+        """Return the seconds in which a probe has to come back: a share of its window that nobody notices."""
+        lengths = [window.rule.length for window in self._windows[kind] if window.rule.length]
+        return min([HEAD_START, *[length / 100 for length in lengths]])
 
     def spend(self, kind: Kind, now: float) -> CountedCall:
         """Count a call that is about to leave."""
-        windows = self._by_kind[kind]
-        for window in windows:
+        call = CountedCall(kind, now)
+        self._out[call] = None
+        for window in self._windows[kind]:
             window.spend(now)
-        spend = CountedCall(kind, now, tuple([(window, window.opened_at) for window in windows]))
-        self._history.begin(spend)
-        return spend
+        return call
 
-    def give_back(self, spend: CountedCall) -> None:
+    def give_back(self, call: CountedCall) -> None:
         """Take back a call that never reached the server."""
-        self._history.end(spend)
-        for window, opened_at in spend.windows:
-            if window.opened_at == opened_at:
-                window.give_back()
+        if self._ended(call):
+            for window in self._windows[call.kind]:
+                window.give_back(call)
+
+    def _ended(self, call: CountedCall) -> bool:
+        """Note that a call is on the wire no more; whether it was: only the first of its ends counts."""
+        was_out = call in self._out
+        self._out.pop(call, None)
+        return was_out
 
     # What the answers teach
 
-    def answered(self, spend: CountedCall, now: float, signs: RateLimitHeaders = NOTHING) -> None:
-        """Learn from an answer that is no 429."""
-        self._edge_refusals = 0
-        self._history.end(spend, now - spend.sent)
-        for window, opened_at in spend.windows:
-            if window.opened_at == opened_at:
-                window.passed(spend.sent, now)
-        if signs.limit is not None and signs.remaining is not None and signs.left is not None:
-            used = max(0, signs.limit - signs.remaining)
-            self._announced(spend, now, signs.limit, used, now + signs.left)
-
-    def failed(self, spend: CountedCall, error: BaseException) -> None:
-        """Learn from a call without an answer: one that reached nobody has spent nothing."""
-        self._history.end(spend)
+    def failed(self, call: CountedCall, error: BaseException) -> None:
+        """Learn from a call without an answer. Unless it reached no server, it may have been counted."""
         if isinstance(error, ConnectError):
-            self.give_back(spend)
-        else:
-            for window, _ in spend.windows:
-                window.alone_until = 0.0
+            self.give_back(call)
+        elif self._ended(call):
+            for window in self._windows[call.kind]:
+                window.passed(call)
 
-    def refused(self, spend: CountedCall, now: float, signs: RateLimitHeaders) -> None:
-        """Learn from a 429.
-
-        One that says neither how many nor how long is not the service's own: it comes from the load balancer
-        before it, and holds all calls back for a little while, which grows.
-        """
-        self._history.end(spend)
-        if signs.left is None and signs.limit is None:
-            self.give_back(spend)
-            if spend.sent > self._edge_lesson:  # else several calls were refused at once: one lesson
-                cap = LONG if self._edge_refusals >= SILENT_REFUSALS_BEFORE_SLOWDOWN else 0.0
-                self._edge_opens = now + self._growing(self._edge_refusals, cap)
-                self._edge_refusals += 1
-                self._edge_lesson = now
+    def answered(self, call: CountedCall, now: float, headers: RateLimitHeaders = NOTHING) -> None:
+        """Learn from an answer that is no 429."""
+        if call not in self._out:
             return
-        ends = None if signs.left is None else spend.sent + signs.left
-        window = self._blamed(spend, signs.limit, ends)
-        for other, opened_at in spend.windows:
-            if other is not window and other.opened_at == opened_at and other.whole and not other.answered:
-                other.give_back()  # who refused it may have been asked first
-        self._learn(window, now, signs.limit, ends)
-        if spend.counts_in(window):
-            window.used = max(0, window.used - 1)  # a refused call makes the window no longer
-        self._shut(window, spend, now, signs.left)
+        call.took = now - call.sent
+        self._passed.append(call)
+        self._balancer.refusals = 0
+        told, announcing = 0, None
+        if headers.limit is not None and headers.remaining is not None and headers.left is not None:
+            told, ends = max(0, headers.limit - headers.remaining), now + headers.left
+            announcing = self._announcing(call.kind, headers.limit, ends)
+            announcing.announced(call, told, ends)
+        self._ended(call)  # not before: a window that was made just now has counted it as on the wire
+        for window in self._windows[call.kind]:
+            window.passed(call, told=told if window is announcing else None)
 
-    def _growing(self, refusals: int, cap: float = 0.0) -> float:
-        retry = attrs.evolve(self._retry, cap=max(cap, self._retry.cap))
-        return wait_before(retry, refusals, ConnectError(""), self._chance())
+    def _announcing(self, kind: Kind, limit: int, ends: float) -> Window:
+        """Find the window that an answer announces; make one if it is none that is known.
 
-    def _blamed(self, spend: CountedCall, limit: int | None, ends: float | None) -> Window:
-        """Find the window that a refusal is about; make one where it is about none that is known."""
-        fitting = [window for window in self._by_kind[spend.kind] if window.fits(spend.sent, ends)]
-        fitting.sort(key=lambda window: not window.ends_about(ends))
-        known = _fitting_best(fitting, limit, ends)
-        if known is not None:
-            return known
-        for window in self._windows.values():
-            if self._is_shared(window, spend, limit, ends):
-                return self._share(window, spend.kind)
-        opener, length, kinds = self._guess(spend, limit, ends)
-        for window in fitting:
-            if window.may_change and length is not None and (window.length, window.kinds) == (length, kinds):
-                return window  # its limit was changed
-        window = self._new(kinds, limit, length, "learned")
-        if opener is not None:
-            window.anchor(*opener)
-        return window
-
-    def _is_shared(self, window: Window, spend: CountedCall, limit: int | None, ends: float | None) -> bool:
-        """Whether a refusal shows that a window which other kinds of calls have used up is this kind's too.
-
-        Not where more calls of them all than the limit went through: then they have windows of their own.
+        A new one is for this kind of call alone: each answer says how many calls were counted, of whatever
+        kind, but not whose.
         """
-        if limit is None or window.source != "learned" or not window.refused or window.limit != limit:
-            return False
-        if spend.kind in window.kinds or not window.ends_about(ends):
-            return False
-        opened_at = (window.ends or 0.0) - (window.length or LONGEST) - CLOCK_TOLERANCE
-        opened_at = max(opened_at, window.opened_at or 0.0)
-        return self._history.can_share(window.kinds | {spend.kind}, limit, opened_at)
-
-    def _share(self, window: Window, kind: Kind) -> Window:
-        window.kinds |= {kind}
-        self._by_kind[kind].append(window)
-        return window
-
-    def _guess(
-        self, spend: CountedCall, limit: int | None, ends: float | None
-    ) -> tuple[tuple[float, float] | None, float | None, frozenset[Kind]]:
-        """Tell who opened a window that was unknown then, how long it is, and which calls share it."""
-        alone = frozenset({spend.kind})
-        if ends is None:
-            return None, None, alone
-        groups = [kinds for kinds, _ in BACKEND if spend.kind in kinds and len(kinds) > 1]
-        for kinds in (alone, *groups, KINDS):
-            if opener := self._history.opener(kinds, limit, ends, spend.sent):
-                return opener[:2], opener[2], kinds
-        for kinds, length in BACKEND if self._official else ():
-            if spend.kind in kinds and LONG < ends - spend.sent <= length:
-                return None, length, kinds
-        return None, None, alone
-
-    def _learn(self, window: Window, now: float, limit: int | None, ends: float | None) -> None:
-        """Keep what a refusal says about the policy."""
-        alone = window.whole and window.answered and window.may_change  # nobody's calls but ours are in it
-        window.limit = limit or window.limit or (window.answered if alone else None)
-        if alone:
-            window.measure(ends, now)
-        window.believe(window.limit, now)
-
-    def _shut(self, window: Window, spend: CountedCall, now: float, left: float | None) -> None:
-        """Shut a window until the server opens it."""
-        early = spend.counts_in(window) and window.came_early(spend.sent)
-        if not window.will_end(now, None if left is None else spend.sent + left):
-            if left:
-                window.ends, window.whole = now + left, False
-                if left.is_integer():
-                    window.over_at = now + left + 1.0
-                    window.patient_until = window.over_at if left >= LONG else 0.0
-            elif left == 0 and now < window.over_at:
-                window.ends, window.whole = window.over_at, False
-            elif not window.refused or spend.sent >= (window.ends or 0.0):
-                # It names no time, or less than a second: a short wait, which grows as long as that goes on.
-                shortest = min(SHORTEST_WAIT, (window.length or LONG) / 50) if early else SHORTEST_WAIT
-                within = min(shortest * 4.0 ** min(window.refusals, 9), 1.0)
-                grown = within if left == 0 else self._growing(window.refusals, LONG)
-                window.ends, window.whole = now + grown, False
-                window.refusals += 1
-        window.refused = True
-        window.alone_until = 0.0
-
-    def _announced(self, spend: CountedCall, now: float, limit: int, used: int, ends: float) -> None:
-        """Take over what an answer says about the window that its call was counted in."""
-        window = self._announcing(spend, limit, used, ends)
-        if window.limit != limit:
-            window.believe(limit, now)
-        if (
-            window.ends is None or ends > window.ends + 2 * CLOCK_TOLERANCE
-        ):  # what we know is of an earlier one, if any
-            window.refused = False
-            window.used, window.told, window.answered = used, used, min(1, used)
-            if used == 1:
-                window.length = whole_length(ends - spend.sent, 1.0) or window.length
-            if used == 1 and window.length is not None:
-                window.anchor(spend.sent, now - spend.sent)
-            else:
-                window.opened_at, window.ends, window.whole = spend.sent, ends + 1.0, False
-            self._count_what_is_out(window)
-        elif ends < window.ends - 2 * CLOCK_TOLERANCE:
-            window.ends, window.whole = ends, False
-        if window in spend.guessed and spend.counts_in(window):
-            window.used += max(0, used - window.told) - 1
-        window.told = max(window.told, used)
-        window.used = max(window.used, used)
-
-    def _count_what_is_out(self, window: Window) -> None:
-        """Count the calls on the wire in a window that became known while they were out.
-
-        The answer that told of it may have counted some of them; their own answers put that right.
-        """
-        for spend in self._history.out(window.kinds):
-            if not spend.counts_in(window):
-                spend.count_in(window)
-                window.used += 1
-
-    def _announcing(self, spend: CountedCall, limit: int, used: int, ends: float) -> Window:
-        """Find the window that an answer announces; make one where it is none that is known."""
-        kind, covering = spend.kind, self._by_kind[spend.kind]
+        covering = self._windows[kind]
         for window in covering:
-            shared = window.source == "announced" and len(window.kinds) > 1
-            if window.limit == limit and shared and window.ends_about(ends) and used <= window.answered:
-                if used > self._history.gone(window.kinds, window.opened_at or 0.0, spend.sent):
-                    return window
-                window.kinds -= {kind}  # fewer were counted than went through: it is another window
-                covering.remove(window)
-                return self._new(frozenset({kind}), limit, None, "announced")
-        for window in sorted(covering, key=lambda window: window.limit != limit):
-            stricter = window.source == "given" and limit > (window.limit or 0)  # it stays as it was given
-            if window.limit == limit or (window.ends_about(ends) and not stricter):
+            if window.rule.limit == limit:
                 return window
-        for window in self._windows.values():
-            same = window.source == "announced" and window.limit == limit and window.ends_about(ends)
-            # Two calls cannot both be, say, the third. And more must have been counted than went before it.
-            same = same and used != window.told
-            if same and used > self._history.gone(window.kinds, window.opened_at or 0.0, spend.sent):
-                window.used += 1
-                self._count_what_is_out(self._share(window, kind))
+        for window in covering:
+            # A limit that the user gave stays: who is stricter than the server has a reason.
+            if window.rule.source == "announced" and window.ends_about(ends):
+                window.rule = attrs.evolve(window.rule, limit=limit)
                 return window
-        return self._new(frozenset({kind}), limit, None, "announced")
+        self.learned = True
+        return self._add(Window(Rule(frozenset({kind}), limit, None, "announced")))
+
+    def refused(self, call: CountedCall, now: float, headers: RateLimitHeaders) -> None:
+        """Learn from a 429. A refused call opens no window and makes none longer."""
+        if not self._ended(call):
+            return
+        early = [window for window in self._windows[call.kind] if window.give_back(call)]
+        if headers.left is None and headers.limit is None:
+            # It names neither how many nor how long, so it is not the service's own but its load balancer's.
+            self._balancer.refused(call, now, self._balancer_pause())
+            return
+        self.learned = True
+        ends = None if headers.left is None else call.sent + headers.left
+        window, opener = self._blamed(call, headers.limit, ends)
+        window.shut(
+            call,
+            now,
+            headers.left,
+            limit=headers.limit,
+            opener=opener,
+            early=window in early,
+            pause=self._pause(window.short_waits, LONGEST_PAUSE),
+        )
+
+    def _balancer_pause(self) -> float:
+        refusals = self._balancer.refusals
+        patient = refusals >= SILENT_REFUSALS_BEFORE_SLOWDOWN
+        return self._pause(refusals, LONGEST_PAUSE if patient else self._retry.cap)
+
+    def _pause(self, refusals: int, cap: float) -> float:
+        """Return the seconds to wait after so many refusals in a row that named no time, with jitter."""
+        longest = min(max(cap, self._retry.cap), self._retry.base * 2.0 ** min(refusals, 64))
+        return jittered(longest, self._chance())
+
+    def _blamed(
+        self, call: CountedCall, limit: int | None, ends: float | None
+    ) -> tuple[Window, CountedCall | None]:
+        """Find the window that a refusal is about, and who opened it; make one if none is known."""
+        known = self._known(call, limit, ends)
+        if known is not None:
+            return known, self._opener(known.rule.kinds, limit or known.rule.limit, ends, call.sent)
+        kinds, length, opener = self._recognised(call, limit, ends)
+        for window in self._windows[call.kind]:
+            same = window.rule.kinds == kinds and window.rule.length == length and window.rule.may_change
+            if same and length is not None:
+                return window, opener  # its limit was changed
+        return self._add(Window(Rule(kinds, limit, None, "learned"))), opener
+
+    def _known(self, call: CountedCall, limit: int | None, ends: float | None) -> Window | None:
+        """Find the known window that a refusal fits best: by limit, by end, by what else is unknown."""
+        fitting = [
+            window
+            for window in self._windows[call.kind]
+            if window.rule.length is None
+            or ends is None
+            or ends - call.sent <= window.rule.length + CLOCK_TOLERANCE
+        ]
+        by_limit = [window for window in fitting if limit is not None and window.rule.limit == limit]
+        changed = [window for window in fitting if window.rule.may_change and window.ends_about(ends)]
+        vague = [
+            window
+            for window in fitting
+            if (window.rule.may_change and (limit is None or window.rule.limit is None))
+            or (limit is None and window.used + 1 > window.share())
+        ]
+        # Two policies of one size: the one that ends when the server says.
+        by_limit.sort(key=lambda window: not window.ends_about(ends))
+        return next(iter([*by_limit, *changed, *vague]), None)
+
+    def _recognised(
+        self, call: CountedCall, limit: int | None, ends: float | None
+    ) -> tuple[frozenset[Kind], float | None, CountedCall | None]:
+        """Return which calls an unknown window counts, how long it is, and who opened it.
+
+        That is the shortest of the service's that it can be, unless our own calls show how long it is. A wait
+        that is for too few kinds costs a refused call; one for too many costs an hour.
+        """
+        left = 0.0 if ends is None else ends - call.sent
+        fitting = [pair for pair in BACKEND if call.kind in pair[0] and left <= pair[1] + CLOCK_TOLERANCE]
+        for kinds, length in fitting:
+            opener = self._opener(kinds, limit, ends, call.sent)
+            if opener is not None and ends is not None and usual_length(ends - opener.sent) == length:
+                return kinds, length, opener
+        kinds = fitting[0][0] if fitting else frozenset({call.kind})
+        opener = self._opener(kinds, limit, ends, call.sent)
+        return kinds, usual_length(ends - opener.sent) if opener is not None and ends else None, opener
+
+    def _opener(
+        self, kinds: frozenset[Kind], limit: int | None, ends: float | None, refused: float
+    ) -> CountedCall | None:
+        """Return the call that opened a window that is used up: the limit-th last that went through.
+
+        If too few answers are there yet, those that left before the refused call will have gone through, too.
+        """
+        if not limit or ends is None:
+            return None
+        passed = [call for call in self._passed if call.kind in kinds]
+        if len(passed) < limit:
+            passed += [call for call in self._out if call.kind in kinds and call.sent <= refused]
+        if len(passed) < limit:
+            return None
+        return sorted(passed, key=lambda call: call.sent)[-limit]
 
     # What will be
 
     def states(self, now: float) -> tuple[QuotaState, ...]:
-        """Return what is known of each policy."""
-        return tuple([window.state(now) for window in self._windows.values()])
+        """Return what is known of each policy. Any thread may ask."""
+        return tuple([window.to_state(now) for window in self._all])
 
     def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
-        """Return how long so many calls have to wait for windows, the last one of them."""
-        reserve = 0.0 if live else self._reserve
-        return seconds_for(self._by_kind[kind], calls, now, reserve)
+        """Return how long so many calls have to wait for windows, the last one of them.
+
+        The tightest window decides when its last opening comes; the calls after that have the other windows
+        before them. That is exact if short windows lie within long ones, and an estimate otherwise.
+        """
+        reserve = self._reserve_of(live=live)
+        windows = self._windows[kind]
+        if not windows or calls < 1:
+            return 0.0
+        waits = [window.seconds_for(calls, now, reserve) for window in windows]
+        wait, rest = max(waits)
+        if wait:
+            fresh = [Window(window.rule).seconds_for(rest, now, reserve)[0] for window in windows]
+            wait += max(fresh)
+        return wait
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:
-        """Return how many calls of an import can go before a moment; infinite where no limit is known."""
-        spaces = [window.capacity(now, until, self._reserve) for window in self._by_kind[kind]]
+        """Return how many calls of an import can go before a moment; infinite if no limit is known."""
+        spaces = [window.capacity(now, until, self._reserve) for window in self._windows[kind]]
         return min([math.inf, *spaces])
 
     # Between processes
 
     def dump(self) -> dict[str, Any]:
-        """Return what another process should know, as JSON."""
-        windows = {name: window.dump() for name, window in self._windows.items()}
-        return {"windows": windows, "edge": self._edge_opens}
+        """Return what another process should know, as JSON: each window by what tells it from the others."""
+        return {window.rule.key: window.dump() for window in self._all if window.is_news}
 
-    def load(self, kept: Mapping[str, Any], now: float, written: float = -math.inf) -> None:
-        """Take over what another process knows, or an earlier one knew, and has `written` by its clock.
+    def load(self, kept: Mapping[str, Any], now: float) -> None:
+        """Take over what another process knows, or an earlier one knew.
 
-        What was written well after now was written by a clock that is ahead. And a window is believed to end
-        within its length, whatever the clocks say. Raises ValueError, KeyError, TypeError, AttributeError or
-        OverflowError for what is no dump, and then has taken over nothing.
+        A policy that was given keeps its numbers, and one that is given no longer is left out. Raises
+        ValueError, KeyError, TypeError, AttributeError or OverflowError for what is no dump; nothing is taken
+        over then.
         """
-        slow = written - now if written > now + CLOCK_TOLERANCE else 0.0
-        edge = min(float(kept["edge"]) - slow, now + self._retry.cap)
-        if not math.isfinite(edge):
-            raise ValueError("edge is no number")
-        others = {str(name): Window.load(fields, now, slow) for name, fields in kept["windows"].items()}
-        self._edge_opens = edge
-        for name, other in others.items():
-            if name in self._windows:
-                self._windows[name].take_over(other)
-                self._index(self._windows[name])
-            elif other.may_change:
-                self._add(name, other)
-
-    def _index(self, window: Window) -> None:
-        for kind, windows in self._by_kind.items():
-            if kind in window.kinds and window not in windows:
-                windows.append(window)
-            elif kind not in window.kinds and window in windows:
-                windows.remove(window)
+        others = [Window.load(fields, now) for fields in kept.values()]
+        for other in others:
+            mine = next((window for window in self._all if window.rule.key == other.rule.key), None)
+            if mine is None and other.rule.may_change:
+                self._add(other)
+            elif mine is not None:
+                mine.rule = other.rule if mine.rule.may_change else mine.rule
+                mine.state, mine.opened_at, mine.ends = other.state, other.opened_at, other.ends
+                mine.counted, mine.refused_at = other.counted, other.refused_at
 
 
-def _fitting_best(windows: list[Window], limit: int | None, ends: float | None) -> Window | None:
-    for window in windows:
-        if limit is not None and window.limit == limit:
-            return window
-    for window in windows:
-        unclear = limit is None or window.limit is None
-        if window.may_change and (unclear or window.ends_about(ends)):
-            return window
-        if limit is None and window.used_up:
-            return window
-    return None
+@attrs.define
+class Balancer:
+    """The load balancer before the service, which refuses without a word; it holds all kinds of calls back.
+
+    Attributes:
+        opens_at: when calls may go again.
+        refusals: those in a row.
+        learned_at: when the last one was learned from.
+    """
+
+    opens_at: float = 0.0
+    refusals: int = 0
+    learned_at: float = 0.0
+
+    def refused(self, call: CountedCall, now: float, pause: float) -> None:
+        """Hold calls back for so many seconds. Several that were refused together are one lesson."""
+        if call.sent > self.learned_at:
+            self.opens_at = now + pause
+            self.refusals += 1
+            self.learned_at = now

@@ -11,34 +11,33 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import get_ident
-from typing import Final, NamedTuple, TypeVar, TypeVarTuple
+from typing import Final, NamedTuple, Protocol
 
 from omi_async._api.headers import read_rate_limit_headers
 from omi_async._api.messages import Kind, Response
-from omi_async._quota.history import CountedCall
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacing import CallGroup
 from omi_async._quota.policy import QuotaState
 from omi_async._quota.store import LedgerFile
+from omi_async._quota.window import CountedCall
 from omi_async.errors import OmiError, RateLimitError
 
-__all__ = ["Pacer", "Permit"]
-
-T = TypeVar("T")
-Ts = TypeVarTuple("Ts")
+__all__ = ["CallGroup", "Pacer", "Permit"]
 
 LOOK_AGAIN: Final = 30.0
-"""Seconds after which a wait is looked at again: the machine may have slept, another process have learned."""
+"""Seconds after which a wait is looked at again: while the machine sleeps, its timers stand still, and a
+window that opened meanwhile would be waited for once more."""
 
 ASLEEP: Final = 2.0
-"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept."""
+"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept. Less is what
+keeps clocks right, and would open each window too early."""
+
+TOO_MANY_REQUESTS: Final = 429
 
 
 class Clock:
     """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
 
-    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. Where the
+    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the
     wall's gets ahead, either the machine has slept, or somebody has set it: to believe the former costs a
     refused call at worst.
     """
@@ -55,39 +54,65 @@ class Clock:
         return ticks + self._ahead
 
 
+class CallGroup(Protocol):
+    """The calls of one import, which wait for more than quotas and connections."""
+
+    @property
+    def free(self) -> bool:
+        """Whether another one may begin."""
+        ...
+
+    def begin(self) -> None:
+        """Note that one begins."""
+        ...
+
+    def end(self) -> None:
+        """Note that one has ended."""
+        ...
+
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+        """Note that calls of this kind have to wait so many seconds for a quota."""
+        ...
+
+
 class Permit:
     """Leave to make one call, counted and with a place on the wire; only the first of its ends counts.
 
     Attributes:
+        call: as the ledger counts it.
         group: the import that it belongs to.
-        ended: whether the pacer has it back.
     """
 
-    __slots__ = ("_pacer", "_spend", "ended", "group")
+    __slots__ = ("_ended", "_pacer", "call", "group")
 
-    def __init__(self, pacer: Pacer, spend: CountedCall, group: CallGroup | None) -> None:
+    def __init__(self, pacer: Pacer, call: CountedCall, group: CallGroup | None) -> None:
         self._pacer = pacer
-        self._spend = spend
+        self._ended = False
+        self.call = call
         self.group = group
-        self.ended = False
 
     def give_back(self) -> None:
         """End it without a call."""
-        if not self.ended:
-            self._pacer.finish(self, self._pacer.ledger.give_back, self._spend)
+        if not self._ended:
+            self._ended = True
+            self._pacer.ledger.give_back(self.call)
+            self._pacer.take_back(self)
 
     def answered(self, response: Response) -> None:
         """End it with an answer, of whatever status."""
-        if not self.ended:
-            pacer, ledger = self._pacer, self._pacer.ledger
-            refused = response.status == 429  # noqa: PLR2004  # Too Many Requests
-            lesson = ledger.refused if refused else ledger.answered
-            pacer.finish(self, lesson, self._spend, pacer.clock.now(), read_rate_limit_headers(response))
+        if not self._ended:
+            self._ended = True
+            ledger, now = self._pacer.ledger, self._pacer.clock.now()
+            learn = ledger.refused if response.status == TOO_MANY_REQUESTS else ledger.answered
+            learn(self.call, now, read_rate_limit_headers(response))
+            self._pacer.take_back(self)
 
     def failed(self, error: BaseException) -> None:
         """End it without an answer; a call that was given up may have reached the server."""
-        if not self.ended:
-            self._pacer.finish(self, self._pacer.ledger.failed, self._spend, error)
+        if not self._ended:
+            self._ended = True
+            self._pacer.ledger.failed(self.call, error)
+            self._pacer.take_back(self)
 
 
 class _Waiter(NamedTuple):
@@ -111,8 +136,15 @@ class _Queue:
         return self.waiters[0] if self.waiters else None
 
 
+class _Probe(NamedTuple):
+    """The first call through a window that was waited for. It goes alone: only it may come too early."""
+
+    permit: Permit
+    until: float
+
+
 class Pacer:
-    """Gives out turns.
+    """Gives out permits.
 
     Args:
         ledger: knows which call may go.
@@ -131,25 +163,22 @@ class Pacer:
         self._file = file
         self._queues: dict[tuple[Kind, CallGroup | None], _Queue] = {}
         self._number = 0
+        self._held: set[Kind] = set()  # what has waited for a window since it was last let through
+        self._probes: dict[Kind, _Probe] = {}
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._thread: int | None = None  # of the loop, once there was a call
+        self._first: asyncio.Task[None] | None = None  # exchange with the file, at the start
+        self._exchange: asyncio.Task[None] | None = None  # the latest one
 
     # What is known
 
     def states(self) -> tuple[QuotaState, ...]:
-        """Return what is known of each policy; outside of the loop, without a look into the file."""
-        try:
-            now = self.clock.now()
-        except RuntimeError:
-            return self.ledger.states(time.time())
-        if self._thread not in {None, get_ident()}:
-            return self.ledger.states(time.time())
-        return self._within(self.ledger.states, now)
+        """Return what is known of each policy. Any thread may ask."""
+        return self.ledger.states(time.time())
 
     def wait(self, kind: Kind, *, live: bool = True) -> float:
         """Return the seconds until a call of this kind may go, as far as quotas are concerned."""
-        return self.ledger.wait(kind, self.clock.now(), live=live, alone=False)
+        return self.ledger.wait(kind, self.clock.now(), live=live)
 
     def capacity(self, kind: Kind, seconds: float) -> float:
         """Return how many calls an import can make within so many seconds."""
@@ -160,56 +189,41 @@ class Pacer:
         """Return how long so many calls of an import wait for windows, the last one of them."""
         return self.ledger.seconds_for(kind, calls, self.clock.now())
 
-    # Turns
-
-    def try_acquire(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
-        """Return a turn, or None where others wait for one, or it would have to be waited for.
-
-        Raises:
-            OmiError: what `close` was given, after that.
-        """
-        if self._closed is not None:
-            raise self._closed()
-        self._thread = get_ident()
-        if self._queues and (queue := self._queues.get((kind, group))) and queue.first() is not None:
-            return None
-        permit = self._try(kind, group)
-        return permit if isinstance(permit, Permit) else None
+    # Permits
 
     async def acquire(
         self, kind: Kind, *, group: CallGroup | None = None, patience: float | None = None
     ) -> Permit:
-        """Wait for a turn; whoever came first gets it first.
+        """Wait for a permit; whoever came first gets it first.
 
         Args:
             kind: of the call.
             group: the import that it belongs to.
             patience: seconds to be waited for quotas at most; None for any. The wait for a connection does
-                not count.
+            not count.
 
         Raises:
             RateLimitError: the wait would be longer.
             OmiError: what `close` was given, after that.
         """
-        permit = self.try_acquire(kind, group=group)
-        if permit is not None:
-            return permit
+        await self.open()
+        if self._closed is not None:
+            raise self._closed()
         now = self.clock.now()
-        if patience is not None and group is None:
-            self._refuse_those_too_far_behind(kind, patience, now)
-        queue = self._queues.get((kind, group))
-        if queue is None:
-            queue = self._queues[kind, group] = _Queue(kind, group)
-        granted: asyncio.Future[Permit] = asyncio.get_running_loop().create_future()
+        queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         self._number += 1
-        until = float("inf") if patience is None else now + patience
-        queue.waiters.append(_Waiter(self._number, until, granted))
+        until = math.inf if patience is None else now + patience
+        waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
+        queue.waiters.append(waiter)
         self._dispatch()
+        if patience is not None and group is None:
+            self._refuse_if_too_far_behind(waiter, kind, patience, now)
         try:
-            return await granted
+            return await waiter.granted
         except asyncio.CancelledError:
+            granted = waiter.granted
             if granted.done() and not granted.cancelled() and granted.exception() is None:
-                granted.result().give_back()
+                granted.result().give_back()  # it was granted and cancelled in one turn of the loop
             raise
         finally:
             if queue.first() is None and self._queues.get((kind, group)) is queue:
@@ -217,27 +231,34 @@ class Pacer:
             if not self._queues:
                 self._forget_timer()
 
-    def _refuse_those_too_far_behind(self, kind: Kind, patience: float, now: float) -> None:
-        """Raise where so many came first that one window does not do for all of them."""
-        ahead = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
-        wait = self.ledger.seconds_for(kind, ahead + 1, now, live=True)
-        if ahead and wait > patience:
-            raise out_of_quota(kind, wait, self.ledger.blocking(kind, now))
+    def _refuse_if_too_far_behind(self, waiter: _Waiter, kind: Kind, patience: float, now: float) -> None:
+        """Send a caller away if so many came first that one window does not do for all of them.
+
+        It could wait and see. But a web request that waits in vain is worse than one that is told at once.
+        """
+        if waiter.granted.done():
+            return
+        waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
+        wait = self.ledger.seconds_for(kind, waiting, now, live=True)
+        if waiting > 1 and wait > patience:
+            waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
         """Look again who may go: a group has changed its mind."""
         if self._queues:
             self._dispatch()
 
-    def finish(self, permit: Permit, lesson: Callable[[*Ts], None], *about: *Ts) -> None:
-        """Take a turn back, and teach the ledger what was learned."""
-        permit.ended = True
+    def take_back(self, permit: Permit) -> None:
+        """Note that a permit has ended, and let the next ones go."""
         self._free += 1
+        kind = permit.call.kind
+        if kind in self._probes and self._probes[kind].permit is permit:
+            del self._probes[kind]
         if permit.group is not None:
             permit.group.end()
-        self._within(lesson, *about)
-        if self._queues:
-            self._dispatch()
+        if self.ledger.learned and self._file is not None:
+            self._begin_exchange(self._file)
+        self.reconsider()
 
     def close(self, error: Callable[[], OmiError]) -> None:
         """Send everybody away, each with an error of its own."""
@@ -247,62 +268,55 @@ class Pacer:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error())
         self._forget_timer()
-        if self._file is not None:
-            self._file.close()
-
-    def _try(self, kind: Kind, group: CallGroup | None) -> Permit | float:
-        """Give a turn, or tell how many seconds quotas ask to wait; infinity where it is not for quotas."""
-        if not self._free or (group is not None and not group.free):
-            return float("inf")
-        return self._within(self._spend, kind, group)
-
-    def _spend(self, kind: Kind, group: CallGroup | None) -> Permit | float:
-        now = self.clock.now()  # not before: the file may have had to be waited for
-        if wait := self.ledger.wait(kind, now, live=group is None):
-            return wait
-        spend = self.ledger.spend(kind, now)
-        self._free -= 1
-        if group is not None:
-            group.begin()
-        return Permit(self, spend, group)
-
-    def _within(self, work: Callable[[*Ts], T], *about: *Ts) -> T:
-        """Do some work on the ledger, as the file has it where there is one."""
-        if self._file is None:
-            return work(*about)
-        return self._file.within(self.ledger, self.clock.now, lambda: work(*about))
 
     def _dispatch(self) -> None:
-        """Give out all turns that there are, and come again when there may be more."""
+        """Give out all permits that there are, and come again when there may be more."""
         now = self.clock.now()
-        soonest = float("inf")
+        soonest = math.inf
         queues = [*self._queues.values()]
-        # To be told that it must wait may end an import, and all of its waits.
+        # To be told that it must wait may end an import, and all of its waits: look each time who is left.
         while queues := [queue for queue in queues if queue.first() is not None]:
             queue = min(queues, key=_number_of_first)
-            result = self._try(queue.kind, queue.group)
-            if isinstance(result, Permit):
-                queue.waiters.popleft().granted.set_result(result)
-                if queue.first() is not None:
-                    continue
-            elif result < float("inf"):
-                soonest = min(soonest, result)
-                self._put_off(queue, result, now)
-            queues.remove(queue)
+            wait = self._wait_of(queue, now)
+            if wait:
+                soonest = min(soonest, wait)
+                queues.remove(queue)
+            else:
+                queue.waiters.popleft().granted.set_result(self._grant(queue, now))
         self._forget_timer()
-        if soonest < float("inf"):
+        if soonest < math.inf:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._dispatch)
 
-    def _forget_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+    def _wait_of(self, queue: _Queue, now: float) -> float:
+        """Return the seconds until a queue is worth another look: 0 for now.
+
+        They are infinite if nothing but the end of a permit, or a group's change of mind, makes a difference.
+        """
+        kind, live = queue.kind, queue.group is None
+        if not self._free or (queue.group is not None and not queue.group.free):
+            return math.inf
+        wait = self.ledger.wait(kind, now, live=live)
+        if wait:
+            self._held.add(kind)
+            self._put_off(queue, wait, now)
+            return wait
+        probe = self._probes.get(kind)
+        # The wait for a probe is none for a quota: the window is open, and no caller is sent away.
+        return 0.0 if probe is None else max(0.0, probe.until - now)
+
+    def _grant(self, queue: _Queue, now: float) -> Permit:
+        permit = Permit(self, self.ledger.spend(queue.kind, now), queue.group)
+        self._free -= 1
+        if queue.group is not None:
+            queue.group.begin()
+        if queue.kind in self._held:
+            self._held.discard(queue.kind)
+            self._probes[queue.kind] = _Probe(permit, now + self.ledger.head_start(queue.kind))
+        return permit
 
     def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
-        if not self.ledger.wait(queue.kind, now, live=queue.group is None, alone=False):
-            return  # it is open: only the first call through it is waited for
         state = self.ledger.blocking(queue.kind, now, live=queue.group is None)
         for waiter in queue.waiters:
             if now + wait > waiter.until and not waiter.granted.done():
@@ -310,11 +324,48 @@ class Pacer:
         if queue.group is not None and queue.first() is not None:
             queue.group.on_quota_wait(queue.kind, wait, state)
 
+    def _forget_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
-def _number_of_first(queue: _Queue) -> int:
+    # The file
+
+    async def open(self) -> None:
+        """Read the file, if there is one; once, however many ask."""
+        if self._file is None:
+            return
+        if self._first is None:
+            self._first = self._begin_exchange(self._file)
+        if not self._first.done():
+            await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
+
+    async def save(self) -> None:
+        """Write what is not written yet; the last thing that is done with the file."""
+        file, self._file = self._file, None
+        if file is None or self._first is None:
+            return
+        if self._exchange is not None and self._exchange.get_loop() is asyncio.get_running_loop():
+            await asyncio.wait([self._exchange])
+        await file.exchange(self.ledger, self.clock.now)
+
+    def _begin_exchange(self, file: LedgerFile) -> asyncio.Task[None]:
+        if self._exchange is None or self._exchange.done():
+            self._exchange = asyncio.get_running_loop().create_task(self._exchange_with(file))
+        return self._exchange
+
+    async def _exchange_with(self, file: LedgerFile) -> None:
+        """Exchange with the file what is known, again if more was learned meanwhile."""
+        self.ledger.learned = True
+        while self.ledger.learned:
+            self.ledger.learned = False
+            await file.exchange(self.ledger, self.clock.now)
+            self.reconsider()
+
+
+def _number_of_first(queue: _Queue) -> float:
     first = queue.first()
-    assert first is not None  # noqa: S101  # only such queues are compared
-    return first.number
+    return math.inf if first is None else first.number
 
 
 def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimitError:
@@ -322,6 +373,6 @@ def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimit
     what = "the server refuses all calls for now" if state is None else f"the {state.policy} quota is used up"
     return RateLimitError(
         f"{kind}: {what}, the next call may go in {wait:,.1f} s; nothing was sent",
-        status=429,
+        status=TOO_MANY_REQUESTS,
         retry_after=wait,
     )

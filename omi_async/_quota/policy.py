@@ -1,4 +1,4 @@
-"""What a policy is, and those that are known beforehand: documented ones, and how long the service's are."""
+"""What a policy is, and what is known beforehand: the documented ones, and which calls share a window."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ __all__ = [
     "UNITS",
     "QuotaPolicy",
     "QuotaState",
+    "Rule",
     "Source",
     "kinds_of",
     "rate_name",
@@ -26,10 +27,12 @@ __all__ = [
 KINDS: Final[frozenset[Kind]] = frozenset(get_args(Kind))
 
 UNITS: Final = {1.0: "second", 60.0: "minute", 3600.0: "hour", 86_400.0: "day"}
-"""Windows are as long as one of these, unless shown to be otherwise; seconds."""
+"""Seconds of the usual windows. A length is only believed at first sight if it is one of these: calls of
+others with the same key make a measured one too long, and a wait that is too long costs more than a refused
+call."""
 
 LONGEST: Final = 366 * 86_400.0
-"""Seconds; no window is longer."""
+"""Seconds; no window is longer. Whatever says so is a clock gone wrong, and must not shut a key forever."""
 
 
 def kinds_of(given: Iterable[str]) -> frozenset[Any]:
@@ -45,11 +48,11 @@ class QuotaPolicy:
     """So many calls in a fixed window, which its first call opens.
 
     Attributes:
-        limit: calls in one window, from 1 on.
+        limit: calls in one window, at least 1.
         window: seconds.
         kinds: the calls that share it, of "list", "create", "batch", "update" and "delete"; all of them
-            where nothing else is said.
-        name: to be shown; "15-an-hour" where nothing else is said.
+            if nothing else is said.
+        name: to be shown; "15-an-hour" if nothing else is said.
     """
 
     limit: int = attrs.field(validator=[attrs.validators.instance_of(int), attrs.validators.ge(1)])
@@ -85,12 +88,12 @@ DOCUMENTED: Final = (
 """What the documentation promises: for a key, and for a user (docs.omi.me)."""
 
 BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
+    (frozenset({"create"}), 60.0),
     (frozenset({"batch"}), 3600.0),
     (frozenset({"create", "update", "delete"}), 3600.0),
     (frozenset({"list"}), 3600.0),
-    (frozenset({"create"}), 60.0),
 )
-"""Which calls share a window, and its seconds (the service's source). Its limits vary: none is assumed."""
+"""Which calls share a window, and its seconds (backend: rate_limit_config). Limits vary: none is assumed."""
 
 
 Source = Literal["given", "documented", "announced", "learned"]
@@ -104,10 +107,10 @@ class QuotaState:
     Attributes:
         policy: its name, such as "15-an-hour".
         kinds: the calls that share it.
-        limit: calls in one window; None while nobody has said.
-        window: seconds; None while nobody can tell.
+        limit: calls in one window; None while it is unknown.
+        window: seconds; None while they are unknown.
         used: calls counted in the window that is open.
-        opens_at: when the next window opens, where this one is used up; None where a call may go now.
+        opens_at: when the next window opens, if this one is used up; None if a call may go now.
         source: who says that there is such a policy: "given" (by you), "documented", "announced" (by each
             answer) or "learned" (from a refusal).
     """
@@ -119,3 +122,50 @@ class QuotaState:
     used: int
     opens_at: datetime | None
     source: Source
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `json.dumps` takes it."""
+        return {
+            "policy": self.policy,
+            "kinds": sorted(self.kinds),
+            "limit": self.limit,
+            "window": self.window,
+            "used": self.used,
+            "opens_at": None if self.opens_at is None else self.opens_at.isoformat(),
+            "source": self.source,
+        }
+
+
+@attrs.frozen
+class Rule:
+    """What is believed of a policy, by whoever says so; the server's word replaces what was learned.
+
+    Attributes:
+        kinds: the calls that share its windows.
+        limit: calls in one window; None while it is unknown.
+        length: seconds of one; None while they are unknown.
+        source: who says so.
+        given_name: what the user calls it; None for a name made of the numbers.
+    """
+
+    kinds: frozenset[Kind]
+    limit: int | None
+    length: float | None
+    source: Source
+    given_name: str | None = None
+
+    @property
+    def may_change(self) -> bool:
+        """Whether the server alone told of it: a user's own limit stands whatever the server says."""
+        return self.source in {"learned", "announced"}
+
+    @property
+    def name(self) -> str:
+        """What to call it before a person."""
+        return self.given_name or rate_name(self.limit, self.length)
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others of its ledger, in this process and in others."""
+        size = self.given_name or (f"{self.limit}-a-window" if self.length is None else f"{self.length:g} s")
+        return f"{self.source} {size}: {', '.join(sorted(self.kinds))}"

@@ -1,48 +1,49 @@
-"""The ledger's file: what several processes, and later ones, know together of a key's quotas.
+"""The ledger's file: what later processes, and others beside this one, know of a key's quotas.
 
-It spares calls, and holds nothing that could be lost: where it cannot be used, each process goes by what it
-sees itself. Keys are not in it, only their fingerprints.
+It spares refused calls, and holds nothing that could be lost. So it is read once at the start and after each
+refusal, and written when something was learned and at the end, in a thread: no call waits for it, and whoever
+holds it stops no event loop. It is open only meanwhile: a thousand Sessions with one file hold no descriptor.
+Keys are not in it, only their fingerprints.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
-import math
 import os
 import sqlite3
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from omi_async._quota.ledger import Ledger
 
 __all__ = ["LedgerFile", "fingerprint"]
 
-T = TypeVar("T")
-
 log: Final = logging.getLogger("omi_async")
 
-MOMENT: Final = 0.005
-"""Seconds between two tries to open a file that others are making."""
-
 PATIENCE: Final = 1.0
-"""Seconds to wait for another process that is writing; it takes a thousandth of that."""
-
-PAUSE: Final = 10.0
-"""Seconds for which a file that was locked for so long is not waited for again."""
+"""Seconds for which a thread waits for a file that another process holds; to write takes a thousandth."""
 
 FORGOTTEN_AFTER: Final = 40 * 86_400.0
-"""Seconds after which a key that made no call is forgotten; longer than any window that is known."""
+"""Seconds after which a key that was not used is forgotten: longer than any window that is known, and not so
+long that the keys of a web app's former users pile up."""
 
 _SCHEMA: Final = """
-CREATE TABLE IF NOT EXISTS ledgers (
-    account TEXT NOT NULL, server TEXT NOT NULL, version INTEGER NOT NULL, updated REAL NOT NULL,
-    state TEXT NOT NULL, PRIMARY KEY (account, server)
+CREATE TABLE IF NOT EXISTS quotas (
+    account TEXT NOT NULL, server TEXT NOT NULL, updated REAL NOT NULL, windows TEXT NOT NULL,
+    PRIMARY KEY (account, server)
 ) WITHOUT ROWID
 """
+
+Windows = dict[str, Any]
+"""The windows of a ledger as it dumps them: by their keys."""
+
+NO_DUMP: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+"""What reading a row raises that is no dump: each stands for a kind of garbage."""
 
 
 def fingerprint(api_key: str) -> str:
@@ -54,7 +55,7 @@ class LedgerFile:
     """A key's row in the file.
 
     Args:
-        path: of the SQLite file; made, with its directory, where it is missing.
+        path: of the SQLite file; made, with its directory, if it is missing.
         account: the key's fingerprint.
         server: the base URL.
     """
@@ -62,126 +63,87 @@ class LedgerFile:
     def __init__(self, path: str | os.PathLike[str], account: str, server: str) -> None:
         self.path = Path(path)
         self._row = (account, server)
-        self._connection: sqlite3.Connection | None = None
+        self._seen: Windows = {}  # what the file held when it was last looked at
         self._usable = True
-        self._seen: tuple[Any, ...] | None = None
-        self._again = -math.inf
+        self._warned = False
 
-    def within(self, ledger: Ledger, clock: Callable[[], float], work: Callable[[], T]) -> T:
-        """Do some work on the ledger as all processes know it, while none of them else does.
+    async def exchange(self, ledger: Ledger, clock: Callable[[], float]) -> None:
+        """Tell the file what this ledger has learned since the last time, and the ledger what others have."""
+        if not self._usable:
+            return
+        news = {key: fields for key, fields in ledger.dump().items() if fields != self._seen.get(key)}
+        theirs = await asyncio.to_thread(self._exchange, news, clock())
+        ledger.load(theirs, clock())
 
-        Others may have to be waited for, and what they write meanwhile is later than now: it is the `clock`
-        that is handed in.
-        """
-        begun = self._begin(ledger, clock)
+    def _exchange(self, news: Windows, now: float) -> Windows:
+        """Write the news, and return those of others. In a thread: SQLite waits for who else is writing."""
         try:
-            return work()
-        finally:
-            if begun:
-                self._end(ledger, clock())
-
-    def close(self) -> None:
-        """Close the file; whatever is done later is done in memory."""
-        connection, self._connection = self._connection, None
-        self._usable = False
-        if connection is not None:
-            connection.close()
-
-    def __del__(self) -> None:
-        # Of a Session that was never closed; it says so itself.
-        if self._connection is not None:
-            self._connection.close()
-
-    def _begin(self, ledger: Ledger, clock: Callable[[], float]) -> bool:
-        if not self._usable or clock() < self._again:
-            return False
-        try:
-            connection = self._connection or self._open_patiently(clock())
-            connection.execute("BEGIN IMMEDIATE")
-            self._read(connection, ledger, clock())
+            if not news and not self.path.exists():
+                return {}
+            with opened(self.path) as connection:
+                held = self._read(connection, now)
+                theirs = {key: fields for key, fields in held.items() if fields != self._seen.get(key)}
+                for key in theirs.keys() & news.keys():
+                    # Both have learned of one window: who shut it for longer knows better. Only one of the
+                    # two stays, or each process would overwrite the other's in turn.
+                    (news if _rank(theirs[key]) > _rank(news[key]) else theirs).pop(key)
+                held |= news
+                if news:
+                    self._write(connection, now, held)
         except (sqlite3.Error, OSError) as error:
-            self._give_up(error, clock())
-            return False
-        return True
+            self._give_up(error)
+            return {}
+        self._seen = held
+        return theirs
 
-    def _open_patiently(self, now: float) -> sqlite3.Connection:
-        """Open the file, again where others make it at this moment: SQLite does not wait for them."""
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                return self._open(now)
-            except sqlite3.OperationalError as error:
-                if not _is_locked(error) or time.monotonic() > until:
-                    raise
-            time.sleep(MOMENT)
-
-    def _open(self, now: float) -> sqlite3.Connection:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
-        )
-        try:
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(_SCHEMA)
-            connection.execute("DELETE FROM ledgers WHERE updated < ?", (now - FORGOTTEN_AFTER,))
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return connection
-
-    def _read(self, connection: sqlite3.Connection, ledger: Ledger, now: float) -> None:
-        row: tuple[Any, ...] | None = connection.execute(
-            "SELECT version, state, updated FROM ledgers WHERE account = ? AND server = ?", self._row
+    def _read(self, connection: sqlite3.Connection, now: float) -> Windows:
+        row = connection.execute(
+            "SELECT windows FROM quotas WHERE account = ? AND server = ?", self._row
         ).fetchone()
-        if row is None or row == self._seen:
-            return
-        self._seen = row
         try:
-            ledger.load(json.loads(row[1]), now, float(row[2]))
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
-            log.warning(
-                "%s: what it knows of this key's quotas is unreadable, and will be replaced", self.path
-            )
+            windows: Windows = {} if row is None else json.loads(row[0])
+            # Tried out here, so that what the ledger cannot read is replaced by what is written next.
+            Ledger().load(windows, now)
+        except NO_DUMP:
+            self._warn("what it knows of this key's quotas is unreadable, and will be replaced")
+            return {}
+        return windows
 
-    def _end(self, ledger: Ledger, now: float) -> None:
-        connection = self._connection
-        if connection is None:
-            return
-        try:
-            text = json.dumps(ledger.dump())
-            version, seen, _ = self._seen or (0, "", 0.0)
-            if text == seen:
-                connection.execute("COMMIT")
-                return
-            row = (version + 1 if isinstance(version, int) else 1, text, now)
-            connection.execute(
-                "INSERT OR REPLACE INTO ledgers (account, server, version, state, updated) "
-                "VALUES (?, ?, ?, ?, ?)",
-                (*self._row, *row),
-            )
-            connection.execute("COMMIT")
-            self._seen = row
-        except (sqlite3.Error, OSError) as error:
-            self._give_up(error, now)
-
-    def _give_up(self, error: Exception, now: float) -> None:
-        """Go on without the file; where another process only holds it for too long, come back to it later."""
-        if _is_locked(error):
-            log.warning("the file of quotas %s is locked by another process; tried again later", self.path)
-            self._again = now + PAUSE
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                connection.close()  # and with it whatever was begun
-            return
-        log.warning(
-            "the file of quotas %s cannot be used (%s); other processes are not told what is spent",
-            self.path,
-            error,
+    def _write(self, connection: sqlite3.Connection, now: float, windows: Windows) -> None:
+        connection.execute("DELETE FROM quotas WHERE updated < ?", (now - FORGOTTEN_AFTER,))
+        connection.execute(
+            "INSERT OR REPLACE INTO quotas (account, server, updated, windows) VALUES (?, ?, ?, ?)",
+            (*self._row, now, json.dumps(windows)),
         )
-        self.close()
+
+    def _give_up(self, error: Exception) -> None:
+        """Go on without the file: for good, or if another process only holds it, until the next time."""
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            self._warn("it is locked by another process; tried again later")
+            return
+        self._usable = False
+        self._warn(f"it cannot be used ({error}); other processes are not told what is spent")
+
+    def _warn(self, what: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning("the file of quotas %s: %s", self.path, what)
 
 
-def _is_locked(error: Exception) -> bool:
-    return isinstance(error, sqlite3.OperationalError) and "locked" in str(error)
+def _rank(fields: Mapping[str, Any]) -> tuple[float, bool]:
+    ends = fields.get("ends")
+    return (ends if isinstance(ends, int | float) else 0.0, fields.get("state") == "shut")
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[sqlite3.Connection]:
+    """Open a file of quotas for one transaction; it is made if it is missing, for its owner alone to read."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # SQLite would make it as the umask says, and others could read whose keys were used when.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    with closing(sqlite3.connect(path, timeout=PATIENCE, isolation_level=None)) as connection:
+        # IMMEDIATE also to read: one that begins to write later is refused at once, without patience.
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute(_SCHEMA)
+        yield connection
+        connection.execute("COMMIT")

@@ -1,8 +1,21 @@
-"""Fixed windows: what is known of a policy, and of the window of it that is open.
+"""One fixed window of the server's, as far as it is known here: closed, open or shut.
 
-The service counts calls in fixed windows: the first call opens one, it ends so many seconds later whatever
-happens meanwhile, and a refused call does not make it longer (backend: INCR with a TTL). Pure: every moment
-is an argument, in epoch seconds.
+```text
+  closed     open                               shut                       closed
+ ---------|--------------------------------|--------------------------|-----------------> t
+          opened_at:                       used up,                   ends: from here on
+          a call leaves                    or a call was refused      a call opens the next
+          |--------|
+            took: somewhere in it the server opens its window
+          |----------------- length + margin(took) ------------------|
+                                           |--- wait(): none goes ---|
+```
+
+*closed*: no window is open, or none that is known. The next call opens one.
+*open*: calls go until as many are `used` as the limit allows; without a limit, or an end, they always go.
+*shut*: the server has refused a call. None goes before `ends`; what is learned meanwhile does not reopen it.
+
+Pure: every moment is an argument, in epoch seconds of the client's clock. The server's clock is never asked.
 """
 
 from __future__ import annotations
@@ -10,34 +23,68 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, Final, Self, get_args
 
 import attrs
 
 from omi_async._api.messages import Kind
-from omi_async._quota.policy import LONGEST, UNITS, QuotaState, Source, kinds_of, rate_name
+from omi_async._quota.policy import LONGEST, UNITS, QuotaState, Rule, Source, kinds_of
 
-__all__ = ["Window", "whole_length"]
-
-HEAD_START: Final = 1.0
-"""Seconds, at most, that the first call through an opening window has to come back alone."""
-
-DOUBT: Final = 24
-"""Windows after which a learned limit is tested by one call more: it may have been raised in silence."""
-
-SHORTEST_DOUBT: Final = 3600.0
-
-MOST: Final = 1e12
-"""No number of a dump is meant to be larger."""
+__all__ = ["CountedCall", "State", "Window", "usual_length"]
 
 CLOCK_TOLERANCE: Final = 1.5
-"""Seconds by which two accounts of the same moment may differ: both come in whole seconds."""
+"""Seconds by which two accounts of one moment may differ. `Retry-After` has whole seconds, rounded down, and
+the call was half a second on its way; with less, each refusal would look like one of another window."""
+
+LONGEST_MARGIN: Final = 1.0
+"""Seconds to wait at most for an opener that is slow: it may have reached the server late. With more, a batch
+that took a minute would cost a minute of each window; with none, the first call of each window comes too
+early."""
+
+RETEST_AFTER_WINDOWS: Final = 24
+"""Windows after which one call more than a learned limit goes: it may have been raised, which no answer says.
+At 1 each window would cost a refusal; forever would leave an import at a limit that is gone."""
+
+SHORTEST_RETEST: Final = 3600.0
+"""Seconds before such a test: 24 windows of a second are no time in which a limit is raised."""
+
+ROUNDING_MATTERS: Final = 60.0
+"""Seconds of a window from which a whole second is waited for if a call came within the one that was rounded
+away. Below, short waits that grow find the opening sooner; above, they would only be refused more often."""
+
+SHORTEST_WAIT: Final = 0.05
+"""Seconds of the first wait after a refusal with less than a second left; each further one is 4 times as
+long. All of them together are one second, as is what was rounded away."""
 
 
-def whole_length(seconds: float, error: float = 0.0) -> float | None:
+class State(StrEnum):
+    """Whether calls may go: yes, yes until the limit, no."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    SHUT = "shut"
+
+
+@attrs.define(eq=False)
+class CountedCall:
+    """A call that has left.
+
+    Attributes:
+        kind: whose windows count it.
+        sent: when it was about to leave.
+        took: seconds until its answer; infinite while it is on the wire.
+    """
+
+    kind: Kind
+    sent: float
+    took: float = math.inf
+
+
+def usual_length(seconds: float, error: float = 0.0) -> float | None:
     """Return the usual length of a window of which so much was left at its opening; None for no usual one.
 
-    What a server says is left has whole seconds, rounded down; `error` is by how much it may be too long.
+    `error` is by how much it may be too long, beside what is rounded away.
     """
     for unit in UNITS:
         if unit - CLOCK_TOLERANCE <= seconds <= unit + max(error, min(CLOCK_TOLERANCE, unit / 40)):
@@ -47,287 +94,338 @@ def whole_length(seconds: float, error: float = 0.0) -> float | None:
 
 @attrs.define(eq=False)
 class Window:
-    """One policy, and the window of it that is open.
+    """What is believed of a policy, and the window of it that is open.
 
     Attributes:
-        kinds: the calls that it counts.
-        limit: None while it is unknown.
-        length: seconds; None while it is unknown.
-        opened_at: when the first call of the open window left; None where none is open.
-        ends: when the open window ends, or a refusal's wait; None while nobody can tell.
-        used: calls spent in it, those on the wire too.
-        told: how many of them an answer has counted, the most that one did.
-        answered: those of them that the server let through.
-        whole: the window was opened by a call of ours, so that nobody's calls but ours need be in it.
-        took: how long that call's answer took; infinite while it is out.
-        refused: the server said that it is shut.
-        contended: the last one was used up: the next begins with one call alone.
-        alone_until: until then, or until its answer, the first call through an opening goes alone.
-        over_at: when it is surely over, where its end came in whole seconds, rounded down.
-        patient_until: the same, where imports have the patience to wait for that, and spare a refusal.
-        slack: seconds more to wait for an opening, since a call came too early.
-        refusals: refusals in a row that named no time worth the name.
-        test_at: when one call more than `limit` may be tried.
+        rule: its limit and length, and the kinds of calls that it counts.
+        state: closed, open or shut.
+        opened_at: when the call left that opened it; None if it was none of ours.
+        ends: when it ends, or the wait after a refusal; None while that is unknown.
+        counted: calls that the server has counted in it, as far as it is known.
+        out: calls on the wire that it may count yet.
+        refused_at: when a refusal was learned from; never: minus infinity.
+        short_waits: refusals in a row that named no time worth waiting for.
     """
 
-    kinds: frozenset[Kind]
-    limit: int | None
-    length: float | None
-    source: Source
-    given_name: str | None = None
+    rule: Rule
+    state: State = State.CLOSED
     opened_at: float | None = None
     ends: float | None = None
-    used: int = 0
-    told: int = 0
-    answered: int = 0
-    whole: bool = False
-    took: float = math.inf
-    refused: bool = False
-    contended: bool = False
-    alone_until: float = 0.0
-    over_at: float = 0.0
-    patient_until: float = 0.0
-    slack: float = 0.0
-    refusals: int = 0
-    test_at: float = math.inf
+    counted: int = 0
+    out: int = 0
+    refused_at: float = -math.inf
+    short_waits: int = 0
+
+    # May a call go?
 
     @property
-    def name(self) -> str:
-        """How to call it before a person."""
-        return self.given_name or rate_name(self.limit, self.length)
+    def used(self) -> int:
+        """Calls spent. Those on the wire may be counted already: to count them twice only delays a call."""
+        return self.counted + self.out
 
-    @property
-    def may_change(self) -> bool:
-        """Whether the server alone told of it, so that it is what the server says."""
-        return self.source in {"learned", "announced"}
+    def share(self, reserve: float = 0.0) -> float:
+        """Return the calls of one window that are for those who leave a share of it to others; at least 1."""
+        limit = self.rule.limit
+        return math.inf if limit is None else max(1, limit - math.ceil(limit * reserve))
 
-    @property
-    def used_up(self) -> bool:
-        """Whether no call is left in the open window."""
-        return self.limit is not None and self.used >= self.limit
+    def wait(self, now: float, reserve: float = 0.0) -> float:
+        """Return the seconds until a call may go; 0 for at once."""
+        if self.ends is None or now >= self.ends:
+            return 0.0
+        allowed = self.share(reserve) + (0 if reserve else self._calls_to_test(now))
+        return self.ends - now if self.state is State.SHUT or self.used >= allowed else 0.0
 
-    def anchor(self, opened_at: float, took: float) -> None:
-        """Note that a call of ours has opened the window, of known length."""
-        self.opened_at, self.whole, self.took = opened_at, True, took
-        self.ends = opened_at + (self.length or 0.0) + self._latest_start()
-
-    def measure(self, ends: float | None, now: float) -> None:
-        """Learn the length of a window that a call of ours has opened, from the end that the server names.
-
-        An unusual one is believed only where as many calls as it takes went through, in its first half:
-        while its length is unknown it may have ended, and another begun, without our knowledge.
-        """
-        if ends is None or self.opened_at is None:
-            return
-        seconds = ends - self.opened_at
-        if self.length is not None and self.length - CLOCK_TOLERANCE <= seconds <= self.length + 0.1:
-            return
-        length = whole_length(seconds)
-        if length is not None and length < (self.length or 2.0) and self.answered != self.limit:
-            self.whole = False  # a second is soon over: the window was open before our call
-            return
-        full = self.limit is not None and self.answered <= self.limit <= self.used
-        if length is None and full and now - self.opened_at <= seconds / 2:
-            length = float(math.ceil(seconds))
-        if length is not None:
-            self.length = length
-            self.anchor(self.opened_at, self.took)
+    def _calls_to_test(self, now: float) -> int:
+        """Return 1 if a learned limit is old enough to try one call more, which tells if it was raised."""
+        if self.rule.source != "learned" or self.rule.length is None or self.opened_at is None:
+            return 0
+        patience = max(RETEST_AFTER_WINDOWS * self.rule.length, SHORTEST_RETEST)
+        # Not in the second half: there a slow call might be counted in the next window, and prove nothing.
+        first_half = now - self.opened_at < self.rule.length / 2
+        return int(first_half and self.refused_at + patience < self.opened_at)
 
     def roll(self, now: float) -> None:
         """Close the window once its end has come."""
         if self.ends is not None and now >= self.ends:
-            self.contended = self.refused or self.used_up
-            self.opened_at = self.ends = None
-            self.used = self.told = self.answered = 0
-            self.refused = self.whole = False
-            self.took = math.inf
+            self.close()
 
-    def share(self, now: float, reserve: float) -> float:
-        """Return the calls that one window allows to those who leave a share of it to others."""
-        if self.limit is None:
-            return math.inf
-        if not reserve and self._is_to_be_tested(now):
-            return max(1, self.limit) + 1
-        return max(1, self.limit - math.ceil(self.limit * reserve))
+    def close(self) -> None:
+        """Forget the open window, and keep what is believed of the policy."""
+        self.state, self.opened_at, self.ends, self.counted = State.CLOSED, None, None, 0
 
-    def _is_to_be_tested(self, now: float) -> bool:
-        """Whether one call more may go: not at the end of a window, where it would be counted in the next."""
-        if self.opened_at is None or self.ends is None or self.opened_at < self.test_at:
-            return False
-        length = self.length or 0.0
-        return self.test_at <= now < self.ends - min(CLOCK_TOLERANCE, length / 4) - length / 50
-
-    def shut(self, now: float, reserve: float = 0.0) -> float:
-        """Return the seconds until there is a call left in it; 0 where there is."""
-        self.roll(now)
-        if self.ends is not None and (self.refused or self.used >= self.share(now, reserve)):
-            return self.ends - now
-        return 0.0
-
-    def wait(self, now: float, reserve: float = 0.0) -> float:
-        """Return the seconds until a call may go; 0 for at once."""
-        return self.shut(now, reserve) or max(0.0, self.alone_until - now)
+    # What the calls tell
 
     def spend(self, now: float) -> None:
         """Count a call that is about to leave; the first one opens the window."""
         self.roll(now)
-        if self.opened_at is None and self.ends is None:
-            self.opened_at = now
-            self.whole = True
-            self.took = math.inf
-            self.ends = None if self.length is None else now + self.length + self._latest_start()
-            if self.contended:
-                self.alone_until = now + min(HEAD_START, (self.length or math.inf) / 100)
-        self.used += 1
+        if self.state is State.CLOSED:
+            self.open_with(now, math.inf)
+        self.out += 1
 
-    def give_back(self) -> None:
-        """Take back a call that never left; the window that only it has opened is not open."""
-        self.used = max(0, self.used - 1)
-        self.alone_until = 0.0
-        if self.used == 0 and not self.refused and self.whole:
-            self.opened_at = self.ends = None
-            self.whole = False
+    def open_with(self, sent: float, took: float, *, counted: int = 0) -> None:
+        """Note that one of our calls has opened the window, and took so long."""
+        self.state, self.opened_at, self.counted = State.OPEN, sent, counted
+        self.ends = None if self.rule.length is None else sent + self.rule.length + self._margin(took)
 
-    def came_early(self, sent: float) -> bool:
-        """Forget a window if a call of ours would have opened it, but was refused: the last one goes on."""
-        early = self.whole and sent == self.opened_at and not self.answered
+    def _margin(self, took: float) -> float:
+        """Return the seconds by which the server may have opened the window after its call left, at most.
+
+        A hundredth of the length at most, so that margins never cost more than the 1 % that nobody notices;
+        and some milliseconds for clocks that do not tick alike.
+        """
+        length = self.rule.length or 0.0
+        return min(took, length / 100, LONGEST_MARGIN) + min(0.005, length / 200)
+
+    def give_back(self, call: CountedCall) -> bool:
+        """Take back a call that the server has not counted; return whether it was the one to open the window.
+
+        A window that nothing but this call has opened is not open.
+        """
+        self.out = max(0, self.out - 1)
+        opener = self.opened_at == call.sent and not self.counted
+        if opener and not self.out and self.state is State.OPEN:
+            self.close()
+        return opener
+
+    def passed(self, call: CountedCall, *, told: int | None = None) -> None:
+        """Note that the server let a call through; `told` is how many it has counted, if it says so."""
+        self.out = max(0, self.out - 1)
+        self.short_waits = 0
+        earlier = self.opened_at is not None and call.sent < self.opened_at
+        if self.state is State.CLOSED or earlier:
+            return  # it was counted in a window that has ended since
+        # Answers come out of order: what the third says of 3 calls holds after the second has said 2.
+        self.counted = self.counted + 1 if told is None else max(self.counted, told)
+        if call.sent == self.opened_at and self.rule.length is not None:
+            self.ends = call.sent + self.rule.length + self._margin(call.took)
+        limit = self.rule.limit
+        if self.rule.may_change and limit is not None and self.counted > limit:
+            # It was out with a refused one, so the limit is higher by that; or the limit was raised, and only
+            # the next refusal will say to what.
+            self.rule = attrs.evolve(self.rule, limit=self.counted if self.state is State.SHUT else None)
+
+    def announced(self, call: CountedCall, counted: int, ends: float) -> None:
+        """Take over what an answer says of the window: how many it has counted, and when it ends."""
+        if self.ends is None or ends > self.ends + 2 * CLOCK_TOLERANCE:  # what is known is of an earlier one
+            if counted == 1:  # its own call has opened it, so its end tells how long it is
+                length = usual_length(ends - call.sent, 1.0) or self.rule.length
+                self.rule = attrs.evolve(self.rule, length=length) if self.rule.may_change else self.rule
+            self.open_with(call.sent, call.took, counted=counted)
+            if counted != 1 or self.ends is None:
+                self.opened_at, self.ends = None, ends + 1.0
+        elif ends < self.ends - 2 * CLOCK_TOLERANCE:  # somebody else had opened it before our first call
+            self.opened_at, self.ends = None, ends + 1.0
+
+    # What a refusal tells
+
+    def shut(
+        self,
+        call: CountedCall,
+        now: float,
+        left: float | None,
+        *,
+        limit: int | None,
+        opener: CountedCall | None,
+        early: bool,
+        pause: float,
+    ) -> None:
+        """Learn from a refusal, and let none go until the server's window ends.
+
+        Args:
+            call: the refused one.
+            now: when it was learned.
+            left: seconds of the window that were left, as the server says; None if it does not.
+            limit: calls in one window, as the server says.
+            opener: our call that must have opened the window, if that many of ours went through.
+            early: the call was to open the window: by the server's account the last one goes on.
+            pause: seconds to wait if nobody names a time.
+        """
+        same_lesson = self.state is State.SHUT and call.sent <= self.refused_at
+        ours = self.opened_at is not None and self.counted > 0
         if early:
-            self.opened_at = self.ends = None
-            self.whole = False
-        if early and self.contended and sent >= self.over_at:  # it is our own account that was too early
-            length = self.length or 0.0
-            self.slack = min(self.slack + min(length / 100, HEAD_START / 4), length / 20, HEAD_START)
-        return early
+            self.opened_at = None
+        if self.rule.may_change:
+            # What one window of ours let through is its limit, if the server keeps that to itself.
+            self.rule = attrs.evolve(
+                self.rule, limit=limit or self.rule.limit or (self.counted if ours else None)
+            )
+        if left is not None:
+            self._measure(opener, call.sent + left, now)
+        ends = self._end_after(call, now, left, early=early, pause=pause, same_lesson=same_lesson)
+        self.state, self.ends, self.refused_at = State.SHUT, ends, now
 
-    def passed(self, sent: float, now: float) -> None:
-        """Note that the server let a call through."""
-        self.answered += 1
-        self.refusals = 0
-        self.alone_until = 0.0
-        if sent == self.opened_at and self.whole:
-            self.took = now - sent
-            if self.length is not None:
-                self.anchor(sent, self.took)
-        if self.may_change and self.limit is not None and self.answered > self.limit:
-            # It was out with a refused one; or the limit was raised, and the next refusal will say to what.
-            self.limit = self.answered if self.refused else None
+    def _measure(self, opener: CountedCall | None, end: float, now: float) -> None:
+        """Learn the length from when the window was opened, and when it ends.
 
-    def _latest_start(self) -> float:
-        """Return how long after its call left the server may have opened the window for it, at most."""
-        length = self.length or 0.0
-        return min(self.took, length / 100, HEAD_START) + min(0.005, length / 200) + self.slack
+        If the calls do not show who opened it, our own account may: the server also counts calls that another
+        of its policies then refuses. An unusual length is believed only if both agree, and in the first half
+        of the window: calls of others, or a window that came and went unseen, would make it look longer.
+        """
+        openers = [] if opener is None else [(opener.sent, opener.took, True)]
+        if self.opened_at is not None:
+            limit = self.rule.limit or math.inf  # its last calls may be on the wire yet
+            openers.append((self.opened_at, math.inf, self.counted <= limit <= self.used + 1))
+        for sent, took, full in openers:
+            length = usual_length(end - sent)
+            if length is None and self.rule.length is None and full and sent == self.opened_at:
+                length = float(math.ceil(end - sent)) if now - sent <= (end - sent) / 2 else None
+            if length is not None and (self.rule.may_change or length == self.rule.length):
+                self.rule = attrs.evolve(self.rule, length=length)
+                self.opened_at, self.ends = sent, sent + length + self._margin(took)
+                return
 
-    def _earliest_end(self) -> float:
-        """Return when the open window may be over; it `ends` when it surely is, where we have opened it."""
-        return (self.ends or 0.0) - (self._latest_start() if self.whole else 0.0)
+    def _end_after(
+        self,
+        call: CountedCall,
+        now: float,
+        left: float | None,
+        *,
+        early: bool,
+        pause: float,
+        same_lesson: bool,
+    ) -> float:
+        """Return when calls may go again after a refusal."""
+        if self._account_agrees(now, None if left is None else call.sent + left):
+            return self.ends or now  # our own account is the finer one: it knows fractions of seconds
+        if self.rule.length is not None:
+            self.opened_at = None  # else it could have ended only now: somebody else had opened it before
+        if left:
+            self.short_waits = 0
+            return now + left  # to the second: a live call has promised its caller no more
+        if same_lesson and self.ends is not None and self.ends > now:
+            return self.ends  # refused together with one that was learned from: nothing new
+        self.short_waits += 1
+        if left is None:
+            return now + pause
+        if early and self.short_waits == 1 and (self.rule.length or math.inf) >= ROUNDING_MATTERS:
+            return call.sent + 1.0  # it came within the second that was rounded away
+        return now + min(SHORTEST_WAIT * 4.0 ** min(self.short_waits - 1, 9), 1.0)
 
-    def believe(self, limit: int | None, now: float) -> None:
-        """Take a limit for the true one, until it is due to be tested."""
-        self.limit = limit
-        if self.source == "learned" and self.length is not None:
-            self.test_at = now + max(DOUBT * self.length, SHORTEST_DOUBT)
+    def _account_agrees(self, now: float, least: float | None) -> bool:
+        """Whether what we know of the end agrees with the server, who says when it ends at the earliest."""
+        if self.ends is None or self.opened_at is None or self.ends <= now:
+            return False
+        return least is None or -CLOCK_TOLERANCE <= self.ends - least <= 1.0 + CLOCK_TOLERANCE
 
     def ends_about(self, moment: float | None) -> bool:
         """Whether the open window ends at this moment, as far as whole seconds can tell."""
         if self.ends is None or moment is None:
             return False
-        return self._earliest_end() - CLOCK_TOLERANCE <= moment <= self.ends + CLOCK_TOLERANCE
+        return abs(self.ends - moment) <= 1.0 + CLOCK_TOLERANCE
 
-    def fits(self, now: float, ends: float | None) -> bool:
-        """Whether so much of a window of this length can be left."""
-        return self.length is None or ends is None or ends - now <= self.length + CLOCK_TOLERANCE
-
-    def will_end(self, now: float, least: float | None) -> bool:
-        """Whether our own account of the end agrees with what a refusal says: whole seconds, rounded down."""
-        if self.ends is None or self.ends <= now:
-            return False
-        if least is None:
-            return self.whole
-        return least - 0.1 <= self.ends and self._earliest_end() <= least + CLOCK_TOLERANCE
+    # What will be
 
     def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
         """Return how many calls can go before a moment."""
-        self.roll(now)
-        share = self.share(-math.inf, reserve)
-        left = 0.0 if self.refused else share - self.used
-        if self.length is None or share == math.inf:
-            return 0.0 if self.refused and until <= (self.ends or 0.0) else math.inf
-        first = self.ends if self.ends is not None else now + self.length
-        openings = 0 if until <= first else math.ceil((until - first) / self.length)
-        return max(0.0, left) + openings * share
+        share, length = self.share(reserve), self.rule.length
+        shut = self.wait(now, reserve) > 0
+        if length is None or share == math.inf:
+            return 0.0 if shut and until <= (self.ends or 0.0) else math.inf
+        first = self._next_opening(now)
+        openings = 0 if until <= first else math.ceil((until - first) / length)
+        return self.left(now, reserve) + openings * share
 
-    def rest(self, now: float, reserve: float = 0.0) -> tuple[float, float | None]:
-        """Return how many calls are left in it, and when it is over; None where the next call opens it."""
-        left = 0.0 if self.shut(now, reserve) else self.share(-math.inf, reserve) - self.used
-        return left, self.ends
+    def left(self, now: float, reserve: float = 0.0) -> float:
+        """Return how many calls may go before the window ends."""
+        if self.ends is not None and now >= self.ends:
+            return self.share(reserve)
+        return 0.0 if self.state is State.SHUT else max(0.0, self.share(reserve) - self.used)
 
-    def state(self, now: float, reserve: float = 0.0) -> QuotaState:
+    def _next_opening(self, now: float) -> float:
+        """Return when the next window can open; if none is open, a length after the call that opens one."""
+        ends = self.ends
+        return ends if ends is not None and now < ends else now + (self.rule.length or 0.0)
+
+    def seconds_for(self, calls: float, now: float, reserve: float = 0.0) -> tuple[float, float]:
+        """Return how long the last of so many calls waits, and how many of them go after its last opening."""
+        left = self.left(now, reserve)
+        if calls <= left:
+            return 0.0, calls
+        first = self._next_opening(now) - now
+        share, rest = self.share(reserve), calls - left
+        if share == math.inf or self.rule.length is None:
+            return first, rest
+        return first + (rest - 1) // share * self.rule.length, (rest - 1) % share + 1
+
+    def to_state(self, now: float, reserve: float = 0.0) -> QuotaState:
         """Return what is known, for a person."""
-        wait = self.shut(now, reserve)
+        wait = self.wait(now, reserve)
+        over = self.ends is not None and now >= self.ends
+        used = max(self.used, self.rule.limit or 0) if self.state is State.SHUT else self.used
         return QuotaState(
-            self.name,
-            self.kinds,
-            self.limit,
-            self.length,
-            max(self.used, self.limit or 0) if self.refused else self.used,
-            datetime.fromtimestamp(now + wait, UTC) if wait > 0 else None,
-            self.source,
+            policy=self.rule.name,
+            kinds=self.rule.kinds,
+            limit=self.rule.limit,
+            window=self.rule.length,
+            used=self.out if over else used,
+            opens_at=datetime.fromtimestamp(now + wait, UTC) if wait > 0 else None,
+            source=self.rule.source,
         )
 
     # Between processes
 
+    @property
+    def is_news(self) -> bool:
+        """Whether another process could use it. What a server announces, it will tell that one too."""
+        if self.rule.source == "announced":
+            return False
+        return self.state is not State.CLOSED or (
+            self.rule.source == "learned" and self.rule.length is not None
+        )
+
     def dump(self) -> dict[str, Any]:
         """Return what another process should know of it, as JSON."""
-        fields = {name: getattr(self, name) for name in _KEPT if getattr(self, name) != math.inf}
-        return {**fields, "kinds": sorted(self.kinds), "source": self.source}
+        return {
+            "kinds": sorted(self.rule.kinds),
+            "limit": self.rule.limit,
+            "length": self.rule.length,
+            "source": self.rule.source,
+            "name": self.rule.given_name,
+            "state": self.state.value,
+            "opened_at": self.opened_at,
+            "ends": self.ends,
+            "counted": self.used,
+            "refused_at": self.refused_at if math.isfinite(self.refused_at) else None,
+        }
 
     @classmethod
-    def load(cls, fields: Mapping[str, Any], now: float, slow: float = 0.0) -> Self:
-        """Make a window of what `dump` gave, by a clock that is `slow` by so many seconds.
+    def load(cls, fields: Mapping[str, Any], now: float) -> Self:
+        """Make a window of what `dump` gave. Raises ValueError, KeyError or TypeError for what is no dump.
 
-        One whose end lies too far away ends within its length.
+        It ends within its length from now, whatever the clock was that wrote it; one whose length is unknown,
+        within the wait that was named.
         """
-        kept = {name: _sound(name, fields[name]) for name in _KEPT if name in fields}
-        for name in _MOMENTS & {*kept}:
-            kept[name] = kept[name] if kept[name] is None else kept[name] - slow
-        if fields["source"] not in get_args(Source):
-            raise ValueError(f"no such source: {fields['source']!r}")
-        window = cls(kinds_of(fields["kinds"]), source=fields["source"], **kept)
-        longest = now + (LONGEST if window.length is None else window.length + CLOCK_TOLERANCE)
-        if window.ends is not None and window.ends > longest:
-            window.ends, window.opened_at, window.whole = longest, None, False
-        window.over_at = min(window.over_at, longest)
-        window.patient_until = min(window.patient_until, longest)
-        window.alone_until = min(window.alone_until, now + HEAD_START)
+        name = fields["name"]
+        if fields["source"] not in get_args(Source) or not isinstance(name, str | None):
+            raise ValueError(f"no such source or name: {fields['source']!r}, {name!r}")
+        limit, counted = _number(fields, "limit", 0), _number(fields, "counted", 0)
+        length = _number(fields, "length", 1e-3, LONGEST)
+        opened_at, ends, refused_at = (_number(fields, name) for name in ("opened_at", "ends", "refused_at"))
+        rule = Rule(
+            kinds_of(fields["kinds"]), None if limit is None else int(limit), length, fields["source"], name
+        )
+        state = State(fields["state"])
+        if ends is not None:
+            named = ends - (now if refused_at is None else refused_at)
+            ends = min(ends, now + (length or min(max(0.0, named), LONGEST)) + CLOCK_TOLERANCE)
+        elif state is State.SHUT:
+            raise ValueError("a window cannot be shut without an end")
+        if opened_at is not None and opened_at > now:
+            opened_at = None
+        if refused_at is None or not now - (length or LONGEST) < refused_at <= now:
+            # What nobody has been refused for longer than a window may be of a server that is gone: the first
+            # window here tests it by one call more.
+            refused_at = -math.inf
+        window = cls(rule, state, opened_at, ends, int(counted or 0), refused_at=refused_at)
+        window.roll(now)
         return window
 
-    def take_over(self, other: Window) -> None:
-        """Become as another process knows it; a policy that was given keeps its numbers."""
-        for name in _KEPT:
-            if self.may_change or name not in {"limit", "length"}:
-                setattr(self, name, getattr(other, name))
-        if self.may_change:
-            self.kinds = other.kinds
 
-
-def _sound(name: str, value: Any) -> Any:
-    """Return what a dump holds, if that can be meant."""
-    if value is None and name in {"limit", "length", "opened_at", "ends"}:
-        return value
-    if name in {"whole", "refused", "contended"}:
-        good = isinstance(value, bool)
-    elif name in {"limit", "used", "answered"}:
-        good = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < MOST
-    else:
-        good = isinstance(value, int | float) and -MOST < value < MOST
-        good = good and (name != "length" or 0 < value <= LONGEST)
-    if not good:
+def _number(fields: Mapping[str, Any], name: str, least: float = -1e12, most: float = 1e12) -> float | None:
+    """Return a number of a dump, if that can be meant: NaN and infinity would make waits that never end."""
+    value = fields[name]
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
         raise ValueError(f"{name} of a window cannot be {str(value)[:40]}")
     return value
-
-
-_KEPT: Final = (
-    *("limit", "length", "opened_at", "ends", "used", "answered"),
-    *("whole", "refused", "contended", "test_at", "alone_until", "over_at", "patient_until"),
-)
-_MOMENTS: Final = {"opened_at", "ends", "test_at", "alone_until", "over_at", "patient_until"}

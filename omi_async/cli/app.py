@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,14 @@ from omi_async.cli.imports.command import import_command
 from omi_async.cli.journal import journal_command
 from omi_async.cli.logs import logs_to_stderr
 from omi_async.cli.memories import create_command, delete_command, list_command, update_command
-from omi_async.cli.output import abandon_stdout, flush_stdout, prepared_streams, print_message
+from omi_async.cli.output import (
+    abandon_stdout,
+    flush_stdout,
+    json_line,
+    prepared_streams,
+    print_event,
+    print_message,
+)
 from omi_async.cli.serve import serve_command
 
 __all__ = ["cli", "run"]
@@ -24,7 +32,7 @@ __all__ = ["cli", "run"]
 EPILOG: Final = """\b
 Environment:
   OMI_API_KEY     the key (omi_dev_...); taken from here only, so that it stands in no shell history
-  OMI_API_BASE    the server, where there is no --base-url
+  OMI_API_BASE    the server, if there is no --base-url
   OMI_ALLOW_HTTP  1: as --allow-http
   OMI_LEDGER      the file in which all commands of this machine count what they spend of the key's quotas, so
                   that none spends a window again; without it quotas.db in your directory for state (on Linux
@@ -76,37 +84,61 @@ for _command in (
     cli.add_command(_command)
 
 
+EVENT_STREAMS: Final = frozenset({"import"})
+"""Commands whose stdout, with --json, is a stream of events: an error is one of them.
+
+That of the others holds what was asked for and nothing else, so that no reader takes an error for a memory;
+their errors go to stderr.
+"""
+
+
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command; return its exit code, whatever happens, and print no traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     with prepared_streams(), logs_to_stderr(logging.WARNING):
         try:
-            code = cli.main(
-                None if arguments is None else list(arguments), prog_name="omi-async", standalone_mode=False
-            )
+            code = cli.main(words, prog_name="omi-async", standalone_mode=False)
             flush_stdout()
         except BaseException as error:  # noqa: BLE001  # the last line of defence
-            return _ending(error)
+            return _ended_by(error, words)
         return code if isinstance(code, int) else exit_codes.OK
 
 
-def _ending(error: BaseException) -> int:
-    """Say what happened, in words, and return the exit code."""
+def _ended_by(error: BaseException, words: Sequence[str]) -> int:
+    """Say what happened, in words or as JSON, and return the exit code."""
     match error:
         case BrokenPipeError():
-            abandon_stdout()  # whoever read has enough, as in `omi-async export | head`
+            abandon_stdout()  # its reader has enough, as in `omi-async export | head`
             return exit_codes.OK
         case SystemExit():
             return error.code if isinstance(error.code, int) else exit_codes.OK
-        case KeyboardInterrupt() | click.Abort():
-            print_message("\nInterrupted.")
-            return exit_codes.INTERRUPTED
-        case exit_codes.CommandError():
-            print_message(f"Error: {error.format_message()}")
-            return error.code
         case click.exceptions.NoArgsIsHelpError():
             print_message(error.format_message())
-        case click.ClickException():
-            error.show(sys.stderr)
+            return exit_codes.USAGE
+        case click.ClickException() if not isinstance(error, exit_codes.CommandError):
+            explanation = exit_codes.Explanation(exit_codes.USAGE, error.format_message(), "UsageError")
+            in_words = io.StringIO()
+            error.show(in_words)  # with the command's usage
+            said = in_words.getvalue().rstrip()
         case _:
-            return exit_codes.explain(error)
-    return exit_codes.USAGE
+            explanation = exit_codes.explanation_of(error)
+            said = explanation.in_words()
+    if explanation.code == exit_codes.INTERRUPTED:
+        said = "\nInterrupted."  # below the ^C that the terminal has put there
+    _flush_or_abandon_stdout()
+    if "--json" not in words:
+        print_message(said)
+    elif words[0] in EVENT_STREAMS:
+        print_event(explanation.as_json())
+    else:
+        print_message(json_line(explanation.as_json()).decode().rstrip())
+    exit_codes.print_traceback_if_wanted(error)
+    return explanation.code
+
+
+def _flush_or_abandon_stdout() -> None:
+    """Leave nothing in a broken stdout: it would fail again at the interpreter's end."""
+    try:
+        flush_stdout()
+    except OSError:
+        abandon_stdout()

@@ -6,11 +6,11 @@ import os
 import traceback
 from asyncio import CancelledError
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import click
 
-from omi_async.cli.format import until_in_words
+from omi_async.cli.format import described, until_in_words
 from omi_async.cli.output import print_message
 from omi_async.errors import (
     APIError,
@@ -29,7 +29,7 @@ from omi_async.errors import (
 )
 from omi_async.importing.report import ImportStoppedError
 
-__all__ = ["CommandError", "code_of", "explain"]
+__all__ = ["CommandError", "Explanation", "code_of", "explain", "explanation_of"]
 
 OK: Final = 0
 USAGE: Final = 1
@@ -71,7 +71,7 @@ ADVICE: Final[Sequence[tuple[type[BaseException], str]]] = (
     (PaymentRequiredError, "The plan of the account does not cover this."),
     (
         NotFoundError,
-        "`omi-async list` shows the ids; where it finds nothing either, the base URL is wrong (its path?).",
+        "`omi-async list` shows the ids; if it finds nothing either, the base URL is wrong (its path?).",
     ),
     (
         ConnectError,
@@ -91,7 +91,9 @@ class CommandError(click.ClickException):
 
 
 def code_of(error: BaseException | None) -> int:
-    """Return the exit code for an error; `SERVER` for one that nobody expected."""
+    """Return the exit code for an error; `SERVER` for one that was not expected."""
+    if isinstance(error, CommandError):
+        return error.code
     if isinstance(error, ImportStoppedError):
         return code_of(error.__cause__)
     return next((code for kind, code in CODES if isinstance(error, kind)), SERVER)
@@ -107,24 +109,65 @@ def advice(error: BaseException | None) -> str | None:
     return next((words for kind, words in ADVICE if isinstance(error, kind)), None)
 
 
-def explain(error: BaseException) -> int:
-    """Print what an error means, without a traceback, and return its exit code."""
+class Explanation(NamedTuple):
+    """What is said of an error.
+
+    Attributes:
+        code: the exit code.
+        error: what happened.
+        kind: the class of the error, or of what stopped the import.
+        hints: what was saved, what to do next: a sentence each.
+        heading: what kind of trouble it is, for people.
+    """
+
+    code: int
+    error: str
+    kind: str
+    hints: Sequence[str] = ()
+    heading: str = "Error"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for a program."""
+        hints = {"hint": " ".join(self.hints)} if self.hints else {}
+        return {
+            "event": "error",
+            "error": self.error,
+            "type": self.kind,
+            **hints,
+            "exit_code": self.code,
+        }
+
+    def in_words(self) -> str:
+        """Return it for people."""
+        return "\n".join([f"{self.heading}: {self.error}", *self.hints])
+
+
+def explanation_of(error: BaseException) -> Explanation:
+    """Put an error in words, without a traceback."""
+    kind = type(error.__cause__ or error if isinstance(error, ImportStoppedError) else error).__name__
+    if isinstance(error, CommandError):
+        return Explanation(error.code, error.format_message(), kind)
+    if isinstance(error, KeyboardInterrupt | click.Abort):
+        return Explanation(INTERRUPTED, "interrupted", "KeyboardInterrupt")
     if isinstance(error, OmiError | OSError):
-        print_message(f"Error: {described(error)}")
-        for note in getattr(error, "__notes__", ()):
-            print_message(note)
+        hints = [*getattr(error, "__notes__", ())]
         if (hint := advice(error)) is not None:
-            print_message(hint)
-    else:
-        print_message(f"Internal error: {type(error).__name__}: {error}")
-        print_message(f"This is a bug in omi-async. Please report it to {ISSUES}, with what {DEBUG}=1 shows.")
+            hints.append(hint)
+        return Explanation(code_of(error), described(error), kind, hints)
+    words = f"{type(error).__name__}: {error}"
+    hint = f"This is a bug in omi-async. Please report it to {ISSUES}, with what {DEBUG}=1 shows."
+    return Explanation(code_of(error), words, kind, [hint], "Internal error")
+
+
+def explain(error: BaseException) -> int:
+    """Print what an error means, and return its exit code."""
+    explanation = explanation_of(error)
+    print_message(explanation.in_words())
+    print_traceback_if_wanted(error)
+    return explanation.code
+
+
+def print_traceback_if_wanted(error: BaseException) -> None:
+    """Print where an error came from, for who looks for a bug and has set `OMI_ASYNC_DEBUG`."""
     if os.environ.get(DEBUG):
         print_message("".join(traceback.format_exception(error)))
-    return code_of(error)
-
-
-def described(error: BaseException) -> str:
-    """Put an error in words; those of the operating system come with the file's name."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) or type(error).__name__

@@ -11,7 +11,8 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.options import Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, opened_whole, print_message
-from omi_async.cli.runtime import connected, run_async
+from omi_async.cli.prompt_sender import memories_at_prompt
+from omi_async.cli.runtime import run_async
 from omi_async.errors import OmiError
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ async def _export(
 ) -> int:
     header, line_of = _writer(common, wanted)
     number = 0
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         try:
             with opened_whole(output) as stream:
                 stream.write(header)

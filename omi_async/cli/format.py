@@ -1,23 +1,30 @@
-"""Numbers and texts in words for people."""
+"""Numbers, texts and errors in words for people."""
 
 from __future__ import annotations
 
+import os
+import shlex
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from string import ascii_letters, digits
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from omi_async._quota.policy import QuotaState
 
 __all__ = [
+    "STATES",
     "countdown",
     "counts_in_words",
+    "described",
     "duration",
     "facts_are",
     "local_time",
     "plural",
     "printable",
+    "shell_word",
+    "shortened",
     "until_in_words",
     "window_in_words",
 ]
@@ -51,7 +58,7 @@ def countdown(seconds: float) -> str:
 
 
 def local_time(moment: datetime) -> str:
-    """Say when something will be, in local time: ``02:10``, with its date where it is not the next 02:10."""
+    """Say when something will be, in local time: ``02:10``, with its date if it is not the next 02:10."""
     soon = moment.timestamp() - time.time() < _DAY
     return f"{moment.astimezone():{'%H:%M' if soon else '%Y-%m-%d %H:%M'}}"
 
@@ -91,5 +98,47 @@ def counts_in_words(report: object, *, always: Iterable[str] = ("created",)) -> 
 
 
 def printable(text: str) -> str:
-    """Put a space for line ends, tabs and whatever could steer a terminal: the text is somebody else's."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
+    r"""Put a space for tabs and whatever could steer a terminal: the text is a server's, or a file's name.
+
+    A byte of a file's name that is no UTF-8 (PEP 383) is shown as the byte that it is: ``caf\xe9.txt``.
+    """
+    return text if text.isprintable() else "".join(map(_printable_character, text))
+
+
+def _printable_character(character: str) -> str:
+    if character.isprintable():
+        return character
+    byte = ord(character) - 0xDC00
+    return f"\\x{byte:02x}" if 0x80 <= byte <= 0xFF else " "  # noqa: PLR2004  # the bytes that PEP 383 escapes
+
+
+LONGEST_NAME: Final = 200
+"""Characters of a file's name in a message; its end, which tells more, is kept for the most part."""
+
+
+def shortened(name: object) -> str:
+    """Return a file's name for a message: printable, and its middle left out if it is very long."""
+    text = printable(str(name))
+    if len(text) <= LONGEST_NAME:
+        return text
+    return f"{text[: LONGEST_NAME // 4]}...{text[-LONGEST_NAME * 3 // 4 + 3 :]}"
+
+
+_PLAIN: Final = frozenset(f"{ascii_letters}{digits} ._-/".encode())
+
+
+def shell_word(name: object) -> str:
+    """Return a file's name for a command that can be pasted into a shell, whatever bytes are in it."""
+    text = str(name)
+    if text.isprintable():
+        return shlex.quote(text)
+    # $'...', as bash and zsh read it: no other quoting brings a line end or a foreign byte across.
+    escaped = (chr(byte) if byte in _PLAIN else f"\\x{byte:02x}" for byte in os.fsencode(text))
+    return f"$'{''.join(escaped)}'"
+
+
+def described(error: BaseException) -> str:
+    """Put an error in words; those of the operating system come with the file's name."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{shortened(error.filename)}: {error.strerror}" if error.filename else error.strerror
+    return str(error) or type(error).__name__

@@ -6,7 +6,7 @@ import contextlib
 import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,8 +14,10 @@ from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
-from omi_async.cli.runtime import connected, run_async
+from omi_async.cli.prompt_sender import memories_at_prompt
+from omi_async.cli.runtime import run_async
 from omi_async.errors import InvalidFactError, OmiError
+from omi_async.fact import Fact
 
 if TYPE_CHECKING:
     from omi_async.memory import Memory
@@ -65,7 +67,7 @@ def list_command(
 
 
 async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
-    async with connected(common, max_wait=max_wait) as memories:
+    async with memories_at_prompt(common, max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:
@@ -142,24 +144,27 @@ VISIBILITY = click.Choice(["private", "public"])
 @click.option("--tag", "tags", multiple=True, metavar="TAG", help="A tag. May be given several times.")
 @max_wait_option(MAX_WAIT)
 @common
-def create_command(
-    common: Common, text: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
+def create_command(  # noqa: PLR0917  # click passes each by its name
+    common: Common, text: str, category: str | None, visibility: str, tags: tuple[str, ...], max_wait: float
 ) -> int:
     """Store one memory: TEXT, 1 to 500 characters.
 
     Prints its id and what the server made of it; with --json the whole memory. The newest servers know a
     memory by its text: the same text again gives the memory that is there, unchanged.
     """
-    return run_async(common, _create(common, text, {**given, "tags": tags}, max_wait))
-
-
-async def _create(common: Common, text: str, wanted: dict[str, Any], max_wait: float) -> int:
     with _warned_of_doubt("The memory may be stored all the same; `omi-async list` shows it."):
-        async with connected(common, max_wait=max_wait) as memories:
-            memory = await memories.create(text, **wanted)
+        fact = Fact(text, category=category, visibility=visibility, tags=tags)
+        return run_async(common, _create(common, fact, max_wait))
+
+
+async def _create(common: Common, fact: Fact, max_wait: float) -> int:
+    async with memories_at_prompt(common, max_wait) as memories:
+        memory = await memories.create(fact)
     _print(common, "stored", memory)
-    wanted = {**wanted, "category": wanted["category"] or memory.category}
-    if other := [name for name, value in wanted.items() if getattr(memory, name) != value]:
+    other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]
+    if fact.category not in {None, memory.category}:
+        other.insert(0, "category")
+    if other:
         print_message(
             f"Not as you asked: its {' and '.join(other)}. The server knew this text before, or chose "
             f"another word; `omi-async update {printable(memory.id)}` changes it."
@@ -181,27 +186,36 @@ async def _create(common: Common, text: str, wanted: dict[str, Any], max_wait: f
 )
 @max_wait_option(MAX_WAIT)
 @common
-def update_command(
-    common: Common, memory_id: str, *, tags: tuple[str, ...], max_wait: float, **given: str | None
+def update_command(  # noqa: PLR0917  # click passes each by its name
+    common: Common,
+    memory_id: str,
+    content: str | None,
+    visibility: str | None,
+    category: str | None,
+    tags: tuple[str, ...],
+    max_wait: float,
 ) -> int:
     """Change the memory ID; what is not named stays as it is.
 
     Prints its id and what the server made of it; with --json the whole memory.
     """
-    changes: dict[str, Any] = {field: value for field, value in given.items() if value is not None}
-    if tags:
-        changes["tags"] = [tag for tag in tags if tag]
-    if not changes:
+    if not tags and content is visibility is category is None:
         raise click.UsageError("nothing to change; give --content, --visibility, --category or --tag")
-    return run_async(common, _update(common, memory_id, changes, max_wait))
 
+    async def update() -> int:
+        async with memories_at_prompt(common, max_wait) as memories:
+            memory = await memories.update(
+                memory_id,
+                content=content,
+                visibility=visibility,
+                category=category,
+                tags=[tag for tag in tags if tag] if tags else None,
+            )
+        _print(common, "updated", memory)
+        return exit_codes.OK
 
-async def _update(common: Common, memory_id: str, changes: dict[str, Any], max_wait: float) -> int:
     with _warned_of_doubt("The change may be done all the same, or a part of it; repeating it does no harm."):
-        async with connected(common, max_wait=max_wait) as memories:
-            memory = await memories.update(memory_id, **changes)
-    _print(common, "updated", memory)
-    return exit_codes.OK
+        return run_async(common, update())
 
 
 @click.command("delete", cls=Command)
@@ -213,7 +227,8 @@ def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -
     """Delete the memory ID, permanently."""
     if not yes:
         _ask(memory_id)
-    return run_async(common, _delete(common, memory_id, max_wait))
+    with _warned_of_doubt("The memory may be deleted all the same; deleting it again does no harm."):
+        return run_async(common, _delete(common, memory_id, max_wait))
 
 
 def _ask(memory_id: str) -> None:
@@ -224,9 +239,8 @@ def _ask(memory_id: str) -> None:
 
 
 async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
-    with _warned_of_doubt("The memory may be deleted all the same; deleting it again does no harm."):
-        async with connected(common, max_wait=max_wait) as memories:
-            await memories.delete(memory_id)
+    async with memories_at_prompt(common, max_wait) as memories:
+        await memories.delete(memory_id)
     if common.as_json:
         print_json({"id": memory_id, "deleted": True})
     else:

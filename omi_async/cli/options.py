@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import click
 
-__all__ = ["Command", "Common", "common", "fields_of", "max_wait_option"]
+__all__ = ["LOCAL_DB", "MAX_WAIT", "Command", "Common", "common", "fields_of", "max_wait_option"]
 
 LOCAL_DB: Final = "omi-local.db"
 
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 
 MAX_WAIT: Final = 60.0
-"""Seconds for which somebody waits at a prompt: a window of a minute is waited out, one of an hour is not."""
+"""Seconds that a command waits for quotas: a window of a minute is waited out, one of an hour is not."""
 
-F = TypeVar("F", bound=Callable[..., Any])
+Own = ParamSpec("Own")
+F = TypeVar("F", bound=Callable[..., object])
 
 
 class Common(NamedTuple):
@@ -32,7 +33,7 @@ class Common(NamedTuple):
 
 
 class Command(click.Command):
-    """A command whose ``--local`` takes the next word only where that is a database's name.
+    """A command whose ``--local`` takes the next word only if that is a database's name.
 
     So ``import --local facts.jsonl`` reads facts.jsonl, and does not take it for the database.
     """
@@ -82,20 +83,29 @@ _OPTIONS: Final = (
 )
 
 
-def common(function: F) -> F:
+def common(function: Callable[Concatenate[Common, Own], int]) -> Callable[..., int]:
     """Give a command the common options, as one first argument of type `Common`."""
 
     @functools.wraps(function)
-    def command(**given: Any) -> Any:
-        chosen = Common(**{name: given.pop(name) for name in Common._fields})
-        if chosen.local is not None and chosen.base_url is not None:
+    def command(  # noqa: PLR0917  # click passes each by its name
+        base_url: str | None,
+        local: str | None,
+        allow_http: bool,
+        timeout: float | None,
+        as_json: bool,
+        verbose: bool,
+        *args: Own.args,
+        **own: Own.kwargs,
+    ) -> int:
+        if local is not None and base_url is not None:
             raise click.UsageError("--local and --base-url name two different servers; give one of them")
-        return function(chosen, **given)
+        chosen = Common(base_url, local, allow_http, timeout, as_json, verbose)
+        return function(chosen, *args, **own)
 
-    decorated: Any = command
+    decorated: Callable[..., int] = command
     for option in reversed(_OPTIONS):
         decorated = option(decorated)
-    return decorated  # type: ignore[no-any-return]
+    return decorated
 
 
 def max_wait_option(default: float | None) -> Callable[[F], F]:
@@ -106,7 +116,7 @@ def max_wait_option(default: float | None) -> Callable[[F], F]:
         type=click.FloatRange(min=0),
         default=float("inf") if default is None else default,
         metavar="SECONDS",
-        help="Wait so long for the server's quota windows, in all; where the next one opens later, end with "
+        help="Wait so long for the server's quota windows, in all; if the next one opens later, end with "
         f"exit code 4 and say when that is. [default: {shown}]",
     )
 

@@ -1,20 +1,30 @@
-"""The two streams: results to stdout, everything for people to stderr. The key appears on neither."""
+"""The two streams: results to stdout, everything for people to stderr. The key appears on neither.
+
+Either may break while a command is at work: a full disk, a terminal that is closed, a pipe that nobody reads.
+An error of stdout names it; what cannot be written to stderr is lost, and stops nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import stat
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, TextIO
 
 import click
 
+from omi_async.cli.format import described, printable
+
 __all__ = [
+    "PRIVATE_FILE",
+    "NamedFile",
     "abandon_stdout",
     "flush_stdout",
     "json_line",
@@ -23,12 +33,17 @@ __all__ = [
     "print_event",
     "print_json",
     "print_message",
+    "print_report",
     "print_result",
     "stdout_bytes",
     "without_key",
 ]
 
+PRIVATE_FILE: Final = 0o600
+"""The mode of what is written: facts about a person are no business of the machine's other users."""
+
 _SHORTEST_SECRET: Final = 8
+"""Characters below which a key is not blotted out: one such as "k" would take each k out of a text."""
 
 
 def without_key(text: str) -> str:
@@ -38,15 +53,26 @@ def without_key(text: str) -> str:
 
 
 def print_message(message: str) -> None:
-    """Print a line for people, to stderr, above a progress bar where one stands there."""
-    with contextlib.suppress(OSError):  # nobody listens; that is no reason to stop
-        # Named, since click would find the stream below the bar's.
-        click.echo(without_key(message), file=sys.stderr)
+    """Print lines for people, to stderr, above a progress bar if one stands there."""
+    lines = without_key(message).split("\n")
+    # Named, since click would find the stream below the bar's.
+    with contextlib.suppress(OSError):
+        click.echo("\n".join(map(printable, lines)), file=sys.stderr)
 
 
 def print_result(line: str) -> None:
     """Print a line of the result, to stdout."""
     click.echo(line)
+
+
+def print_report(text: str) -> None:
+    """Print what must reach the user: to stdout, and to stderr if that is broken."""
+    try:
+        print_result("\n".join(map(printable, text.split("\n"))))
+        flush_stdout()
+    except OSError as error:
+        abandon_stdout()
+        print_message(f"warning: {described(error)}; the result is written here instead.\n{text}")
 
 
 def print_json(value: Any) -> None:
@@ -57,11 +83,13 @@ def print_json(value: Any) -> None:
 
 
 def print_event(event: Any) -> None:
-    """Print an event of a job that goes on also when nobody reads its events any more."""
+    """Print an event of a job that goes on also when its events cannot be written any more."""
     try:
         print_json(event)
-    except BrokenPipeError:
+    except OSError as error:
         abandon_stdout()
+        if not isinstance(error, BrokenPipeError):  # a reader that has enough, as in `| head`, knows it
+            print_message(f"warning: {described(error)}; what follows is not written there.")
 
 
 def json_line(value: Any) -> bytes:
@@ -73,38 +101,87 @@ def json_line(value: Any) -> bytes:
 
 
 def stdout_bytes() -> BinaryIO:
-    """Return stdout for bytes; whoever writes flushes."""
+    """Return stdout for bytes; who writes to it flushes it."""
     stream: BinaryIO = sys.stdout.buffer
     return stream
 
 
 def flush_stdout() -> None:
-    """Write out what waits, so that a reader who is gone is noticed here and not at the interpreter's end."""
+    """Write out what waits, so that a broken stream is noticed here and not at the interpreter's end."""
     sys.stdout.flush()
 
 
 def abandon_stdout() -> None:
-    """Let the interpreter's last flush go nowhere."""
+    """Let whatever is still written to stdout go nowhere, the interpreter's last flush included."""
     with contextlib.suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
 
 
+class NamedFile(io.FileIO):
+    """A file whose errors name it: the system's words alone ("No space left on device") leave that open."""
+
+    def __init__(self, file: Path | int, mode: str, name: str, *, closefd: bool = True) -> None:
+        super().__init__(file, mode, closefd=closefd, opener=_opened_privately)
+        self._words = name
+
+    def write(self, data: Any, /) -> int:
+        """Write, and name the file if that fails."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._words) from None
+
+
+def _opened_privately(path: str, flags: int) -> int:
+    """Open, and make the file, if it is not there, for its owner alone."""
+    return os.open(path, flags, PRIVATE_FILE)
+
+
+class _LossyFile(io.FileIO):
+    """A file that takes everything, and loses what cannot be written.
+
+    The progress bar draws itself, also in a thread of its own. An error there would be that of the import,
+    whose report is still to come.
+    """
+
+    def write(self, data: Any, /) -> int:
+        try:
+            written: int | None = super().write(data)
+        except OSError:
+            written = None
+        return memoryview(data).nbytes if written is None else written
+
+
 @contextlib.contextmanager
 def prepared_streams() -> Iterator[None]:
-    """Let no encoding, no thread and no finalizer end in a traceback."""
+    """Let no encoding, no broken stream, no thread and no finalizer end in a traceback."""
     _replace_missing()
-    for stream in (sys.stdout, sys.stderr):
-        if (reconfigure := getattr(stream, "reconfigure", None)) is not None:
-            reconfigure(errors="backslashreplace")
-    before = threading.excepthook, sys.unraisablehook
+    before = sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook
+    sys.stdout = _over(sys.stdout, lambda number: NamedFile(number, "w", "standard output", closefd=False))
+    sys.stderr = _over(sys.stderr, lambda number: _LossyFile(number, "w", closefd=False))
     threading.excepthook = _one_line
     sys.unraisablehook = _one_line
     try:
         yield
     finally:
-        threading.excepthook, sys.unraisablehook = before
+        sys.stdout, sys.stderr, threading.excepthook, sys.unraisablehook = before
+
+
+def _over(stream: TextIO, opened: Any) -> TextIO:
+    """Return a stream to the same place over a file of ours; the same one, if it writes to no real file."""
+    stream.flush()
+    try:
+        raw = opened(stream.fileno())
+    except (OSError, ValueError):  # such as those with which tests read what is printed
+        return stream
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        line_buffering=bool(stream.line_buffering),
+    )
 
 
 def _replace_missing() -> None:
@@ -123,19 +200,32 @@ def _one_line(failure: Any) -> None:
 
 @contextmanager
 def opened_whole(output: Path | None) -> Iterator[BinaryIO]:
-    """Open stdout, or a file beside the wanted one that takes its place at the end."""
+    """Open stdout, or a file beside the wanted one that takes its place at the end.
+
+    A symbolic link stays one, and what it points to is written; a file that is there keeps its mode.
+    """
     if output is None:
         yield stdout_bytes()
-    elif output.exists() and not output.is_file():  # a pipe, /dev/stdout
-        with output.open("wb") as stream:
+        return
+    if _is_no_plain_file(output):
+        with io.BufferedWriter(NamedFile(output, "w", str(output))) as stream:
             yield stream
-    else:
-        draft = output.with_name(f".{output.name}.{os.getpid()}.part")
-        try:
-            with draft.open("xb") as stream:
-                yield stream
-                stream.flush()
-                os.fsync(stream.fileno())
-            draft.replace(output)
-        finally:
-            draft.unlink(missing_ok=True)
+        return
+    target = output.resolve()
+    draft = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        with io.BufferedWriter(NamedFile(draft, "x", str(output))) as stream:
+            if target.exists():
+                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+            yield stream
+            stream.flush()
+            # Before it takes the other's place; else the name may stand for nothing after a crash.
+            os.fsync(stream.fileno())
+        draft.replace(target)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _is_no_plain_file(output: Path) -> bool:
+    """Return whether a path is a pipe or a device, which nothing can take the place of."""
+    return str(output).startswith(("/dev/", "/proc/")) or (output.exists() and not output.is_file())

@@ -1,36 +1,47 @@
-"""A sender for the commands that somebody waits for at a prompt."""
+"""A sender for the commands whose user waits at a prompt."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import count
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
-from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Pacing, Permit
+from omi_async._api.retry import Retry, wait_after, waits
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async.cli.format import until_in_words, window_in_words
+from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
+from omi_async.cli.runtime import connected
 from omi_async.errors import OmiError, RateLimitError
 
 if TYPE_CHECKING:
+    from omi_async.resources.memories import Memories
     from omi_async.session import Session
 
-__all__ = ["PromptSender"]
+__all__ = ["PromptSender", "memories_at_prompt"]
 
 T = TypeVar("T")
 
 RETRY: Final = Retry()
 
 NOTICEABLE: Final = 3.0
-"""Seconds from which on a wait is announced."""
+"""Seconds from which on a wait is announced: who waits longer without a word takes it for a hang."""
+
+
+@asynccontextmanager
+async def memories_at_prompt(common: Common, max_wait: float) -> AsyncIterator[Memories]:
+    """Open a session whose calls wait so many seconds, in all, for quotas and for a server in trouble."""
+    from omi_async.resources.memories import Memories  # noqa: PLC0415  # the library takes its time
+
+    async with connected(common) as session:
+        yield Memories(PromptSender(session, max_wait))
 
 
 class PromptSender:
-    """Tries again as a Session does, unless the waits are longer, in all, than somebody wants to wait.
+    """Tries again as a Session does, unless the waits are longer, in all, than the user wants to wait.
 
     It differs from `Session(max_wait=...)` in what holds for a prompt: the waits that a failing server asks
     for count too, what takes long is announced, and a DELETE whose answer is lost is not repeated, for its
@@ -51,34 +62,35 @@ class PromptSender:
         return self._session.base_url
 
     @property
-    def pacing(self) -> Pacing:
+    def pacing(self) -> Pacer:
         """Who may call now."""
         return self._session.pacing
 
     async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
-        """Send a request, and again where that is safe and soon."""
-        for number in count(1):
+        """Send a request, and again if that is safe and soon."""
+        for longest in waits(RETRY):
             try:
-                if permit is None:
-                    permit = await self._turn(request.kind)
+                permit = permit or await self._permit(request.kind)
                 return await self._session.send(request, permit=permit)
             except OmiError as error:
-                out_of_quota = isinstance(error, RateLimitError)
-                wait = (
-                    self.pacing.wait(request.kind)
-                    if out_of_quota
-                    else wait_before(RETRY, number - 1, error, random.random())  # noqa: S311  # a wait
-                )
-                last = number >= RETRY.attempts or wait > self._left
-                if last or not worth_retrying(error, idempotent=request.method == "GET"):
+                wait = self._wait_after(error, request, longest)
+                if wait is None:
                     raise
             permit = None
-            if not out_of_quota:  # else the next turn is what is waited for
+            if wait:  # else the next permit is what is waited for
                 with self._waiting(wait, "The server has trouble; trying again"):
                     await asyncio.sleep(wait)
-        raise AssertionError("count() does not end")
+        raise AssertionError("after the last attempt there is no wait")
 
-    async def _turn(self, kind: Kind) -> Permit:
+    def _wait_after(self, error: OmiError, request: Request[T], longest: float | None) -> float | None:
+        """Return the seconds until the next attempt, or None if there is none."""
+        idempotent = request.method == "GET"
+        wait = wait_after(error, longest, idempotent=idempotent, chance=random.random())  # noqa: S311  # jitter
+        if isinstance(error, RateLimitError) and self.pacing.wait(request.kind) > self._left:
+            return None
+        return None if wait is None or wait > self._left else wait
+
+    async def _permit(self, kind: Kind) -> Permit:
         with self._waiting(self.pacing.wait(kind), self._why(kind)):
             return await self.pacing.acquire(kind, patience=self._left)
 
@@ -99,4 +111,5 @@ class PromptSender:
         try:
             yield
         finally:
+            # What the wait took beyond that was the call's own time: a slow server spends no patience.
             self._left -= min(wait, loop.time() - began)

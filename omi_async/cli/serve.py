@@ -66,6 +66,16 @@ __all__ = ["serve_command"]
     is_flag=True,
     help="Behave as older servers did: the same text sent again becomes a second memory.",
 )
+@click.option(
+    "--contended",
+    type=click.FloatRange(0, 60),
+    is_flag=False,
+    flag_value=0.005,
+    default=0.0,
+    metavar="[SECONDS]",
+    help="Let parallel writes of an account race as on the service: some fail with a 500 after a part of a "
+    "batch was stored. SECONDS are what one storage call takes. [without SECONDS: 0.005]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print address and key as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each call on stderr.")
 def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **options: Any) -> int:
@@ -83,7 +93,7 @@ def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **opt
 
 async def _serve(
     *, quiet: bool, as_json: bool, host: str, port: int, database: str | None,
-    quotas: str, own: list[Quota], chaos: int | None, no_text_identity: bool,
+    quotas: str, own: list[Quota], chaos: int | None, no_text_identity: bool, contended: float,
 ) -> int:  # fmt: skip
     from omi_async import local  # noqa: PLC0415  # aiohttp takes its time
 
@@ -102,6 +112,7 @@ async def _serve(
                 host=host,
                 port=port,
                 text_identity=not no_text_identity,
+                contended=contended,
                 quotas=(*policies[quotas], *own),
                 chaos=None if chaos is None else local.Chaos(chaos),
             )

@@ -11,8 +11,8 @@ from typing import Final, TypeVar
 
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Kind, Request
-from omi_async._api.retry import Retry, wait_before, worth_retrying
-from omi_async._quota.pacing import Permit
+from omi_async._api.retry import Retry, wait_after, waits
+from omi_async._quota.pacer import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,
@@ -110,7 +110,7 @@ class Calls:
             Halt: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
-        failures = 0
+        longest_waits = waits(self._retry)
         repeated = False
         while True:
             permit, probe = await self._turn(kind, patient=patient)
@@ -125,11 +125,11 @@ class Calls:
                 log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=extra)
             except OmiError as error:
                 self._failed(kind, items, error, began, probe=probe)
-                failures += 1
-                final = failures >= self._retry.attempts or self.server_is_down
-                if final or not worth_retrying(error, idempotent=request.idempotent):
+                longest, chance = next(longest_waits), random.random()  # noqa: S311  # jitter
+                again = wait_after(error, longest, idempotent=request.idempotent, chance=chance)
+                if again is None or self.server_is_down:
                     raise
-                wait = wait_before(self._retry, failures - 1, error, random.random())  # noqa: S311  # jitter
+                wait = again
                 extra = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": wait}
                 log.warning("%s; again in %.2f s", log_name(error), wait, extra=extra)
                 await self._signal.wait_for(asyncio.sleep(wait))

@@ -10,7 +10,7 @@ from typing import Final
 
 import attrs
 
-from omi_async._quota.pacing import Pacing
+from omi_async._quota.pacer import Pacer
 from omi_async.constants import BATCH_SIZE
 
 __all__ = ["CallPace", "Forecast", "foresee"]
@@ -61,7 +61,7 @@ class CallPace:
         return self._busy + (0.0 if self._since is None else max(0.0, now - self._since))
 
 
-def foresee(pacing: Pacing, facts_left: int, seconds_a_call: float) -> Forecast:
+def foresee(pacing: Pacer, facts_left: int, seconds_a_call: float) -> Forecast:
     """Make the forecast for so many facts in full batches, sent at a pace, as windows allow. In the loop."""
     calls = ceil(max(0, facts_left) / BATCH_SIZE)
     wait, windows, last = _windows(pacing, calls)
@@ -70,7 +70,7 @@ def foresee(pacing: Pacing, facts_left: int, seconds_a_call: float) -> Forecast:
     return Forecast(calls, wait, windows, done_at)
 
 
-def _windows(pacing: Pacing, calls: int) -> tuple[float, int, int]:
+def _windows(pacing: Pacer, calls: int) -> tuple[float, int, int]:
     """Return the wait of the last call, the openings until then, and the calls that go after the last one."""
     if not calls:
         return 0.0, 0, 0

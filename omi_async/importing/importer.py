@@ -33,12 +33,12 @@ __all__ = ["FactLike", "Importer"]
 class Importer:
     """One import, outcome by outcome.
 
-    ::
-
-        async with session.memories.importer(facts) as importer:
-            async for outcome in importer:
-                ...
-        print(importer.report)
+    ```python
+    async with session.memories.importer(facts) as importer:
+        async for outcome in importer:
+            print(outcome.index, outcome.state)
+    print(importer.report)
+    ```
 
     Outcomes come in the order in which facts are settled. A slow reader slows the senders: at most
     ``(concurrency + 1) * 25`` facts are pulled beyond those whose outcome was read. Leaving the block early

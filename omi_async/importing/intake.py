@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator
 from typing import Any, Final, Literal
 
 import attrs
 
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
-from omi_async.fact import Fact, Payload, checked
+from omi_async.fact import AnyFact, Payload, checked
 from omi_async.importing.answers import KnownRefusals
 from omi_async.importing.chunks import Chunks
 from omi_async.importing.item import Item, content_key
@@ -20,7 +20,7 @@ from omi_async.importing.tracker import Tracker
 
 __all__ = ["FactLike", "Intake", "SeenTexts"]
 
-FactLike = Fact | str | Mapping[str, Any] | FactOutcome
+FactLike = AnyFact | FactOutcome
 """What an import takes: a fact, its text, a mapping, or the outcome of a source's broken record.
 
 An outcome that has a fact counts as that fact, so that `ImportReport.failures` can be imported again."""
@@ -150,7 +150,7 @@ class Intake:
         """Settle those of which the journal knows what became of them, and return the others."""
         known, others = list[Item](), list[Item]()
         try:
-            recalled = journal.recall_all([item.content for item in items])
+            recalled = journal.recall([item.content for item in items])
         except JournalError as error:
             for item in items:  # an earlier run may have stored it
                 item.unknown_because = error

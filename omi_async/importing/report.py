@@ -150,10 +150,13 @@ class ImportReport:
             f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
             f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
         ]
-        shown = self.failures[:_SHOWN]
+        # What was not sent has one reason for all, which the end of the import tells.
+        listed = [outcome for outcome in self.failures if outcome.state != "not_sent"]
+        shown = listed[:_SHOWN]
         lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
-        if self.failed > len(shown) > 0:
-            lines.append(f"  ... and {self.failed - len(shown):,} more")
+        more = self.failed - self.not_sent - len(shown)
+        if more > 0 and shown:
+            lines.append(f"  ... and {more:,} more")
         return "\n".join(lines)
 
 

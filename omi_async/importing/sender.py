@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from omi_async._api.messages import Request
-from omi_async._quota.pacing import Pacing, Permit
+from omi_async._quota.pacer import Pacer, Permit
 
 __all__ = ["Sender"]
 
@@ -21,7 +21,7 @@ class Sender(Protocol):
         ...
 
     @property
-    def pacing(self) -> Pacing:
+    def pacing(self) -> Pacer:
         """Who may call now."""
         ...
 

@@ -1,12 +1,14 @@
 """A stand-in Omi server on this machine, for tests, trials and demonstrations without an account.
 
-It behaves as the service does, down to its error bodies and quota windows, and misbehaves on request::
+It behaves as the service does, down to its error bodies and quota windows, and misbehaves on request:
 
-    async with LocalServer() as server:
-        server.faults.add(Fault.after_prefix(3), on="batch")
-        async with Session(server.api_key, base_url=server.url) as session:
-            ...
-        server.assert_each_stored_once(facts)
+```python
+async with LocalServer() as server:
+    server.faults.add(Fault.after_prefix(1), on="batch")
+    async with Session(server.api_key, base_url=server.url) as session:
+        await session.memories.import_facts(facts)
+    server.assert_each_stored_once(facts)
+```
 
 A call on its way through the modules: `http` reads it off the socket and knows the routes, `plan` says which
 fault it meets (`faults`, `twist`), `service` checks it in the order of the backend (`keys`, `quotas`,

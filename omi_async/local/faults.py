@@ -2,14 +2,16 @@
 
 Faults are plain values, made by the static methods of `Fault`. One happens to the next batch call after
 `server.faults.add(Fault.after_prefix(3), on="batch")`; `omi_async.local.plan` decides which call meets which.
-A fault that needs code of its own is a subclass with a `happen`::
+A fault that needs code of its own is a subclass with a `happen`:
 
-    class Reworded(Fault):
-        kinds = ("batch", "list")
+```python
+class Reworded(Fault):
+    kinds = ("batch", "list")
 
-        async def happen(self, work, sleep):
-            reply = await work()
-            return attrs.evolve(reply, body=reply.body.replace(b"colour", b"color"))
+    async def happen(self, work, sleep):
+        reply = await work()
+        return attrs.evolve(reply, body=reply.body.replace(b"colour", b"color"))
+```
 """
 
 from __future__ import annotations
@@ -110,6 +112,12 @@ class Fault:
     def garbage(body: bytes = b'{"memories": [{"id": \x00\xff', *, stored: bool = True) -> Fault:
         """Answer 200 with bytes that are no JSON."""
         return Fault.answer(200, body=body, stored=stored)
+
+    @staticmethod
+    def paused() -> Fault:
+        """Refuse a write (503) that the limiter has counted, as the service does while writes are paused."""
+        reply = Reply.detail(503, "Memory writes are globally paused")
+        return _Event("paused", kinds=("create", "batch", "update", "delete"), twist=Twist(refusal=reply))
 
     @staticmethod
     def after_prefix(count: int, *, status: int = 500) -> Fault:

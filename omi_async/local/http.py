@@ -23,13 +23,14 @@ __all__ = ["Endpoint"]
 
 MEMORIES: Final = "/v1/dev/user/memories"
 
+# The first method of a path is the one that a 405 names: FastAPI has one route for each method.
 _ROUTES: Final = {
     MEMORIES: {"GET": "list", "POST": "create"},
     f"{MEMORIES}/batch": {"POST": "batch"},
     f"{MEMORIES}/vector/search": {"GET": "search"},
     "/v1/dev/key": {"GET": "key"},
 }
-_ONE: Final = {"PATCH": "update", "DELETE": "delete"}
+_ONE: Final = {"DELETE": "delete", "PATCH": "update"}
 
 _LARGEST_BODY: Final = 16 * 2**20
 """Bytes. A batch of the longest texts, every character escaped, has 150,000; tags have no limit."""
@@ -37,7 +38,7 @@ _LARGEST_BODY: Final = 16 * 2**20
 _NO_LINGER: Final = struct.pack("ii", 1, 0)
 
 
-def route(method: str, path: str) -> tuple[str, str]:
+def route(method: str, path: str, host: str) -> tuple[str, str]:
     """Return the kind and the memory's id. Raises `Refusal` (404, 405, 307) as FastAPI's router does."""
     methods = _ROUTES.get(path, {})
     if method in methods:
@@ -48,10 +49,9 @@ def route(method: str, path: str) -> tuple[str, str]:
         if method in _ONE:
             return _ONE[method], memory_id
     if methods:
-        allowed = (("Allow", ", ".join(sorted(methods))),)
-        raise Refusal.because(405, "Method Not Allowed", headers=allowed)
+        raise Refusal.because(405, "Method Not Allowed", headers=(("Allow", next(iter(methods))),))
     if path.endswith("/") and path[:-1] in _ROUTES:
-        raise Refusal(Reply(307, b"", (("Location", path[:-1]),)))
+        raise Refusal(Reply(307, b"", (("Location", f"http://{host}{path[:-1]}"),)))
     raise Refusal.because(404, "Not Found")
 
 
@@ -69,20 +69,21 @@ class Endpoint:
         make_request = functools.partial(
             web.BaseRequest, loop=asyncio.get_running_loop(), client_max_size=_LARGEST_BODY
         )
-        return web.Server(self.handle, request_factory=make_request, access_log=None)
+        # The backend does not unpack what a client packed, and finds no JSON in it.
+        return web.Server(self.handle, request_factory=make_request, access_log=None, auto_decompress=False)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, and keep the record of it."""
         kind, memory_id, refusal = "", "", None
         try:
-            kind, memory_id = route(request.method, request.path)
+            kind, memory_id = route(request.method, request.path, request.host)
         except Refusal as no_route:
             refusal = no_route
         started = self.calls.begin(kind)
         status: int | None = None
         items = 0
         try:
-            call = await _read(request, kind, memory_id, refusal)
+            call = await self._read(request, kind, memory_id, refusal)
             items = call.item_count()
             reply = await self._answer(call)
             response: web.StreamResponse = await _send(request, reply, self.service.clock())
@@ -100,24 +101,40 @@ class Endpoint:
             )
         return response
 
+    async def _read(
+        self, request: web.BaseRequest, kind: str, memory_id: str, refusal: Refusal | None
+    ) -> Call:
+        """Read the body before anything else is checked, as FastAPI does."""
+        authorization = request.headers.get("Authorization")
+        payload = ABSENT
+        if refusal is None and request.body_exists and self._worth_reading(request, authorization):
+            try:
+                payload = validation.read_payload(await request.read(), request.headers.get("Content-Type"))
+            except web.HTTPRequestEntityTooLarge:
+                refusal = Refusal.because(413, "Request body is too large")
+            except Refusal as no_json:
+                refusal = no_json
+        # Of a name that stands twice in a query, the last value counts.
+        query = {name: request.query.getall(name)[-1] for name in request.query}
+        return Call(kind, memory_id, query, authorization, payload, refusal)
+
+    def _worth_reading(self, request: web.BaseRequest, authorization: str | None) -> bool:
+        """Return whether to wait for a body: a caller without a key gets no memory and no patience.
+
+        A body that came together with its headers is looked at all the same: the backend refuses broken JSON
+        before an unknown key.
+        """
+        try:
+            self.service.keys.find(authorization)
+        except Refusal:
+            return request.content.is_eof()
+        return True
+
     async def _answer(self, call: Call) -> Reply:
         taken = self.faults.take(call.kind, call.contents)
         if not taken:
             return await self.service.answer(call)
         return await happen(taken, lambda twist: self.service.answer(call, twist), self.sleep)
-
-
-async def _read(request: web.BaseRequest, kind: str, memory_id: str, refusal: Refusal | None) -> Call:
-    """Read the body before anything is checked, as FastAPI does."""
-    payload = ABSENT
-    if refusal is None and request.body_exists:
-        try:
-            payload = validation.read_payload(await request.read(), request.headers.get("Content-Type"))
-        except web.HTTPRequestEntityTooLarge:
-            refusal = Refusal.because(413, "Request body is too large")
-        except Refusal as no_json:
-            refusal = no_json
-    return Call(kind, memory_id, request.query, request.headers.get("Authorization"), payload, refusal)
 
 
 class _Dropped(web.StreamResponse):

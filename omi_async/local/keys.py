@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import uuid
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -15,10 +16,12 @@ __all__ = ["SCOPES", "Key", "Keys", "check_key", "make_key"]
 
 SCOPES: Final = ("memories:read", "memories:write")
 
+_SCHEME: Final = "Bearer "
 _HEADER: Final = "Missing or invalid Authorization header. Must be 'Bearer API_KEY'"
 _WRONG_FAMILY: Final = (
-    "This is an MCP API key (omi_mcp_...), which is valid for the MCP server only. "
-    "Use a Developer API key (omi_dev_...) for this endpoint."
+    "MCP API keys (omi_mcp_...) only authenticate the MCP endpoints under /v1/mcp/ (for example GET "
+    "/v1/mcp/memories, GET /v1/mcp/conversations) and the MCP server at /v1/mcp/sse. This endpoint requires "
+    "a Developer API key (Settings -> Developer -> Create Key)."
 )
 
 
@@ -41,11 +44,13 @@ class Key:
     """A key, known by its id.
 
     Attributes:
+        account: the number of the account whose memories it opens.
         granted: the account lets the key read and write its memories; old keys of the service have no grant.
     """
 
     key_id: str
     secret: str = attrs.field(repr=False)
+    account: int
     scopes: tuple[str, ...]
     granted: bool
     created_at: str
@@ -78,40 +83,47 @@ class Key:
             "id": self.key_id,
             "name": "omi_async.local",
             "key_prefix": f"{self.secret[:12]}...{self.secret[-4:]}",
-            "scopes": list(self.scopes),
             "created_at": self.created_at,
             "last_used_at": self.last_used_at,
+            "scopes": list(self.scopes),
         }
 
 
 class Keys:
-    """The keys by the header that carries them."""
+    """The keys that are let in."""
 
     def __init__(self) -> None:
-        self._by_header: dict[str, Key] = {}
+        self._by_secret: dict[str, Key] = {}
 
-    def add(self, api_key: str, scopes: Iterable[str], *, granted: bool, created_at: str) -> None:
+    def add(
+        self, api_key: str, scopes: Iterable[str], *, account: int, granted: bool, created_at: str
+    ) -> None:
         """Accept a key, or change what it may do. Raises ValueError for an unknown scope."""
         chosen = tuple(scopes)
         if unknown := set(chosen).difference(SCOPES):
             raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}")
-        header = f"Bearer {check_key(api_key)}"
-        known = self._by_header.get(header)
-        key_id = known.key_id if known else f"key_{len(self._by_header) + 1}"
-        self._by_header[header] = Key(key_id, api_key, chosen, granted, created_at)
+        known = self._by_secret.get(check_key(api_key))
+        key_id = known.key_id if known else str(uuid.uuid4())
+        self._by_secret[api_key] = Key(key_id, api_key, account, chosen, granted, created_at)
+
+    def account_of(self, api_key: str) -> int:
+        """Return the number of a key's account. Raises KeyError, which does not name the key."""
+        if api_key not in self._by_secret:
+            raise KeyError("no such key")
+        return self._by_secret[api_key].account
 
     def revoke(self, api_key: str) -> None:
         """Accept a key no longer. Raises KeyError, which does not name it, if it is not known."""
-        if self._by_header.pop(f"Bearer {api_key}", None) is None:
+        if self._by_secret.pop(api_key, None) is None:
             raise KeyError("no such key")
 
     def find(self, authorization: str | None) -> Key:
         """Return the key of an Authorization header. Raises `Refusal` (401)."""
-        key = self._by_header.get(authorization or "")
-        if key is not None:
-            return key
-        if authorization is None or not authorization.startswith("Bearer "):
+        if authorization is None or not authorization.startswith(_SCHEME):
             raise Refusal.because(401, _HEADER)
-        if authorization.startswith("Bearer omi_mcp_"):
+        secret = authorization.replace(_SCHEME, "")  # all of them, as the backend does
+        if secret in self._by_secret:
+            return self._by_secret[secret]
+        if secret.startswith("omi_mcp_"):
             raise Refusal.because(401, _WRONG_FAMILY)
         raise Refusal.because(401, "Invalid API Key")

@@ -48,8 +48,10 @@ class Reply:
         return cls(status, json.dumps({"detail": detail}), headers)
 
 
-BROKEN_DOWN: Final = Reply(500, b"Internal Server Error", content_type="text/plain; charset=utf-8")
-"""What Starlette answers when the service's own code raised."""
+BROKEN_DOWN: Final = Reply(
+    500, b"Internal Server Error", content_type="text/plain; charset=utf-8", closes=True
+)
+"""What Starlette answers when the service's own code raised; uvicorn closes the connection then."""
 
 
 class Refusal(Exception):  # noqa: N818 - a decision of the service, not an error of its code

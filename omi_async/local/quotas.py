@@ -109,14 +109,14 @@ class Quotas:
         """Close every window: all counts start again."""
         self._windows.clear()
 
-    def spend(self, kind: str, key_id: str) -> Headers:
+    def spend(self, kind: str, key_id: str, account: int = 0) -> Headers:
         """Count a call, and return the headers for its answer. Raises `Refusal` (429)."""
         if kind not in self._by_kind:
             return ()
         announced: Headers = ()
         fewest = float("inf")
         for quota in self._by_kind[kind]:
-            window = self._count(quota, key_id)
+            window = self._count(quota, key_id if quota.per == "key" else f"user {account}")
             remaining = quota.limit - window.calls
             if remaining < 0:
                 raise self._refusal(quota, window)
@@ -124,9 +124,9 @@ class Quotas:
                 fewest, announced = remaining, _announcement(quota, window)
         return announced
 
-    def _count(self, quota: Quota, key_id: str) -> _Window:
+    def _count(self, quota: Quota, whose: str) -> _Window:
         now = self._clock()
-        subject = (quota.name, key_id if quota.per == "key" else "")
+        subject = (quota.name, whose)
         window = self._windows.get(subject)
         if window is None or now >= window.ends:
             window = self._windows[subject] = _Window(now + quota.window)

@@ -51,6 +51,11 @@ class Calls:
         self._total = 0
         self._log = log
 
+    @property
+    def in_flight(self) -> int:
+        """The number of calls that are being handled."""
+        return self._total
+
     def begin(self, kind: str) -> float:
         """Count a call in. Returns the moment."""
         self._total += 1

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping
-from concurrent.futures import Future
-from os import PathLike
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike, fspath
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from aiohttp import web
 
+from omi_async.local.account import Account
+from omi_async.local.contention import CONTENDED, Head
 from omi_async.local.faults import Fault, Sleep
 from omi_async.local.http import Endpoint
 from omi_async.local.keys import SCOPES, Keys, check_key, make_key
+from omi_async.local.listing import ListLimits
+from omi_async.local.loop_thread import LoopThread
 from omi_async.local.plan import Chaos, Faults
 from omi_async.local.quotas import Quota, Quotas
 from omi_async.local.records import CallRecord, Calls, assert_each_stored_once
 from omi_async.local.service import Service
-from omi_async.local.store import Memories, timestamp
+from omi_async.local.store import NO_FILES, Memories, timestamp
 
 __all__ = ["LocalServer", "ThreadedServer"]
 
@@ -50,8 +52,14 @@ class LocalServer:
         faults: to happen from the start, as `server.faults.add(*faults)` would plan them.
         clock: returns epoch seconds, for the quota windows and the timestamps; None is the machine's.
         access_log: gets one line for each call.
-        list_window: the list answers 413 beyond so many memories, as the backend's historical reader does.
-        sleep: what `Fault.slow` waits with, seconds.
+        list_window: the list answers 413 to a page that ends beyond so many memories; None for no such wall.
+        list_budget: documents that a list may read: more than that (deleted ones count) list as none, and a
+            list by category shows less the more there are; None for no such budget.
+        search_lag: seconds until a search finds a new memory: on the service that takes an hourly job.
+        contended: seconds that a storage call takes while the writes of the account race for one document, as
+            in the backend: in parallel some fail with a 500, after a prefix of a batch. True for 0.005; False
+            for writes that take no time and never fail.
+        sleep: waits for seconds: what `Fault.slow` and `contended` use.
     """
 
     def __init__(
@@ -68,7 +76,10 @@ class LocalServer:
         chaos: Chaos | None = None,
         clock: Callable[[], float] | None = None,
         access_log: logging.Logger | None = None,
-        list_window: int | None = None,
+        list_window: int | None = 5000,
+        list_budget: int | None = 25_000,
+        search_lag: float = 3600.0,
+        contended: bool | float = False,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         self.api_key = make_key() if api_key is None else check_key(api_key)
@@ -80,12 +91,15 @@ class LocalServer:
         self._host = host
         self._port = port
         self._text_identity = text_identity
-        self._list_window = list_window
+        self._limits = ListLimits(list_window, list_budget)
+        self._search_lag = search_lag
         self._sleep = sleep
+        self._contended = CONTENDED if contended is True else float(contended)
         self._calls = Calls(access_log)
         self._keys = Keys()
-        self.add_key(self.api_key, scopes=scopes)
-        self._store: Memories | None = None
+        self._how_many = 1
+        self._accounts: list[Account] = []
+        self._add_key(self.api_key, 0, scopes=scopes)
         self._runner: web.ServerRunner | None = None
 
     def __repr__(self) -> str:
@@ -107,31 +121,44 @@ class LocalServer:
         host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self._runner.addresses[0][1]}"
 
+    @property
+    def database_id(self) -> str:
+        """A random name of the database, made and kept with the file: a new file has a new one.
+
+        Raises RuntimeError unless the server is open.
+        """
+        return self._account(None).memories.database_id
+
     async def start(self) -> Self:
         """Open the database and listen. Raises `LocalDatabaseError`, or OSError if the port is taken."""
         if self._runner is not None:
             raise RuntimeError("the server is open already")
-        store = Memories(self._database)
-        runner = web.ServerRunner(self._endpoint(store).make_server(), shutdown_timeout=_GRACE)
+        runner = None
         try:
+            for number in range(self._how_many):
+                self._open_account(number)
+            runner = web.ServerRunner(self._endpoint().make_server(), shutdown_timeout=_GRACE)
             await runner.setup()
             await web.TCPSite(runner, self._host, self._port).start()
         except BaseException:
-            await runner.cleanup()
-            store.close()
+            await self._clean_up(runner)
             raise
-        self._store, self._runner = store, runner
+        self._runner = runner
         return self
 
     async def close(self) -> None:
         """Stop listening, give the calls in flight a second to end, close the database. Twice is fine."""
-        runner, store = self._runner, self._store
-        self._runner = self._store = None
-        if runner is not None and store is not None:
-            try:
+        runner, self._runner = self._runner, None
+        await self._clean_up(runner)
+
+    async def _clean_up(self, runner: web.ServerRunner | None) -> None:
+        try:
+            if runner is not None:
                 await runner.cleanup()
-            finally:
-                store.close()
+        finally:
+            for account in self._accounts:
+                account.memories.close()
+            self._accounts.clear()
 
     async def __aenter__(self) -> Self:
         return await self.start()
@@ -141,63 +168,105 @@ class LocalServer:
     ) -> None:
         await self.close()
 
-    def _endpoint(self, store: Memories) -> Endpoint:
+    def _endpoint(self) -> Endpoint:
         service = Service(
-            store=store,
+            accounts=self._accounts,
             keys=self._keys,
             quotas=self.quotas,
             clock=self._clock,
-            text_identity=self._text_identity,
-            list_window=self._list_window,
+            limits=self._limits,
+            search_lag=self._search_lag,
         )
         return Endpoint(service, self.faults, self._calls, self._sleep)
 
+    def _open_account(self, number: int) -> None:
+        path = None if self._database is None else fspath(self._database)
+        if number and path not in NO_FILES:
+            path = f"{path}.{number + 1}"
+        head = Head(self._contended, self._sleep)
+        self._accounts.append(Account(Memories(path), head, self._clock, self._text_identity))
+
+    def _account(self, api_key: str | None) -> Account:
+        """Return the account of a key, or the first. Raises KeyError and RuntimeError."""
+        number = 0 if api_key is None else self._keys.account_of(api_key)
+        if not self._accounts:
+            raise RuntimeError("the memories cannot be read: the server is not open")
+        return self._accounts[number]
+
+    def add_account(self, api_key: str | None = None, *, scopes: Iterable[str] = SCOPES) -> str:
+        """Make another account, with memories and quotas of its own. Returns a key of it.
+
+        The first further account of a database `omi-local.db` is kept in `omi-local.db.2`, and so on. Raises
+        ValueError.
+        """
+        key = self._add_key(api_key, self._how_many, scopes=scopes)
+        if self._accounts:
+            self._open_account(self._how_many)
+        self._how_many += 1
+        return key
+
     def add_key(
-        self, api_key: str | None = None, *, scopes: Iterable[str] = SCOPES, granted: bool = True
+        self,
+        api_key: str | None = None,
+        *,
+        scopes: Iterable[str] = SCOPES,
+        granted: bool = True,
+        account: str | None = None,
     ) -> str:
         """Accept another key, or change what a known one may do. Returns the key.
 
-        `granted=False` is a key without a grant of the account: 403 with an object. Raises
-        ValueError.
+        It is a key of the same account as the key `account`, or of the first one. `granted=False` is a key
+        without a grant of the account: 403 with an object. Raises ValueError, and KeyError for an unknown
+        `account`.
         """
+        number = 0 if account is None else self._keys.account_of(account)
+        return self._add_key(api_key, number, scopes=scopes, granted=granted)
+
+    def _add_key(
+        self, api_key: str | None, account: int, *, scopes: Iterable[str], granted: bool = True
+    ) -> str:
         key = make_key() if api_key is None else api_key
-        self._keys.add(key, scopes, granted=granted, created_at=timestamp(self._clock()))
+        created_at = timestamp(self._clock())
+        self._keys.add(key, scopes, account=account, granted=granted, created_at=created_at)
         return key
 
     def revoke_key(self, api_key: str) -> None:
         """Accept a key no longer. Raises KeyError, which does not name it."""
         self._keys.revoke(api_key)
 
-    def _open_store(self) -> Memories:
-        if self._store is None:
-            raise RuntimeError("the memories cannot be read: the server is not open")
-        return self._store
+    def memories(self, account: str | None = None) -> list[dict[str, Any]]:
+        """Return every stored memory, oldest first: the API's fields, and `locked`.
 
-    def memories(self) -> list[dict[str, Any]]:
-        """Return every stored memory, oldest first: the API's fields, and `locked`."""
-        return list(self._open_store())
+        `account` is a key of the account that is meant; the first one if it is None.
+        """
+        return list(self._account(account).memories)
 
-    def add(self, *texts: str, **fields: Any) -> list[dict[str, Any]]:
+    def add(self, *texts: str, account: str | None = None, **fields: Any) -> list[dict[str, Any]]:
         """Store memories, past the API: one for each text (stripped), also if it is stored already.
 
         `fields` are fields of the API, for all of them, or ``locked=True`` for what a free plan has locked.
         Raises TypeError for another field.
         """
-        store, now = self._open_store(), self._clock()
+        memories, now = self._account(account).memories, self._clock()
         identity = self._text_identity
-        return [store.add(text.strip(), now=now, text_identity=identity, **fields) for text in texts]
+        return [memories.add(text.strip(), now=now, text_identity=identity, **fields) for text in texts]
 
-    def assert_each_stored_once(self, facts: Iterable[str | Mapping[str, Any] | Any]) -> None:
+    def assert_each_stored_once(self, facts: Iterable[Any], *, account: str | None = None) -> None:
         """Raise AssertionError, naming what is missing and what is doubled, unless each fact is stored once.
 
         A fact is a text, a `Fact`, or a mapping with a `content`; what else is stored does not matter.
         """
-        assert_each_stored_once(self.memories(), facts)
+        assert_each_stored_once(self.memories(account), facts)
 
     @property
     def requests(self) -> deque[CallRecord]:
         """The calls that were handled, in the order in which they ended; the last 100,000."""
         return self._calls.records
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls that are being handled, also for clients that are gone."""
+        return self._calls.in_flight
 
     @property
     def max_in_flight(self) -> int:
@@ -210,9 +279,6 @@ class LocalServer:
         return self._calls.peaks
 
 
-T = TypeVar("T")
-
-
 class ThreadedServer:
     """A `LocalServer` with an event loop of its own in a daemon thread. Made by `LocalServer.in_thread`.
 
@@ -221,33 +287,28 @@ class ThreadedServer:
 
     def __init__(self, server: LocalServer) -> None:
         self._server = server
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
+        self._thread = LoopThread("omi-local")
 
     def __repr__(self) -> str:
         return f"<ThreadedServer of {self._server!r}>"
 
     def start(self) -> Self:
         """Start the thread, and wait until the server listens. Raises what `LocalServer.start` raises."""
-        if self._loop is not None:
-            raise RuntimeError("the server is open already")
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, args=(self._loop,), name="omi-local", daemon=True)
         self._thread.start()
         try:
-            self._wait(self._server.start())
+            self._thread.run(self._server.start())
         except BaseException:
-            self._stop()
+            self._thread.stop()
             raise
         return self
 
     def close(self) -> None:
         """Close the server and end its thread. Twice is fine."""
-        if self._loop is not None:
+        if self._thread.running:
             try:
-                self._wait(self._server.close())
+                self._thread.run(self._server.close())
             finally:
-                self._stop()
+                self._thread.stop()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -256,40 +317,6 @@ class ThreadedServer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-            loop.run_until_complete(_end_all_tasks())
-            loop.run_until_complete(loop.shutdown_asyncgens())
-        finally:
-            asyncio.set_event_loop(None)
-            loop.close()
-
-    def _stop(self) -> None:
-        loop, thread = self._loop, self._thread
-        self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run a coroutine in the server's loop."""
-        if self._loop is None:
-            work.close()
-            raise RuntimeError("the server is not open")
-        future: Future[T] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return future.result()
-
-    def _call(self, function: Callable[..., T], /, *args: Any, **options: Any) -> T:
-        """Call a function in the server's thread: its data belong to it."""
-
-        async def call() -> T:
-            return function(*args, **options)
-
-        return self._wait(call())
 
     @property
     def url(self) -> str:
@@ -314,7 +341,12 @@ class ThreadedServer:
     @property
     def requests(self) -> list[CallRecord]:
         """The calls that were handled up to now."""
-        return self._call(list, self._server.requests)
+        return self._thread.call(list, self._server.requests)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of calls that are being handled."""
+        return self._server.in_flight
 
     @property
     def max_in_flight(self) -> int:
@@ -326,6 +358,15 @@ class ThreadedServer:
         """The highest number of calls of each kind that were handled at once."""
         return self._server.max_in_flight_by_kind
 
+    @property
+    def database_id(self) -> str:
+        """A random name of the database."""
+        return self._server.database_id
+
+    def add_account(self, api_key: str | None = None, **options: Any) -> str:
+        """See `LocalServer.add_account`."""
+        return self._thread.call(self._server.add_account, api_key, **options)
+
     def add_key(self, api_key: str | None = None, **options: Any) -> str:
         """See `LocalServer.add_key`."""
         return self._server.add_key(api_key, **options)
@@ -334,22 +375,14 @@ class ThreadedServer:
         """See `LocalServer.revoke_key`."""
         self._server.revoke_key(api_key)
 
-    def memories(self) -> list[dict[str, Any]]:
+    def memories(self, account: str | None = None) -> list[dict[str, Any]]:
         """See `LocalServer.memories`."""
-        return self._call(self._server.memories)
+        return self._thread.call(self._server.memories, account)
 
     def add(self, *texts: str, **fields: Any) -> list[dict[str, Any]]:
         """See `LocalServer.add`."""
-        return self._call(self._server.add, *texts, **fields)
+        return self._thread.call(self._server.add, *texts, **fields)
 
-    def assert_each_stored_once(self, facts: Iterable[Any]) -> None:
+    def assert_each_stored_once(self, facts: Iterable[Any], *, account: str | None = None) -> None:
         """See `LocalServer.assert_each_stored_once`."""
-        self._call(self._server.assert_each_stored_once, list(facts))
-
-
-async def _end_all_tasks() -> None:
-    """End what still works for a client that has gone, as `asyncio.run` would."""
-    tasks = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+        self._thread.call(self._server.assert_each_stored_once, list(facts), account=account)

@@ -6,21 +6,22 @@ import heapq
 import logging
 import re
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import attrs
 
-from omi_async.constants import PAGE_LIMIT, VISIBILITIES
 from omi_async.local import validation
+from omi_async.local.account import Account
 from omi_async.local.keys import Key, Keys
+from omi_async.local.listing import TRUNCATED, ListLimits
 from omi_async.local.messages import BROKEN_DOWN, Call, Refusal, Reply
 from omi_async.local.quotas import Quotas
-from omi_async.local.store import Memories, timestamp
+from omi_async.local.store import timestamp
 from omi_async.local.twist import PLAIN, Twist
 from omi_async.local.validation import Draft, Patch, Problems
 
-__all__ = ["Service", "choose_category", "search"]
+__all__ = ["Service", "search"]
 
 _LOGGER: Final = logging.getLogger("omi_async.local")
 
@@ -33,44 +34,38 @@ _SCOPES: Final = {
     "delete": "memories:write",
 }
 
-_DEFAULTS_OF_A_NEW_ONE: Final = {"scoring": None, "reviewed": False, "user_review": None, "edited": False}
-"""A create answers with these whatever is stored, also for a memory that it found (backend)."""
-
 _LOCKED_LENGTH: Final = 70
 _MOST_FOUND: Final = 20
-_FARTHEST: Final = 2**62
-"""An offset that SQLite can still take."""
 
 
 @attrs.define
 class Service:
-    """The memories API over a store, with its keys and quotas.
+    """The memories API over the accounts, with their keys and quotas.
 
     Attributes:
+        accounts: by their number, which stands in each key.
         clock: returns epoch seconds.
-        text_identity: a text that is stored is answered, not stored again, as the newest backend does it.
-        list_window: the list refuses (413) to look further than so many memories, as the backend's reader of
-            historical memories does; None for no such end.
+        search_lag: seconds until a new memory is found by a search.
     """
 
-    store: Memories
+    accounts: Sequence[Account]
     keys: Keys
     quotas: Quotas
     clock: Callable[[], float]
-    text_identity: bool = True
-    list_window: int | None = None
+    limits: ListLimits
+    search_lag: float = 0.0
 
     async def answer(self, call: Call, twist: Twist = PLAIN) -> Reply:
         """Carry out a call. Never raises for what a client can do."""
         try:
-            return self._admit(call, twist)
+            return await self._admit(call, twist)
         except Refusal as refusal:
             return refusal.reply
         except sqlite3.Error:
             _LOGGER.exception("the database failed")
             return BROKEN_DOWN
 
-    def _admit(self, call: Call, twist: Twist) -> Reply:
+    async def _admit(self, call: Call, twist: Twist) -> Reply:
         """Check in the service's order: broken JSON, key, scope, quota; then the handler's own checks."""
         if call.refusal is not None:
             raise call.refusal
@@ -78,126 +73,93 @@ class Service:
         scope = _SCOPES.get(call.kind)
         if scope is not None:
             key.require(scope)
-        announced = self.quotas.spend(call.kind, key.key_id)
-        reply = self._handle(call, key, twist)
+        announced = self.quotas.spend(call.kind, key.key_id, key.account)
+        reply = await self._handle(call, key, twist)
         key.last_used_at = timestamp(self.clock())
         return attrs.evolve(reply, headers=(*reply.headers, *announced)) if announced else reply
 
-    def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
+    async def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
         try:
-            return _HANDLERS[call.kind](self, call, key, twist)
+            if twist.refusal is not None:
+                return twist.refusal
+            return await _HANDLERS[call.kind](self, call, key, twist)
         except Refusal as refusal:
             return refusal.reply
 
-    def _list(self, call: Call, key: Key, twist: Twist) -> Reply:
+    async def _list(self, call: Call, key: Key, twist: Twist) -> Reply:
         problems = Problems()
         limit = validation.read_integer(call.query, "limit", 25, problems)
         offset = validation.read_integer(call.query, "offset", 0, problems)
         problems.check()
         categories = validation.read_categories(call.query)
         key.require_grant("memories:read")
-        limit, offset = max(1, min(limit, PAGE_LIMIT)), max(0, min(offset, _FARTHEST))
-        if self.list_window is not None and offset + limit > self.list_window:
-            raise Refusal.because(413, "Historical memory pagination window exceeded")
         until = self.clock() - twist.hide_newer if twist.hide_newer else None
-        page = self.store.page(limit=limit, offset=offset, categories=categories, until=until)
-        return Reply.json([_shown(row) for row in page])
+        memories = self.accounts[key.account].memories
+        rows, truncated = self.limits.page(memories, limit, offset, categories, until)
+        return Reply.json([_shown(row) for row in rows], headers=TRUNCATED if truncated else ())
 
-    def _search(self, call: Call, key: Key, _twist: Twist) -> Reply:
+    async def _search(self, call: Call, key: Key, _twist: Twist) -> Reply:
         words, limit = validation.read_search(call.query)
         key.require_grant("memories:read")
-        return Reply.json(search(words, map(_shown, self.store), min(limit, _MOST_FOUND)))
+        processed = timestamp(self.clock() - self.search_lag)
+        rows = (row for row in self.accounts[key.account].memories if row["created_at"] <= processed)
+        return Reply.json(search(words, map(_shown, rows), min(limit, _MOST_FOUND)))
 
-    def _create(self, call: Call, key: Key, twist: Twist) -> Reply:
+    async def _create(self, call: Call, key: Key, twist: Twist) -> Reply:
         draft = validation.read_draft(call.payload)
         if not draft.content.strip():
             raise Refusal.because(422, "content cannot be empty")
         key.require_grant("memories:write")
-        self._inspect("create", [draft], twist)
-        return Reply.json(self._store(draft))
+        account = self.accounts[key.account]
+        await _inspect(account, "create", [draft], twist)
+        return Reply.json(await account.store(draft))
 
-    def _batch(self, call: Call, key: Key, twist: Twist) -> Reply:
+    async def _batch(self, call: Call, key: Key, twist: Twist) -> Reply:
         """Check all, then write one after the other, each for good: a breakdown leaves a prefix stored."""
         drafts = validation.read_drafts(call.payload)
         key.require_grant("memories:write")
         if not all(draft.content.strip() for draft in drafts):
             raise Refusal.because(422, "All memories must have non-empty content")
-        self._inspect("batch", drafts, twist)
-        memories = [self._store(draft) for draft in drafts[: twist.at_most]]
+        account = self.accounts[key.account]
+        await _inspect(account, "batch", drafts, twist)
+        memories = [await account.store(draft, batch=True) for draft in drafts[: twist.at_most]]
         if twist.at_most is not None:
             raise Refusal(twist.breakdown)
         return Reply.json({"memories": memories, "created_count": len(memories)})
 
-    def _inspect(self, kind: str, drafts: list[Draft], twist: Twist) -> None:
-        contents = [draft.content for draft in drafts]
-        for poison in twist.poisons:
-            index = poison.first(contents)
-            if index is None:
-                continue
-            for draft in drafts[: index if poison.stored_prefix else 0]:
-                self._store(draft)
-            raise Refusal(poison.refusal(kind, index, contents[index]))
-
-    def _store(self, draft: Draft) -> dict[str, Any]:
-        text = draft.content.strip()
-        row = self.store.by_text(text) if self.text_identity else None
-        if row is None:
-            row = self.store.add(
-                text,
-                now=self.clock(),
-                text_identity=self.text_identity,
-                category=draft.category or choose_category(text),
-                visibility=draft.visibility if draft.visibility in VISIBILITIES else "private",
-                tags=draft.tags,
-            )
-        del row["locked"]
-        return row | _DEFAULTS_OF_A_NEW_ONE
-
-    def _update(self, call: Call, key: Key, twist: Twist) -> Reply:
+    async def _update(self, call: Call, key: Key, twist: Twist) -> Reply:
         patch = validation.read_patch(call.payload)
+        key.require_grant("memories:write")
         if patch == Patch(None, None, None, None):
             message = "At least one field (content, visibility, tags, or category) must be provided"
             raise Refusal.because(422, message)
-        key.require_grant("memories:write")
         if patch.content is not None and not patch.content.strip():
             raise Refusal.because(422, "content must not be empty")
-        self._unlocked(call.memory_id)
+        account = self.accounts[key.account]
         if patch.content is not None:
-            self._inspect("update", [Draft(patch.content, None, "private", [])], twist)
-        self._apply(call.memory_id, patch)
-        row = self.store.by_id(call.memory_id)
-        assert row is not None  # noqa: S101 - nothing else has run since it was looked up
-        return Reply.json(_shown(row))
+            account.unlocked(call.memory_id)
+            await _inspect(account, "update", [Draft(patch.content, None, "private", [])], twist)
+        await account.change(call.memory_id, patch)
+        return Reply.json(_shown(account.unlocked(call.memory_id)))
 
-    def _apply(self, memory_id: str, patch: Patch) -> None:
-        """Change field after field, each for good: a bad visibility is noticed after the text was changed."""
-        now = self.clock()
-        if patch.content is not None:
-            self.store.change(memory_id, now=now, content=patch.content.strip())
-        if patch.visibility is not None:
-            if patch.visibility not in VISIBILITIES:
-                raise Refusal.because(422, "visibility must be 'public' or 'private'")
-            self.store.change(memory_id, now=now, visibility=patch.visibility)
-        if patch.tags is not None:
-            self.store.change(memory_id, now=now, tags=patch.tags)
-        if patch.category is not None:
-            self.store.change(memory_id, now=now, category=patch.category)
-
-    def _delete(self, call: Call, key: Key, _twist: Twist) -> Reply:
+    async def _delete(self, call: Call, key: Key, _twist: Twist) -> Reply:
         key.require_grant("memories:write")
-        self._unlocked(call.memory_id)
-        self.store.delete(call.memory_id)
+        await self.accounts[key.account].delete(call.memory_id)
         return Reply.json({"success": True})
 
-    def _unlocked(self, memory_id: str) -> None:
-        row = self.store.by_id(memory_id)
-        if row is None:
-            raise Refusal.because(404, "Memory not found")
-        if row["locked"]:
-            raise Refusal.because(402, "A paid plan is required to access this memory.")
-
-    def _key(self, _call: Call, key: Key, _twist: Twist) -> Reply:
+    async def _key(self, _call: Call, key: Key, _twist: Twist) -> Reply:
         return Reply.json(key.describe())
+
+
+async def _inspect(account: Account, kind: str, drafts: list[Draft], twist: Twist) -> None:
+    contents = [draft.content for draft in drafts]
+    for poison in twist.poisons:
+        index = poison.first(contents)
+        if index is None:
+            continue
+        for draft in drafts[: index if poison.stored_prefix else 0]:
+            await account.store(draft, batch=kind == "batch")
+        raise Refusal(poison.refusal(kind, index, contents[index]))
 
 
 def _shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +169,7 @@ def _shown(row: dict[str, Any]) -> dict[str, Any]:
     return row
 
 
-_Handler = Callable[[Service, Call, Key, Twist], Reply]
+_Handler = Callable[[Service, Call, Key, Twist], Awaitable[Reply]]
 
 _HANDLERS: Final[dict[str, _Handler]] = {
     "list": Service._list,  # noqa: SLF001 - this module's own
@@ -234,7 +196,7 @@ def search(query: str, memories: Iterable[dict[str, Any]], limit: int) -> dict[s
         {
             "id": memory["id"],
             "content": memory["content"],
-            "category": memory["category"],
+            "category": "interesting",  # whatever it is: the index does not know it
             "relevance_score": score,
         }
         for score, memory in best
@@ -252,32 +214,3 @@ def _overlap(wanted: frozenset[str], words: frozenset[str]) -> float:
     """Return the Jaccard similarity: common words over all words."""
     common = len(wanted & words)
     return common / len(wanted | words) if common else 0.0
-
-
-_WORDS: Final = {
-    "work": {
-        "work",
-        "works",
-        "working",
-        "job",
-        "office",
-        "company",
-        "colleague",
-        "manager",
-        "meeting",
-        "career",
-    },
-    "skills": {"skill", "skills", "speaks", "fluent", "can", "knows"},
-    "hobbies": {"hobby", "hobbies", "plays", "paints", "collects", "hikes", "hiking"},
-    "habits": {"always", "usually", "daily", "morning", "habit", "habits"},
-    "learnings": {"learned", "learnt", "learning", "studies"},
-    "lifestyle": {"lives", "vegetarian", "vegan", "diet", "moved"},
-    "interests": {"likes", "loves", "enjoys", "interested", "favorite", "favourite", "prefers"},
-    "system": {"timezone", "locale", "device", "setting", "settings"},
-}
-
-
-def choose_category(text: str) -> str:
-    """Return the first category that has a word of the text, otherwise "interesting"."""
-    words = set(re.findall(r"\w+", text.lower()))
-    return next((category for category, known in _WORDS.items() if words & known), "interesting")

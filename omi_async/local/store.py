@@ -5,8 +5,10 @@ Every write is committed by itself, so that what was acknowledged survives the d
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import Any, Final
 
 from omi_async.errors import ConfigurationError
 
-__all__ = ["LocalDatabaseError", "Memories", "connect", "timestamp"]
+__all__ = ["NO_FILES", "LocalDatabaseError", "Memories", "Row", "connect", "id_of", "timestamp"]
 
 APPLICATION_ID: Final = 0x4F6D694C
 """Stands in the header of the file ("OmiL"), so that no other program's database is taken for ours."""
@@ -54,6 +56,10 @@ _BUSY: Final = 5.0
 """Seconds to wait for another process that writes to the same file."""
 
 
+NO_FILES: Final = (None, "", ":memory:")
+"""Databases that SQLite keeps nowhere."""
+
+
 class LocalDatabaseError(ConfigurationError):
     """The file is no database of the stand-in server, is damaged, or cannot be opened. It stays as it was."""
 
@@ -64,8 +70,9 @@ def connect(path: str | None) -> sqlite3.Connection:
     Every statement commits by itself. Raises `LocalDatabaseError`.
     """
     try:
+        _make_private(path)
         connection = sqlite3.connect(path or ":memory:", timeout=_BUSY, isolation_level=None)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise LocalDatabaseError(f"cannot open {path}: {error}") from error
     try:
         _prepare(connection, path)
@@ -78,11 +85,26 @@ def connect(path: str | None) -> sqlite3.Connection:
     return connection
 
 
+def _make_private(path: str | None) -> None:
+    """Make a file that only its owner reads: it holds what people said about themselves.
+
+    SQLite would make it with the umask's mode; its -wal and -shm take the mode of the file.
+    """
+    if path not in NO_FILES:
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+
+
 def _prepare(connection: sqlite3.Connection, path: str | None) -> None:
     """Look before anything is written: a foreign file must stay as it is."""
     if _is_empty(connection):
         _create(connection)
     _check_ours(connection, path)
+    # Not in the schema, whose version stays: databases of older versions have no id, and get one here.
+    connection.execute("CREATE TABLE IF NOT EXISTS about (id TEXT NOT NULL)")
+    connection.execute(
+        "INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (uuid.uuid4().hex,)
+    )
     # WAL with synchronous=NORMAL outlives the death of the process, if not a power cut, without an fsync.
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
@@ -124,7 +146,7 @@ def _check_ours(connection: sqlite3.Connection, path: str | None) -> None:
 
 _COLUMNS: Final = (
     "id", "content", "category", "visibility", "tags", "created_at", "updated_at",
-    "manually_added", "scoring", "reviewed", "user_review", "edited", "locked",
+    "manually_added", "reviewed", "user_review", "edited", "scoring", "locked",
 )  # fmt: skip
 _FLAGS: Final = ("manually_added", "reviewed", "edited", "locked")
 
@@ -134,10 +156,9 @@ _INSERT: Final = (
     f"SELECT ?1, {', '.join(f'?{place}' for place in range(2, len(_COLUMNS) + 2))} "
     "WHERE NOT EXISTS (SELECT 1 FROM deleted WHERE id = ?2) ON CONFLICT (id) DO NOTHING"
 )
-_PAGE: Final = (
-    "SELECT seq FROM memories INDEXED BY newest_first WHERE created_at <= ?{only} "
-    "ORDER BY updated_at DESC, seq DESC LIMIT ? OFFSET ?"
-)
+_NEWEST_FIRST: Final = "ORDER BY updated_at DESC, seq DESC"
+
+_VISIBLE: Final = "FROM memories INDEXED BY newest_first WHERE created_at <= ?"
 
 _EVER: Final = "9999"
 """Sorts after every timestamp."""
@@ -148,6 +169,11 @@ Row = dict[str, Any]
 def timestamp(seconds: float) -> str:
     """Write epoch seconds as ISO 8601 with microseconds and `Z`. Such strings sort by time."""
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def id_of(text: str) -> str:
+    """Return the id that a new memory with this text gets: a formula of the backend."""
+    return str(uuid.UUID(bytes=_digest(text), version=4))
 
 
 def _digest(text: str) -> bytes:
@@ -173,10 +199,15 @@ class Memories:
     """The stored memories, as dicts with the API's fields and `locked`.
 
     Texts are kept as they are passed: the caller strips them.
+
+    Attributes:
+        database_id: made at random with the file, and kept in it: another file at the same path has another.
     """
 
     def __init__(self, database: str | PathLike[str] | None) -> None:
         self._connection = connect(None if database is None else fspath(database))
+        self.database_id: str
+        (self.database_id,) = self._connection.execute("SELECT id FROM about").fetchone()
 
     def close(self) -> None:
         """Close the file. It can be opened again, also after no close at all."""
@@ -185,8 +216,7 @@ class Memories:
     def add(self, text: str, *, now: float, text_identity: bool, **fields: Any) -> Row:
         """Store a new memory. Its id is made of the text, unless that was used or `text_identity` is off."""
         digest = _digest(text)
-        wish = uuid.UUID(bytes=digest, version=4) if text_identity else uuid.uuid4()
-        row = _new_row(str(wish), text, now, fields)
+        row = _new_row(id_of(text) if text_identity else str(uuid.uuid4()), text, now, fields)
         if not self._insert(digest, row):
             row["id"] = f"mem_{uuid.uuid4().hex}"
             self._insert(digest, row)
@@ -197,23 +227,27 @@ class Memories:
         values[4] = _written(row["tags"])
         return self._connection.execute(_INSERT, (digest, *values)).rowcount == 1
 
-    def by_text(self, text: str) -> Row | None:
-        """Return the oldest memory with exactly this text."""
-        query = f"{_SELECT} WHERE text_hash = ? AND content = ? ORDER BY seq LIMIT 1"
-        return self._one(query, _digest(text), text)
-
     def by_id(self, memory_id: str) -> Row | None:
         """Return the memory with this id."""
-        return self._one(f"{_SELECT} WHERE id = ?", memory_id)
-
-    def _one(self, query: str, *values: Any) -> Row | None:
-        found = self._connection.execute(query, values).fetchone()
+        found = self._connection.execute(f"{_SELECT} WHERE id = ?", (memory_id,)).fetchone()
         return None if found is None else _row(found)
 
+    def was_deleted(self, memory_id: str) -> bool:
+        """Return whether there was a memory with this id."""
+        return (
+            self._connection.execute("SELECT 1 FROM deleted WHERE id = ?", (memory_id,)).fetchone()
+            is not None
+        )
+
+    def documents(self) -> int:
+        """Return how many memories were ever stored, those that were deleted included."""
+        found = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'memories'").fetchone()
+        return 0 if found is None else int(found[0])
+
     def change(self, memory_id: str, *, now: float, **fields: Any) -> None:
-        """Change fields of a memory; a new text marks it as edited."""
+        """Change fields of a memory; with a new text it counts as reviewed, not as edited (backend)."""
         if "content" in fields:
-            fields |= {"text_hash": _digest(fields["content"]), "edited": 1}
+            fields |= {"text_hash": _digest(fields["content"]), "reviewed": 1, "user_review": 1}
         if "tags" in fields:
             fields["tags"] = _written(fields["tags"])
         fields["updated_at"] = timestamp(now)
@@ -229,12 +263,25 @@ class Memories:
             self._connection.execute("INSERT OR IGNORE INTO deleted VALUES (?)", (memory_id,))
 
     def page(
-        self, *, limit: int, offset: int, categories: Sequence[str] = (), until: float | None = None
+        self,
+        *,
+        limit: int,
+        offset: int,
+        categories: Sequence[str] = (),
+        until: float | None = None,
+        within: int = -1,
     ) -> list[Row]:
-        """Return a page of memories, the newest change first; `until` hides what was created after it."""
+        """Return a page of memories, the newest change first.
+
+        `until` hides what was created after it; `within` looks at no more memories than so many (-1: at all).
+        """
         only = f" AND category IN ({', '.join('?' * len(categories))})" if categories else ""
-        page = _PAGE.format(only=only)
-        query = f"{_SELECT} WHERE seq IN ({page}) ORDER BY updated_at DESC, seq DESC"
+        visible = _VISIBLE
+        if within >= 0:  # else it would have to be sorted, which takes its time for a page far back
+            newest = f"SELECT seq, category, updated_at {_VISIBLE} {_NEWEST_FIRST} LIMIT {within:d}"
+            visible = f"FROM ({newest}) WHERE TRUE"
+        page = f"SELECT seq {visible}{only} {_NEWEST_FIRST} LIMIT ? OFFSET ?"
+        query = f"{_SELECT} WHERE seq IN ({page}) {_NEWEST_FIRST}"
         latest = _EVER if until is None else timestamp(until)
         found = self._connection.execute(query, (latest, *categories, limit, offset))
         return [_row(values) for values in found]
@@ -257,10 +304,10 @@ def _new_row(memory_id: str, text: str, now: float, fields: Row) -> Row:
         "created_at": moment,
         "updated_at": moment,
         "manually_added": True,
-        "scoring": f"01_999_{int(now)}",
         "reviewed": False,
         "user_review": None,
         "edited": False,
+        "scoring": None,
         "locked": False,
     }
     if unknown := fields.keys() - row.keys():

@@ -13,8 +13,11 @@ __all__ = ["PLAIN", "Poison", "Twist", "breakdown"]
 
 
 def breakdown(status: int) -> Reply:
-    """Return what the service answers when its own code raised, with another status."""
-    return attrs.evolve(BROKEN_DOWN, status=status)
+    """Return what the service answers when its own code raised, with another status.
+
+    The connection stays open, as it does behind a load balancer; `Fault.answer` has one that is closed.
+    """
+    return attrs.evolve(BROKEN_DOWN, status=status, closes=False)
 
 
 @attrs.frozen
@@ -55,12 +58,14 @@ class Twist:
     """The departures of one call.
 
     Attributes:
+        refusal: what is answered instead of the work, once key, scope and quota have let the call pass.
         at_most: a batch breaks down after it has stored so many of its memories.
         breakdown: what it answers then.
         hide_newer: seconds; the list does not show yet what is younger.
         poisons: texts that are refused once they have passed every check.
     """
 
+    refusal: Reply | None = None
     at_most: int | None = None
     breakdown: Reply = BROKEN_DOWN
     hide_newer: float = 0.0
@@ -70,6 +75,7 @@ class Twist:
         """Return these departures together with those of a condition that stands meanwhile."""
         return attrs.evolve(
             self,
+            refusal=self.refusal or standing.refusal,
             hide_newer=max(self.hide_newer, standing.hide_newer),
             poisons=standing.poisons + self.poisons,
         )

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async._api import json as _json
 from omi_async.constants import BATCH_SIZE, CONTENT_LENGTH
 from omi_async.local.messages import ABSENT, BROKEN_DOWN, JSON_TYPE, Refusal, Reply
 
@@ -89,10 +88,7 @@ def read_payload(body: bytes, content_type: str | None) -> Any:
         return ABSENT
     if content_type != JSON_TYPE and not _says_json(content_type or ""):
         return body.decode(errors="replace")
-    try:
-        return _json.loads(body)
-    except ValueError:
-        return _reread(body)
+    return _read_json(body)
 
 
 def _says_json(content_type: str) -> bool:
@@ -100,7 +96,7 @@ def _says_json(content_type: str) -> bool:
     return kind == JSON_TYPE or (kind.startswith("application/") and kind.endswith("+json"))
 
 
-def _reread(body: bytes) -> Any:
+def _read_json(body: bytes) -> Any:
     """Read with the service's parser, which is laxer (NaN, half surrogates) and says where it stopped."""
     try:
         return json.loads(body)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from os import PathLike
-from typing import Any
 
 from omi_async._api import endpoints
 from omi_async._api.paging import Paginator
-from omi_async.fact import Fact, checked_changes, fact_from
+from omi_async.fact import AnyFact, Fact, checked_changes, fact_from
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
@@ -35,7 +34,7 @@ class Memories:
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
-    ) -> list[Memory]:
+    ) -> builtins.list[Memory]:
         """Return one page of memories, in the server's order, which is not promised.
 
         Args:
@@ -99,7 +98,7 @@ class Memories:
             raise ValueError("a Fact brings its own category, visibility and tags; give them there")
         return await self._sender.send(endpoints.create_memory(fact_from(fact)))
 
-    async def create_batch(self, facts: Iterable[Fact | str | Mapping[str, Any]], /) -> builtins.list[Memory]:
+    async def create_batch(self, facts: Iterable[AnyFact], /) -> builtins.list[Memory]:
         """Store at most 25 memories in one call and return what the server returned.
 
         The call is all or nothing only in its validation: when it fails with a `ServerError`, some may be

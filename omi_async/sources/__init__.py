@@ -2,12 +2,14 @@
 
 How a file is read
 ------------------
-A file passes through four hands, each of which knows one thing and pulls from the one before::
+A file passes through four hands, each of which knows one thing and pulls from the one before:
 
-    bytes            text            format           records            facts
-    _streams   -->   _encoding  -->  _detect   -->    _csv _jsonl  -->   _fields, _records
-    (a thread)       gzip, marks,    content first,   _json_document     Fact, or an `invalid`
-                     UTF-16          name second      _text              outcome in its place
+```text
+bytes            text            format           records            facts
+_streams   -->   _encoding  -->  _detect   -->    _csv _jsonl  -->   _fields, _records
+(a thread)       gzip, marks,    content first,   _json_document     Fact, or an `invalid`
+                 UTF-16          name second      _text              outcome in its place
+```
 
 All of it runs in a thread of its own, because a read may block and parsing holds the interpreter. `Facts`
 is the end of a short bridge to the event loop: at most three batches wait in it, so a file of any size takes
@@ -36,7 +38,3 @@ from omi_async.sources._errors import SourceError
 from omi_async.sources._facts import Facts, open_facts
 
 __all__ = ["Facts", "SourceError", "open_facts"]
-
-for _public in (Facts, SourceError, open_facts):
-    _public.__module__ = __name__
-del _public

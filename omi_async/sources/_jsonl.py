@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final
 
-from omi_async._api.json import loads, loads_strings
+from omi_async._api.json import loads
 from omi_async.errors import InvalidFactError
 from omi_async.sources._lines import Lines
 from omi_async.sources._records import LONGEST, Batch, Records, decoded, shown
@@ -13,7 +13,7 @@ from omi_async.sources._records import LONGEST, Batch, Records, decoded, shown
 __all__ = ["read_jsonl"]
 
 _FLAT: Final = frozenset({str, bool, type(None)})
-"""Types that `loads` has nothing more to say of than `loads_strings` has."""
+"""Types of values that make a line plain."""
 
 
 def read_jsonl(lines: Lines, records: Records) -> Iterator[Batch]:
@@ -37,7 +37,7 @@ def _batch(block: list[bytes], first: int, records: Records) -> Batch:
             continue
         if plain:
             try:
-                value = loads_strings(line)
+                value = loads(line)
                 kind = type(value)
                 plain = kind is str or (kind is dict and (keys.issuperset(value) or _is_flat(value, keys)))
                 if plain:

@@ -69,8 +69,7 @@ class Naps:
 
 def calls_at_work(server: ThreadedServer) -> int:
     """Count the calls that a server is handling, also those whose client is gone."""
-    assert server._loop is not None
-    return _calls_at_work(server._loop)
+    return server.in_flight
 
 
 def _calls_at_work(loop: asyncio.AbstractEventLoop) -> int:

@@ -29,6 +29,7 @@ def test_python_m_is_the_same_program():
     assert done.stdout == f"omi-async {omi_async.__version__}\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str):
     facts = write_facts(tmp_path / "facts.jsonl", 10)

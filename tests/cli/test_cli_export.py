@@ -101,6 +101,7 @@ def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: 
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
+@pytest.mark.slow
 def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: ThreadedServer):
     served.add(*[f"number {index}" for index in range(5000)])
     process = start("export")

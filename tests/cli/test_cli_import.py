@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli import runtime
 from omi_async.cli.imports import progress
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
 from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
 
 
+@pytest.mark.slow
 def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.slow(0.001), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
@@ -98,7 +98,7 @@ def test_a_second_round_of_failures_gets_a_file_of_its_own(omi: Omi, served: Thr
     assert omi("import", "facts.failures.jsonl", "--failures", "facts.failures.jsonl").code == 6
     assert (tmp_path / "facts.failures.jsonl").read_text() == before
     assert len(lines_of(tmp_path / "facts.failures.2.jsonl")) == 1
-    assert len(lines_of(tmp_path / "facts.failures.3.jsonl")) == 1
+    assert not (tmp_path / "facts.failures.3.jsonl").exists()  # it would say the same
 
 
 def test_a_failures_file_that_is_named_is_replaced(omi: Omi, served: ThreadedServer, tmp_path: Path):
@@ -162,7 +162,6 @@ def test_a_wrong_key_stops_the_import(
 
 def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_any_of_all")
-    monkeypatch.setattr(runtime, "KNOCKS", (0.0, None))
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--base-url", "http://127.0.0.1:1")
     assert done.code == 3

@@ -86,6 +86,7 @@ def test_what_steers_a_terminal_is_not_shown(omi: Omi, forgetful: ThreadedServer
     assert "\x1b" not in out
 
 
+@pytest.mark.slow
 def test_an_import_that_was_killed_has_its_facts_in_doubt(
     omi: Omi, start: Start, served: ThreadedServer, tmp_path: Path
 ):
@@ -136,6 +137,7 @@ def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: Th
     assert len(omi("journal", "export", JOURNAL).events) == 1  # the rejected one, not mended
 
 
+@pytest.mark.slow
 def test_export_goes_through_a_pipe(doubtful: Path, forgetful: ThreadedServer):
     line = f"{SCRIPT} journal export {JOURNAL} | {SCRIPT} import - --journal other --json"
     done = subprocess.run(
@@ -198,6 +200,7 @@ def test_forget_of_what_is_no_state_exits_1(omi: Omi, doubtful: Path):
     assert "'unknown', 'rejected', 'invalid', 'created', 'existing'" in done.err
 
 
+@pytest.mark.slow
 async def test_a_journal_of_hashes_is_shown_without_texts(
     start: Start, forgetful: ThreadedServer, tmp_path: Path
 ):

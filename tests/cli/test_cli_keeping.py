@@ -68,6 +68,7 @@ def test_of_several_files_the_first_has_the_journal(start: Start, served: Thread
     assert (done.event["created"], done.event["duplicate"]) == (11, 10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_standard_input_has_a_journal_where_one_is_named(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, name: str
@@ -412,4 +413,4 @@ def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch
         done = omi("import", "facts.jsonl", "--no-journal")
     assert done.code == 2
     assert "To try them again: omi-async import facts.failures.jsonl" in done.err
-    assert "The same command begins anew, for no journal was kept" in done.err
+    assert "The same command begins from the start, for no journal was kept" in done.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import gzip
 import json
@@ -16,10 +15,11 @@ import pytest
 
 from omi_async import Fact, FactOutcome, ImportReport, InvalidFactError, OmiError, RateLimitError
 from omi_async.cli import exit_codes, logs, output
-from omi_async.cli.format import duration, plural, printable
+from omi_async.cli.format import described, duration, plural, printable
 from omi_async.cli.imports import failures, pace
 from omi_async.cli.imports.dry_run import Estimate
-from omi_async.cli.imports.failures import FailuresFile, failure_record
+from omi_async.cli.imports.failure_record import failure_record
+from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.result import ImportResult
 from omi_async.cli.options import Common
@@ -67,7 +67,7 @@ def invalid(record: object, *, field: str = "") -> FactOutcome:
         ({"data": "text", "content": "own"}, "x", {"data": "text", "content": "own", "category": "system"}),
     ],
 )
-def test_what_was_no_fact_is_kept_to_be_mended(record: object, field: str, kept: dict[str, object]):
+def test_what_was_no_fact_is_kept_to_be_fixed(record: object, field: str, kept: dict[str, object]):
     made = failure_record(invalid(record, field=field), inputs(content="data"))
     reasons = {"state": "invalid", "error": "is wrong", "origin": "facts.jsonl:1"}
     assert made == {**kept, **reasons}
@@ -145,8 +145,8 @@ def test_codes_of_errors(error: BaseException | None, code: int):
 
 
 def test_an_error_without_words_has_its_name():
-    assert exit_codes.described(OmiError()) == "OmiError"
-    assert exit_codes.described(OSError(28, "No space left")) == "No space left"
+    assert described(OmiError()) == "OmiError"
+    assert described(OSError(28, "No space left")) == "No space left"
 
 
 def test_a_bill_of_many_days():
@@ -166,40 +166,6 @@ async def test_progress_is_measured_by_lines(tmp_path: Path):
     assert fractions[49] == pytest.approx(0.5 * sizes[0] / sum(sizes))
     assert fractions[150] == 1.0
     assert given.fraction() == 1.0
-
-
-@pytest.mark.parametrize("most", [0, 1, 4, 1000])
-async def test_what_is_at_hand_is_what_would_come_next(tmp_path: Path, most: int):
-    paths = [str(write_facts(tmp_path / f"{name}.jsonl", 600)) for name in "abc"]
-    cut = tmp_path / "b.jsonl"
-    cut.write_bytes(gzip.compress(cut.read_bytes())[:-9])
-    alone, mixed = inputs(*paths), inputs(*paths)
-    expected = [item.origin async for item in alone.facts()]
-    found = []
-    facts = mixed.facts()
-    assert facts.at_hand(most) == []
-    async for item in facts:
-        found += [item.origin, *(item.origin for item in facts.at_hand(most))]
-    assert found == expected
-    assert list(map(str, mixed.broken)) == list(map(str, alone.broken)) != []
-    assert facts.at_hand(most) == []
-
-
-async def test_progress_is_measured_by_what_was_taken_at_hand_too(tmp_path: Path):
-    given = inputs(str(write_facts(tmp_path / "facts.jsonl", 100)))
-    async with contextlib.aclosing(given.facts()) as facts:
-        await anext(facts)
-        assert len(facts.at_hand(49)) == 49
-        assert given.fraction() == pytest.approx(0.5)
-
-
-async def test_closed_inputs_have_nothing_at_hand(tmp_path: Path):
-    given = inputs(str(write_facts(tmp_path / "facts.jsonl", 9)))
-    async with contextlib.aclosing(given.facts()) as facts:
-        await anext(facts)
-    assert facts.at_hand(25) == []
-    with pytest.raises(StopAsyncIteration):
-        await anext(facts)
 
 
 async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):
@@ -303,7 +269,7 @@ def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
 
 async def test_collections_do_not_look_at_what_was_imported_while_a_command_calls(tmp_path: Path) -> None:
     frozen = gc.get_freeze_count()
-    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as memories:
-        await memories.create("meanwhile")
+    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as session:
+        await session.memories.create("meanwhile")
         assert gc.get_freeze_count() > frozen + 10_000
     assert gc.get_freeze_count() == 0

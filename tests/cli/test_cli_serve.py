@@ -10,7 +10,10 @@ import signal
 import socket
 import sqlite3
 import subprocess
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +94,7 @@ def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
     assert ended(server).code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [3, 7])
 def test_with_chaos_and_a_kill_every_fact_is_stored_once(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
@@ -151,3 +155,30 @@ def test_a_foreign_database_is_refused(omi: Omi, tmp_path: Path):
     done = omi("serve", "--port", 0, "--local", "notes.db")
     assert done.code == 1
     assert "OMI_API_KEY" not in os.environ
+
+
+@pytest.mark.parametrize(("words", "failing"), [((), False), (("--contended",), True)])
+def test_serve_contended_fails_under_parallel_writes(start: Start, words: tuple[str, ...], failing: bool):
+    variables = ready(server := start("serve", "--port", 0, "-q", *words))
+
+    def create(number: int) -> int:
+        request = urllib.request.Request(
+            f"{variables['OMI_API_BASE']}/v1/dev/user/memories",
+            data=json.dumps({"content": f"fact {number}", "category": "work"}).encode(),
+            headers={
+                "Authorization": f"Bearer {variables['OMI_API_KEY']}",
+                "Content-Type": "application/json",
+            },
+        )
+        try:
+            with urllib.request.urlopen(request) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    with ThreadPoolExecutor(16) as pool:
+        statuses = set(pool.map(create, range(64)))
+    server.send_signal(signal.SIGTERM)
+    assert ended(server).code == 0
+    assert statuses == ({200, 500} if failing else {200})

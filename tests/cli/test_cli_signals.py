@@ -17,6 +17,7 @@ from omi_async.local import FOREVER, Fault, ThreadedServer
 from tests.cli.driving import Start, calls_at_work, ended, lines_of, texts, until, write_facts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_lets_the_calls_land(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, number: signal.Signals
@@ -64,6 +65,7 @@ def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tm
     assert "100 facts in doubt will be looked for." in done.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_killed_import_goes_on_and_doubles_nothing(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, stored: bool

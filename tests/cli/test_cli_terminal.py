@@ -89,6 +89,7 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order(
     assert "The same command goes on" in text
 
 
+@pytest.mark.slow
 def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     served.quotas.replace(*REAL_QUOTAS)
@@ -102,6 +103,7 @@ def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_
     assert os.environ["OMI_API_KEY"] not in text
 
 
+@pytest.mark.slow
 def test_while_it_waits_the_bar_is_a_living_countdown(start: Start, served: ThreadedServer, tmp_path: Path):
     served.quotas.replace(Quota("batches", 2, 3600, ("batch",)))
     write_facts(tmp_path / "facts.jsonl", 500)
@@ -136,6 +138,7 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
     assert "1 memory" in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x04", 130)])
 def test_journal_forget_asks(start: Start, served: ThreadedServer, tmp_path: Path, answer: bytes, code: int):
     write_facts(tmp_path / "facts.jsonl", 1)

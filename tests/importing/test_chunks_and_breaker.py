@@ -139,6 +139,7 @@ texts = st.lists(st.sampled_from("abcde"), max_size=8)
 
 @given(texts, texts, st.sampled_from(["", " "]))
 @example(["a", "a", "b"], ["a", "a", "b"], "")
+@example(["a", "b"], ["b", "c"], "")  # one is missing
 def test_each_of_equal_texts_takes_a_memory_of_its_own_while_there_are_enough(sent, named, pad) -> None:
     items = [item(content, index) for index, content in enumerate(sent)]
     ids = [*map(str, range(len(named)))]

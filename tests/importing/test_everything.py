@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
 import attrs
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from omi_async import Fact, FactOutcome, ImportReport, ImportStoppedError
@@ -272,11 +272,35 @@ async def played(scenario: Scenario) -> None:
         this.check(report)
 
 
+def plain(**changes: Any) -> Scenario:
+    """A scenario in which little happens, so that every promise of `Run.check` is certainly looked at."""
+    usual = Scenario(
+        texts=[*_mixed(60, [(3, "same"), (9, "same"), (20, "")]), "poison a"],
+        faults=[Fault.after_prefix(13)],
+        list_faults=[],
+        hidden=False,
+        lag=0.0,
+        concurrency=2,
+        dedupe=True,
+        text_identity=False,
+        on_unknown="reconcile",
+        ending="none",
+        after=0,
+        ticks=0,
+        drain_timeout=30.0,
+        slow_callback=False,
+        awaits=False,
+    )
+    return attrs.evolve(usual, **changes)
+
+
 SLOWLY = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 
 @settings(deadline=None, max_examples=120, suppress_health_check=SLOWLY)
 @given(scenarios(endings=st.just("none")))
+@example(plain())
+@example(plain(faults=[Fault.answer(401, "no")]))
 def test_an_import_that_runs_to_its_end_tells_the_truth(scenario: Scenario) -> None:
     run(played(scenario))
 
@@ -289,6 +313,10 @@ def test_an_import_that_runs_to_its_end_tells_the_truth(scenario: Scenario) -> N
         )
     )
 )
+@example(plain(ending="stop", after=1))
+@example(plain(ending="cancel", ticks=30, slow_callback=True))
+@example(plain(ending="source raises", after=30))
+@example(plain(ending="callback raises", after=30))
 def test_an_import_that_is_cut_short_tells_the_truth(scenario: Scenario) -> None:
     run(played(scenario))
 

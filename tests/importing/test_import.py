@@ -307,7 +307,7 @@ async def test_the_servers_clock_may_be_wrong(
     server: LocalServer, session: Session, monkeypatch: pytest.MonkeyPatch, skew: float
 ) -> None:
     our_clock = SimpleNamespace(time=lambda: time.time() + skew)
-    for module in ("importing.importer", "session"):
+    for module in ("importing.importer", "_transport"):
         monkeypatch.setattr(f"omi_async.{module}.time", our_clock)
     server.add("old", created_at="2020-01-01T00:00:00.000000Z")
     report = await session.memories.import_facts(["old", *facts(30)])

@@ -13,8 +13,7 @@ from omi_async import Fact, FactOutcome, ImportReport, ImportStoppedError, Retry
 from omi_async._api.endpoints import import_batch
 from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer
-from omi_async._quota.pacing import Permit
+from omi_async._quota.pacer import Pacer, Permit
 from omi_async.fact import fact_payload
 from omi_async.importing.calls import Calls
 from omi_async.importing.stopping import StopSignal

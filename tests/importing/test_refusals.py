@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given, settings
@@ -22,6 +22,8 @@ from omi_async import (
     Session,
 )
 from omi_async.local import FOREVER, Fault, LocalServer
+from omi_async.local.faults import Sleep, Work
+from omi_async.local.messages import Reply
 from tests.clock import elapsed, run
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
 
@@ -163,19 +165,14 @@ def test_isolation_survives_lost_answers(place, lost, stored) -> None:
 
 async def test_what_is_too_much_at_once_is_not_rejected_for_it(server: LocalServer, session: Session) -> None:
     # Twelve of the large ones are too large together, six are not: no fact is to blame.
-    def too_much(_: str) -> bool:
-        return False
-
-    class Large(type(Fault.poison("x"))):  # type: ignore[misc]  # the class has no name to import
-        def concerns(self, contents: Any) -> bool:
+    class Large(Fault):
+        def concerns(self, contents: Sequence[str]) -> bool:
             return sum(map(len, contents)) > 1300
 
-        def inspect(self, operation: str, contents: Any) -> Any:
-            if not self.concerns(contents):
-                return None
-            return 0, self._refusal(["body"], contents[0])
+        async def happen(self, work: Work, sleep: Sleep) -> Reply:
+            return Reply.detail(413, "too large")
 
-    server.faults.add(Large(too_much, 413, False, False))
+    server.faults.add(Large(), times=FOREVER)
     given = [f"{n} " + "x" * (200 if n < 12 else 20) for n in range(25)]
     report = await session.memories.import_facts(given)
     assert counts(report) == {"created": 25}

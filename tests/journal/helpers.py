@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
+from omi_async.importing.journal.rows import Recalled
 from omi_async.local import LocalServer
 
 SERVER = "the service"
@@ -90,8 +91,28 @@ def items(*contents: str) -> list[Item]:
 
 def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
     journal = Journal(path, **options)
-    journal.begin(address)
+    begin(journal, address)
     return journal
+
+
+def begin(journal: Journal, address: str = SERVER) -> None:
+    journal.begin(address)
+
+
+def recall(journal: Journal, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+    return journal.recall(contents)
+
+
+def sending(journal: Journal, items: Sequence[Item]) -> None:
+    journal.sending(items)
+
+
+def settled(journal: Journal, items: Sequence[Item]) -> None:
+    journal.settled(items)
+
+
+def end(journal: Journal) -> None:
+    journal.end()
 
 
 def database(journal: Journal) -> sqlite3.Connection:
@@ -104,7 +125,7 @@ def letters(journal: Journal, contents: Iterable[str]) -> dict[str, str]:
     """What a journal knows of texts: settled states, "doubt", "unsent", or "nothing"."""
     known = {}
     for content in contents:
-        found = journal.recall(journal.key(content))
+        found = recall(journal, [content])[0]
         assert found != "seen"
         if found is None:
             known[content] = "nothing"
@@ -119,12 +140,12 @@ def known(path: Path, contents: Iterable[str], server: str = SERVER) -> dict[str
     try:
         return letters(journal, contents)
     finally:
-        journal.end()
+        end(journal)
 
 
 def settle(journal: Journal, items: Iterable[Item], state: Any = "created", **fields: Any) -> None:
     fields = {"memory_id": "memory"} | fields if state == "created" else fields
-    journal.settled([item.become(state, **fields) for item in items])
+    settled(journal, [item.become(state, **fields) for item in items])
 
 
 def sidecars(path: Path) -> list[Path]:

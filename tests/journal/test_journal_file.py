@@ -16,7 +16,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from omi_async import Journal, JournalError, JournalInUseError, OmiError
-from tests.journal.helpers import OPEN, begun, copy, items, known, python, ran, raw, settle, texts
+from tests.journal.helpers import (
+    OPEN,
+    begun,
+    copy,
+    end,
+    items,
+    known,
+    python,
+    ran,
+    raw,
+    sending,
+    settle,
+    texts,
+)
 
 
 @pytest.fixture
@@ -30,11 +43,11 @@ def small_journal(path: Path) -> list[str]:
     contents = texts(range(300))
     for start in range(0, 300, 25):
         batch = items(*contents[start : start + 25])
-        journal.sending(batch)
+        sending(journal, batch)
         settle(journal, batch[:10], memory_id="0123456789abcdef" * 2)
         settle(journal, batch[10:15], "rejected", error=OmiError("refused by the server: too dull"))
         settle(journal, batch[15:20], "unknown", error=OmiError("the answer was lost"))
-    journal.end()
+    end(journal)
     return contents
 
 
@@ -164,8 +177,8 @@ def test_names_that_mean_something_to_sqlite_are_files_like_others(
     monkeypatch.chdir(tmp_path)
     for name in (":memory:", "file:x?mode=memory", "a%20b#c?d", "räumlich ☃", os.fsdecode(b"\xff")):
         journal = begun(Path(name))
-        journal.sending(items("a fact"))
-        journal.end()
+        sending(journal, items("a fact"))
+        end(journal)
         assert Path(name).stat().st_size > 0
         assert known(Path(name), ["a fact"]) == {"a fact": "doubt"}
 
@@ -182,6 +195,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], di
     return path, contents, known(path, contents), told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("half", [0, 1])
 def test_a_flipped_bit_is_refused_or_changes_nothing(sound, tmp_path: Path, half: int) -> None:
     source, contents, states, told = sound
@@ -268,16 +282,16 @@ def test_the_refusal_says_what_to_do(sound, path: Path) -> None:
 def test_an_empty_file_is_used(path: Path) -> None:
     path.touch()
     journal = begun(path)
-    journal.sending(items("a fact"))
-    journal.end()
+    sending(journal, items("a fact"))
+    end(journal)
     assert known(path, ["a fact"]) == {"a fact": "doubt"}
 
 
 def test_what_stands_in_the_wal_only_is_not_lost(path: Path, tmp_path: Path) -> None:
     journal = begun(path)
-    journal.sending(items("a fact"))
+    sending(journal, items("a fact"))
     left = copy(path, tmp_path / "left.journal")
-    journal.end()
+    end(journal)
     assert Path(f"{left}-wal").stat().st_size > 0
     assert known(left, ["a fact"]) == {"a fact": "doubt"}
 
@@ -287,9 +301,9 @@ def test_a_wal_that_was_cut_off_loses_only_what_was_not_durable(
     path: Path, tmp_path: Path, keep: int
 ) -> None:
     journal = begun(path)
-    journal.sending(items("a fact"))
+    sending(journal, items("a fact"))
     left = copy(path, tmp_path / "left.journal")
-    journal.end()
+    end(journal)
     wal = Path(f"{left}-wal")
     wal.write_bytes(wal.read_bytes()[:keep])
     assert known(left, ["a fact"]) == {"a fact": "nothing"}
@@ -297,9 +311,9 @@ def test_a_wal_that_was_cut_off_loses_only_what_was_not_durable(
 
 def test_what_lies_beside_a_journal_that_was_deleted_does_no_harm(path: Path, tmp_path: Path) -> None:
     journal = begun(path)
-    journal.sending(items("a fact"))
+    sending(journal, items("a fact"))
     left = copy(path, tmp_path / "left.journal")
-    journal.end()
+    end(journal)
     left.unlink()
     assert known(left, ["a fact"]) == {"a fact": "nothing"}
 
@@ -324,6 +338,7 @@ print(Dying.statements)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_at_any_statement_of_the_creation_leaves_a_journal_to_be(path: Path) -> None:
     _, output = ran(CREATE_AND_DIE, path, -1)
     statements = int(output)
@@ -337,7 +352,7 @@ def test_a_kill_at_any_statement_of_the_creation_leaves_a_journal_to_be(path: Pa
 
 def test_a_hot_rollback_journal_of_the_creation_is_rolled_back(path: Path, tmp_path: Path) -> None:
     """As if the process had died in the middle of the commit that creates the tables, after page 1."""
-    begun(path).end()
+    end(begun(path))
     first_page = path.read_bytes()[:4096]
     path.unlink()
     with closing(sqlite3.connect(path, isolation_level=None)) as creating:
@@ -355,9 +370,10 @@ def test_a_hot_rollback_journal_of_the_creation_is_rolled_back(path: Path, tmp_p
 # One process
 
 
+@pytest.mark.slow
 def test_another_process_is_refused_also_after_another_try_of_this_one(path: Path) -> None:
     journal = begun(path)
-    journal.sending(items("a fact"))
+    sending(journal, items("a fact"))
     for _ in range(2):
         _, output = ran(OPEN, path)
         assert "is in use by another import; wait for its end, or stop it" in output
@@ -366,16 +382,16 @@ def test_another_process_is_refused_also_after_another_try_of_this_one(path: Pat
             Journal(path).open()
         with pytest.raises(JournalInUseError, match="is in use by another import"):
             Journal(path.parent / "." / path.name, texts=False).open()
-    journal.end()
+    end(journal)
     assert ran(OPEN, path) == (0, "opened")
 
 
 HOLD = """
 import sys, time
 from omi_async import Journal
-from tests.journal.helpers import begun, items
+from tests.journal.helpers import begun, items, sending
 from pathlib import Path
-begun(Path(sys.argv[1])).sending(items("a fact"))
+sending(begun(Path(sys.argv[1])), items("a fact"))
 print("holding", flush=True)
 sys.stdin.read()
 """
@@ -407,6 +423,6 @@ def test_a_link_is_followed_and_the_lock_with_it(path: Path) -> None:
     journal = begun(link)
     with pytest.raises(JournalInUseError, match="is in use"):
         Journal(path).open()
-    journal.end()
+    end(journal)
     assert path.stat().st_size > 0
     assert raw(path).startswith(b"SQLite format 3\0")

@@ -23,12 +23,14 @@ from tests.journal.helpers import (
     calls,
     copy,
     database,
+    end,
     items,
     known,
     python,
     ran,
     raw,
     run_import,
+    sending,
     sent,
     stored,
     texts,
@@ -187,8 +189,8 @@ def left_in_doubt(path: Path, server: LocalServer, contents: list[str]) -> None:
     """As if a process had died with calls on the wire."""
     journal = begun(path, server.url)
     for start in range(0, len(contents), 25):
-        journal.sending(items(*contents[start : start + 25]))
-    journal.end()
+        sending(journal, items(*contents[start : start + 25]))
+    end(journal)
 
 
 async def test_what_was_on_the_wire_is_looked_for_and_only_what_is_absent_is_sent(
@@ -221,6 +223,7 @@ async def test_report_tells_unknown_at_once_however_many_there_are(server: Local
     assert set(known(path, facts, server.url).values()) == {"doubt"}
 
 
+@pytest.mark.slow
 async def test_many_in_doubt_do_not_hold_the_import_up(server: LocalServer, path: Path) -> None:
     facts = texts(range(3000))
     left_in_doubt(path, server, facts)
@@ -517,6 +520,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 async def test_a_real_limit_of_the_file_system_is_met_in_the_same_way(path: Path) -> None:
     facts = [f"{'x' * 400} {number}" for number in range(1000)]
     with LocalServer.in_thread(path.parent / "memories.db", text_identity=False) as threaded:

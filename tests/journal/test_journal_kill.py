@@ -151,6 +151,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("cut", "held"), POINTS)
 def test_killed_at_a_durable_point(aftermath: Aftermath, tmp_path: Path, cut: str, held: int) -> None:
     aftermath.kill(cut)
@@ -184,6 +185,7 @@ def assert_completes(aftermath: Aftermath, facts: list[str], left: dict[str, str
     assert after == holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["first call", "second call"])
 @pytest.mark.parametrize("prefix", [0, 1, 7, 24, None])
 def test_killed_while_its_call_is_on_the_wire(
@@ -198,6 +200,7 @@ def test_killed_while_its_call_is_on_the_wire(
     assert_completes(aftermath, facts, left)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", [0, 13, None])
 def test_killed_with_several_calls_on_the_wire(
     aftermath: Aftermath, tmp_path: Path, prefix: int | None

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -133,12 +134,17 @@ async def all_runs(plans: list[Plan], folder: Path) -> None:
 
 @given(st.lists(PLANS, min_size=1, max_size=4))
 @example([Plan(numbers=[0], concurrency=1, faults=[(8, 0)] * 4, crash_at=8, lag=0)])
+@example(
+    [Plan(numbers=[*range(30)], concurrency=1, faults=[], crash_at=2, lag=0)] * 2
+)  # crashes, and does not
+@example([Plan(numbers=[*range(30)], concurrency=1, faults=[(8, 0)] * 30, crash_at=None, lag=0)])
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_the_law_holds_over_crashes_faults_and_changing_input(plans: Any) -> None:
     with tempfile.TemporaryDirectory() as folder:
         run(all_runs(plans, Path(folder)))
 
 
+@pytest.mark.slow
 def test_a_crash_at_every_point_of_a_difficult_import() -> None:
     faults = [(0, 7), (3, 0), (5, 20), (9, 3)]
     plan = Plan([*range(110)], 3, faults, None, 3)

@@ -20,9 +20,22 @@ from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
 from omi_async.importing.journal import journal as journal_module
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.journal import KEYS_KEPT
 from omi_async.importing.journal.rows import ROW, ROWS_CACHED
-from tests.journal.helpers import SERVER, begun, database, items, known, letters, settle, texts
+from tests.journal.helpers import (
+    SERVER,
+    begin,
+    begun,
+    database,
+    end,
+    items,
+    known,
+    letters,
+    recall,
+    sending,
+    settle,
+    settled,
+    texts,
+)
 
 
 @pytest.fixture
@@ -37,12 +50,12 @@ def one_of_each(path: Path, **options: Any) -> None:
     """Write a journal with a fact in each state, and one whose call was cut off."""
     journal = begun(path, **options)
     batch = items(*STATES, "cut off")
-    journal.sending(batch)
+    sending(journal, batch)
     for item, state in zip(batch, STATES, strict=False):
         error = OmiError(f"why {state}") if state not in {"created", "existing"} else None
         memory_id = f"id of {state}" if error is None else None
-        journal.settled([item.become(state, memory_id, error)])
-    journal.end()
+        settled(journal, [item.become(state, memory_id, error)])
+    end(journal)
 
 
 def test_what_was_settled_is_recalled_in_another_life(path: Path) -> None:
@@ -58,28 +71,28 @@ def test_what_was_settled_is_recalled_in_another_life(path: Path) -> None:
         "new": "nothing",
     }
     journal = begun(path)
-    created, rejected = (journal.recall(journal.key(content)) for content in ("created", "rejected"))
+    created, rejected = (recall(journal, [content])[0] for content in ("created", "rejected"))
     assert not isinstance(created, str | None)
     assert not isinstance(rejected, str | None)
     assert (created.memory_id, created.words) == ("id of created", None)
     assert (rejected.memory_id, rejected.words) == (None, "why rejected")
-    journal.end()
+    end(journal)
 
 
 def test_a_text_is_seen_once_in_each_import(path: Path) -> None:
     journal = begun(path)
     for _ in range(2):
         for number, content in enumerate(texts(range(60))):
-            found = journal.recall(journal.key(content))
+            found = recall(journal, [content])[0]
             assert found != "seen"
-            assert journal.recall(journal.key(content)) == "seen"  # while it is on its way
+            assert recall(journal, [content])[0] == "seen"  # while it is on its way
             if found is None:
-                journal.sending(items(content))
-            assert journal.recall(journal.key(content)) == "seen", number  # and once it is written down
+                sending(journal, items(content))
+            assert recall(journal, [content])[0] == "seen", number  # and once it is written down
             assert not journal._entering  # what is written down is not kept in memory
-        journal.end()
-        journal.begin(SERVER)
-    journal.end()
+        end(journal)
+        begin(journal, SERVER)
+    end(journal)
 
 
 @given(st.lists(st.tuples(st.lists(st.integers(0, 30), max_size=8), st.booleans()), max_size=12))
@@ -89,44 +102,31 @@ def test_many_texts_are_recalled_at_once_as_they_are_one_by_one(chunks) -> None:
         together, apart = (begun(Path(folder, name)) for name in ("together", "apart"))
         for numbers, sends in [*chunks, ([], False), *chunks]:
             contents = texts(numbers)
-            found = together.recall_all(contents)
+            found = recall(together, contents)
             assert [told(known) for known in found] == [
-                told(apart.recall(apart.key(content))) for content in contents
+                told(recall(apart, [content])[0]) for content in contents
             ]
             new = [content for content, known in zip(contents, found, strict=True) if known is None]
             for journal in (together, apart):
                 if sends and new:
                     batch = items(*new)
-                    journal.sending(batch)
+                    sending(journal, batch)
                     settle(journal, batch[::2])
                 if not contents:  # and all of it again, in another life
-                    journal.end()
-                    journal.begin(SERVER)
-        together.end()
-        apart.end()
+                    end(journal)
+                    begin(journal, SERVER)
+        end(together)
+        end(apart)
 
 
 def told(known: Any) -> Any:
     return known if isinstance(known, str | None) else attrs.evolve(known, sent_at=0.0)
 
 
-def test_a_key_that_is_not_kept_until_the_sending_is_made_again(path: Path) -> None:
-    journal = begun(path)
-    contents = texts(range(KEYS_KEPT + 50))
-    for start in range(0, len(contents), 25):
-        journal.recall_all(contents[start : start + 25])
-    assert len(journal._keys) <= KEYS_KEPT + 25
-    for start in range(0, len(contents), 25):
-        journal.sending(items(*contents[start : start + 25]))
-    assert not journal._entering
-    journal.end()
-    assert set(known(path, contents).values()) == {"doubt"}
-
-
 def write(journal: Journal, chunk: int) -> None:
     batch = items(*texts(range(chunk * 25, chunk * 25 + 25)))
-    assert journal.recall_all([item.content for item in batch]) == [None] * 25
-    journal.sending(batch)
+    assert recall(journal, [item.content for item in batch]) == [None] * 25
+    sending(journal, batch)
     settle(journal, batch)
 
 
@@ -157,7 +157,7 @@ def test_a_chunk_costs_as_much_in_a_large_journal_as_in_a_small_one(path: Path) 
     for chunk in range(ROWS_CACHED + 2, 800):
         write(journal, chunk)
     assert steps(write, journal, 800) == few > 0
-    journal.end()
+    end(journal)
 
 
 def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,7 +165,7 @@ def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: py
     journal = begun(path)
     whole, in_parts, reordered = (items(*texts(range(25))) for _ in range(3))
     for batch in (whole, in_parts, reordered):
-        journal.sending(batch)
+        sending(journal, batch)
     settle(journal, whole)
     settle(journal, in_parts[:7])
     settle(journal, in_parts[7:])
@@ -173,18 +173,18 @@ def test_a_row_reads_the_same_however_it_was_settled(path: Path, monkeypatch: py
     rows = database(journal).execute("SELECT server, sent_at, keys, states, ids, facts, errors FROM batches")
     (row,) = set(rows)
     assert row[3:] == ("c" * 25, b"[" + b",".join([b'"memory"'] * 25) + b"]", None, None)
-    journal.end()
-    begun(path).end()  # every checksum holds
+    end(journal)
+    end(begun(path))  # every checksum holds
 
 
 def test_each_server_is_remembered_apart(path: Path) -> None:
     for server in ("one", "other"):
         journal = begun(path, server)
         batch = items("a fact")
-        assert journal.recall(journal.key("a fact")) is None
-        journal.sending(batch)
+        assert recall(journal, ["a fact"])[0] is None
+        sending(journal, batch)
         settle(journal, batch, "created" if server == "one" else "unknown")
-        journal.end()
+        end(journal)
     assert known(path, ["a fact"], "one") == {"a fact": "created"}
     assert known(path, ["a fact"], "other") == {"a fact": "doubt"}
     with Journal(path) as journal:
@@ -194,11 +194,11 @@ def test_each_server_is_remembered_apart(path: Path) -> None:
 
 def test_a_name_of_the_servers_own_overrides_its_address(path: Path) -> None:
     journal = begun(path, "http://127.0.0.1:1", server="rehearsal")
-    journal.sending(items("a fact"))
-    journal.end()
+    sending(journal, items("a fact"))
+    end(journal)
     journal = begun(path, "http://127.0.0.1:2", server="rehearsal")
     assert letters(journal, ["a fact"]) == {"a fact": "doubt"}
-    journal.end()
+    end(journal)
     assert known(path, ["a fact"], "http://127.0.0.1:2") == {"a fact": "nothing"}
 
 
@@ -268,9 +268,9 @@ def test_forgetting_goes_through_a_journal_of_many_rows(path: Path) -> None:
     journal = begun(path)
     for number in range(3 * ROWS_CACHED + 1):
         batch = items(*texts(range(2 * number, 2 * number + 2)))
-        journal.sending(batch)
+        sending(journal, batch)
         settle(journal, batch[:1])
-    journal.end()
+    end(journal)
     with Journal(path) as journal:
         assert len(list(journal.unfinished())) == 3 * ROWS_CACHED + 1
         assert journal.forget("unknown") == 3 * ROWS_CACHED + 1
@@ -285,11 +285,11 @@ def test_a_misspelled_state_is_not_forgotten_in_silence(path: Path) -> None:
 
 def test_nothing_is_forgotten_in_the_middle_of_an_import(path: Path) -> None:
     journal = begun(path)
-    journal.sending(items("on the wire"))
+    sending(journal, items("on the wire"))
     with pytest.raises(JournalInUseError, match="in use by an import"):
         journal.forget("unknown")
     assert journal.counts() == {SERVER: {"unknown": 1}}
-    journal.end()
+    end(journal)
 
 
 def test_a_forgotten_fact_is_created_again_with_its_new_id(path: Path) -> None:
@@ -297,39 +297,39 @@ def test_a_forgotten_fact_is_created_again_with_its_new_id(path: Path) -> None:
     with Journal(path) as journal:
         journal.forget("created")
     journal = begun(path)
-    recalled = journal.recall(journal.key("created"))
+    recalled = recall(journal, ["created"])[0]
     assert not isinstance(recalled, str | None)
     assert recalled.memory_id is None
     (item,) = items("created")
     item.place = recalled.place
-    journal.sending([item])
+    sending(journal, [item])
     settle(journal, [item], memory_id="another")
-    journal.end()
+    end(journal)
     journal = begun(path)
-    recalled = journal.recall(journal.key("created"))
+    recalled = recall(journal, ["created"])[0]
     assert not isinstance(recalled, str | None)
     assert (recalled.state, recalled.memory_id) == ("created", "another")
-    journal.end()
+    end(journal)
 
 
 def test_a_batch_may_mix_new_facts_with_those_of_many_rows_beyond_what_is_cached(path: Path) -> None:
     contents = texts(range(25 * (ROWS_CACHED + 30)))
     journal = begun(path)
     for start in range(0, len(contents), 25):
-        journal.sending(items(*contents[start : start + 25]))
-    journal.end()
+        sending(journal, items(*contents[start : start + 25]))
+    end(journal)
 
     journal = begun(path)
     # The first and the last change are of one row, and more rows lie between than stay cached.
     some = [contents[0], *contents[25::25], contents[1]]
     batch = [*items(*some), *items("new")]
     for item in batch[:-1]:
-        recalled = journal.recall(journal.key(item.fact.content))
+        recalled = recall(journal, [item.fact.content])[0]
         assert not isinstance(recalled, str | None)
         item.place = recalled.place
-    journal.sending(batch)
+    sending(journal, batch)
     settle(journal, batch)
-    journal.end()
+    end(journal)
     found = known(path, [*contents, "new"])
     assert {content for content, state in found.items() if state == "created"} == {*some, "new"}
 
@@ -337,15 +337,15 @@ def test_a_batch_may_mix_new_facts_with_those_of_many_rows_beyond_what_is_cached
 def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     journal = begun(path)
     kept, neighbour = batch = items("kept", "neighbour")
-    journal.sending(batch)
+    sending(journal, batch)
     lost = items("lost one", "lost two")
     for content in ("kept", "lost one", "lost two", "late"):
-        journal.recall(journal.key(content))
+        recall(journal, [content])
     database(journal).execute("PRAGMA query_only = 1")
     with pytest.raises(JournalError, match="cannot be written: attempt to write a readonly database"):
-        journal.sending([*lost, kept])
+        sending(journal, [*lost, kept])
     with pytest.raises(JournalError, match="cannot be written"):
-        journal.sending(lost)
+        sending(journal, lost)
     for some in ([kept], batch):
         with pytest.raises(JournalError, match="cannot be written"):
             settle(journal, some)
@@ -353,19 +353,19 @@ def test_what_could_not_be_written_leaves_no_trace(path: Path) -> None:
     database(journal).execute("PRAGMA query_only = 0")
 
     late = items("late")
-    journal.sending(late)  # must not be taken for what was lost
+    sending(journal, late)  # must not be taken for what was lost
     settle(journal, [*late, neighbour])
-    journal.settled([item.become("not_sent") for item in lost])
+    settled(journal, [item.become("not_sent") for item in lost])
     assert journal.counts() == {SERVER: {"created": 2, "unknown": 1}}
-    journal.end()
-    journal.begin(SERVER)
+    end(journal)
+    begin(journal, SERVER)
     assert letters(journal, ["kept", "lost one", "lost two", "late"]) == {
         "kept": "doubt",
         "lost one": "nothing",
         "lost two": "nothing",
         "late": "created",
     }
-    journal.end()
+    end(journal)
 
 
 def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
@@ -383,33 +383,33 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
     contents = texts(range(100))
     for start in range(0, 100, 20):
         batch = items(*contents[start : start + 20])
-        journal.sending(batch)
+        sending(journal, batch)
         for item in batch:
             settle(journal, [item], memory_id=item.fact.content)
-    journal.end()
-    journal.begin(SERVER)
+    end(journal)
+    begin(journal, SERVER)
     for content in contents:
-        recalled = journal.recall(journal.key(content))
+        recalled = recall(journal, [content])[0]
         assert not isinstance(recalled, str | None)
         assert recalled.memory_id == content
-    assert journal.recall(journal.key("a stranger")) is None
-    journal.end()
+    assert recall(journal, ["a stranger"])[0] is None
+    end(journal)
 
 
 def test_a_journal_that_is_full_says_so(path: Path) -> None:
     journal = begun(path)
-    journal._rows._last = PLACES // ROW  # as if so many rows were there
+    journal._rows.last = PLACES // ROW  # as if so many rows were there
     with pytest.raises(JournalError, match="is full: it holds 8,388,608 calls"):
-        journal.sending(items("one too many"))
-    journal.end()
+        sending(journal, items("one too many"))
+    end(journal)
 
 
 def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
     journal = begun(path)
     batch = items("a fact")
-    journal.sending(batch)
+    sending(journal, batch)
     settle(journal, batch, "not_sent", error=OmiError("cannot read \udcff.csv"))
-    journal.end()
+    end(journal)
     with Journal(path) as journal:
         assert [entry.error for entry in journal.unfinished()] == ["cannot read ?.csv"]
 
@@ -417,8 +417,8 @@ def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
 def test_tags_and_categories_are_kept_for_unfinished(path: Path) -> None:
     fact = Fact("Ünïcode ☃", tags=["a", "b"], visibility="public")
     journal = begun(path)
-    journal.sending([Item(0, fact_payload(fact), fact)])
-    journal.end()
+    sending(journal, [Item(0, fact_payload(fact), fact)])
+    end(journal)
     with Journal(path) as journal:
         (entry,) = journal.unfinished()
     assert entry.fact == {"content": "Ünïcode ☃", "visibility": "public", "tags": ["a", "b"]}
@@ -429,27 +429,27 @@ def test_an_item_that_was_never_about_to_be_sent_needs_no_line(path: Path) -> No
     journal = begun(path)
     settle(journal, items("never sent"), "not_sent")
     assert journal.counts() == {}
-    journal.end()
+    end(journal)
 
 
 def test_only_one_import_at_a_time_may_begin(path: Path) -> None:
     journal = begun(path)
     with pytest.raises(JournalInUseError, match="in use by another import of this process"):
-        journal.begin(SERVER)
-    journal.recall(journal.key("still open"))
-    journal.end()
-    journal.end()  # twice is fine
+        begin(journal, SERVER)
+    recall(journal, ["still open"])
+    end(journal)
+    end(journal)  # twice is fine
     assert not journal.is_open
     with Journal(path):  # it was let go of
         pass
-    journal.begin(SERVER)
-    journal.end()
+    begin(journal, SERVER)
+    end(journal)
 
 
 def test_a_journal_that_was_open_stays_open(path: Path) -> None:
     with Journal(path) as journal:
-        journal.begin(SERVER)
-        journal.end()
+        begin(journal, SERVER)
+        end(journal)
         assert journal.is_open
         journal.open()  # twice is fine
     journal.close()  # twice is fine
@@ -461,39 +461,39 @@ def test_an_import_that_could_not_open_its_journal_does_not_block_the_next(path:
     journal = Journal(path)
     for _ in range(2):
         with pytest.raises(JournalError, match="no journal of omi_async"):
-            journal.begin(SERVER)
+            begin(journal, SERVER)
     path.unlink()
-    journal.begin(SERVER)
-    journal.end()
+    begin(journal, SERVER)
+    end(journal)
 
 
 def test_a_closed_journal_says_that_it_is_closed(path: Path) -> None:
     journal = begun(path)
     batch = items("a fact")
-    journal.sending(batch)
+    sending(journal, batch)
     journal.close()
     for use in (
-        lambda: journal.sending(items("another")),
+        lambda: sending(journal, items("another")),
         lambda: settle(journal, batch),
-        lambda: journal.recall(journal.key("a fact")),
+        lambda: recall(journal, ["a fact"]),
         journal.counts,
         lambda: list(journal.unfinished()),
     ):
         with pytest.raises(JournalError, match="is not open"):
             use()
-    journal.end()
+    end(journal)
     with pytest.raises(JournalError, match="is not open"):
         journal.forget("unknown")
 
 
 def test_a_row_that_vanishes_is_told(path: Path) -> None:
     journal = begun(path)
-    journal.sending(items("a fact"))
+    sending(journal, items("a fact"))
     journal._rows.forget_cached()
     database(journal).execute("DELETE FROM batches")
     with pytest.raises(JournalError, match="row 1 is missing"):
-        journal.recall(journal.key("a fact"))
-    journal.end()
+        recall(journal, ["a fact"])
+    end(journal)
 
 
 @pytest.mark.parametrize("durability", ["normal", "full"])
@@ -524,19 +524,19 @@ def test_sqlite_keeps_no_transaction_open_after_an_error(path: Path) -> None:
     with pytest.raises(sqlite3.ProgrammingError, match="closed"), journal._rows.transaction():
         database(journal).close()
     assert isinstance(database(journal), sqlite3.Connection)
-    journal.end()
+    end(journal)
 
 
 def test_of_what_is_safely_stored_neither_text_nor_trouble_is_kept(path: Path) -> None:
     journal = begun(path)
     batch = items("one", "two")
-    journal.sending(batch)
+    sending(journal, batch)
     settle(journal, batch, "unknown", error=OmiError("the answer was lost"))
     settle(journal, batch[:1])
     assert [(entry.fact or {})["content"] for entry in journal.unfinished()] == ["two"]
     settle(journal, batch[1:], "existing", memory_id="memory")
     assert database(journal).execute("SELECT facts, errors FROM batches").fetchall() == [(None, None)]
-    journal.end()
+    end(journal)
 
 
 @pytest.mark.parametrize(

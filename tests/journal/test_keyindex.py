@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omi_async.importing.journal.index import PLACES, KeyIndex
+from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
 
 BYTE = st.integers(0, 255)
 FEW_KEYS = st.builds(
@@ -76,3 +76,11 @@ def test_a_place_that_does_not_fit_is_refused(place: int) -> None:
     assert not any(index.places(bytes(16)))
     index.add(bytes(32), PLACES - 2)
     assert index.places(bytes(16)) == [[PLACES - 2, PLACES - 1]]
+
+
+@given(st.lists(st.integers(0, 300) | st.integers(0, PLACES - 1).map(lambda place: place % 200_000)))
+def test_a_set_of_places_is_a_set(places) -> None:
+    found, model = PlaceSet(), set[int]()
+    for place in places:
+        assert found.add(place) is (place not in model)
+        model.add(place)

@@ -77,9 +77,9 @@ class Clock:
         return self.now
 
 
-def client_of(server: Any, api_key: str | None = None) -> aiohttp.ClientSession:
+def client_of(server: Any, api_key: str | None = None, **options: Any) -> aiohttp.ClientSession:
     headers = {"Authorization": f"Bearer {api_key or server.api_key}"}
-    return aiohttp.ClientSession(server.url, headers=headers)
+    return aiohttp.ClientSession(server.url, headers=headers, **options)
 
 
 @contextlib.asynccontextmanager

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from omi_async.local.service import choose_category
+from omi_async.local.account import choose_category
 from tests.local.local_client import MEMORIES, SEARCH, Clock, serving
 
 CREATED = {
@@ -34,7 +34,7 @@ async def test_create_stores_the_stripped_text_and_shows_the_memory() -> None:
         answer = await client.create(" Likes tea\n", category="manual", visibility="public", tags=["drinks"])
         assert (answer.status, answer.json) == (200, {"id": _text_id("Likes tea")} | CREATED)
         (row,) = server.memories()
-    assert (row["content"], row["locked"], row["scoring"]) == ("Likes tea", False, "01_999_1795348800")
+    assert (row["content"], row["locked"], row["scoring"]) == ("Likes tea", False, None)
 
 
 async def test_a_batch_gives_the_memories_in_order_and_their_number() -> None:
@@ -88,13 +88,12 @@ async def test_a_repeat_gives_the_stored_memory_unchanged() -> None:
 
 async def test_a_repeat_carries_the_defaults_of_a_new_one_whatever_is_stored() -> None:
     async with serving() as (server, client):
-        server.add("a", reviewed=True, user_review=True, edited=True)
+        server.add("a", reviewed=True, user_review=True, edited=True, scoring="01_999_1733482500")
         repeated = (await client.create("a")).json
         (listed,) = (await client.listed()).json
     keys = ("reviewed", "user_review", "edited", "scoring")
     assert [repeated[key] for key in keys] == [False, None, False, None]
-    assert [listed[key] for key in keys[:3]] == [True, True, True]
-    assert re.fullmatch(r"01_999_\d{10}", listed["scoring"])
+    assert [listed[key] for key in keys] == [True, True, True, "01_999_1733482500"]
 
 
 async def test_a_deleted_text_comes_back_with_an_opaque_id() -> None:
@@ -122,13 +121,28 @@ async def test_without_text_identity_every_create_stores_a_new_memory() -> None:
     assert _text_id("a") not in ids
 
 
-async def test_identity_follows_the_text_that_is_stored_now() -> None:
+async def test_identity_has_a_hole_where_a_text_was_changed() -> None:
     async with serving() as (server, client):
         first = (await client.create("a")).json["id"]
         await client.patch(first, content="b")
-        assert (await client.create("b")).json["id"] == first
+        assert (await client.create("b")).json["id"] == _text_id("b") != first
         assert (await client.create("a")).json["id"].startswith("mem_")
-        assert sorted(row["content"] for row in server.memories()) == ["a", "b"]
+        assert sorted(row["content"] for row in server.memories()) == ["a", "b", "b"]
+
+
+async def test_identity_has_a_hole_where_a_text_was_deleted() -> None:
+    async with serving() as (server, client):
+        await client.delete((await client.create("a")).json["id"])
+        ids = {(await client.create("a")).json["id"] for _ in range(3)}
+        assert len(ids) == len(server.memories()) == 3
+
+
+async def test_to_delete_again_is_a_success_for_what_was_there() -> None:
+    async with serving() as (_, client):
+        first = (await client.create("a")).json["id"]
+        answers = [await client.delete(first), await client.delete(first)]
+        assert [(answer.status, answer.json) for answer in answers] == [(200, {"success": True})] * 2
+        assert (await client.patch(first, content="b")).status == 404
 
 
 async def test_patch_changes_what_it_names_and_nothing_else() -> None:
@@ -139,7 +153,8 @@ async def test_patch_changes_what_it_names_and_nothing_else() -> None:
         expected = before | {
             "content": "b",
             "tags": [],
-            "edited": True,
+            "reviewed": True,
+            "user_review": True,
             "updated_at": "2026-11-22T12:00:01.000000Z",
         }
         assert server.memories() == [expected]
@@ -147,11 +162,11 @@ async def test_patch_changes_what_it_names_and_nothing_else() -> None:
     assert (answer.status, answer.json) == (200, expected)
 
 
-async def test_patch_of_visibility_and_category_is_no_edit() -> None:
+async def test_patch_of_visibility_and_category_is_no_review() -> None:
     async with serving() as (server, client):
         (before,) = server.add("a")
         after = (await client.patch(before["id"], visibility="public", category="work")).json
-    assert (after["visibility"], after["category"], after["edited"]) == ("public", "work", False)
+    assert (after["visibility"], after["category"], after["reviewed"]) == ("public", "work", False)
 
 
 async def test_a_bad_visibility_is_noticed_after_the_text_was_changed() -> None:
@@ -203,7 +218,8 @@ async def test_the_list_is_newest_first_and_a_change_makes_a_memory_new() -> Non
     ("query", "expected"),
     [
         ({}, 25), ({"limit": 3}, 3), ({"limit": 0}, 1), ({"limit": -5}, 1), ({"limit": 9999}, 1000),
-        ({"offset": 1003}, 2), ({"offset": -1, "limit": 2}, 2), ({"offset": 10**30}, 0), ({"limit": "2.0"}, 2)
+        ({"offset": 1003}, 2), ({"offset": -1, "limit": 2}, 2), ({"offset": 4000, "limit": 1000}, 0),
+        ({"limit": "2.0"}, 2),
     ],
 )  # fmt: skip
 async def test_limit_and_offset_are_clamped(query: Any, expected: Any) -> None:
@@ -231,22 +247,70 @@ async def test_the_category_filter() -> None:
     assert (refused.status, refused.detail) == (400, "Invalid category. Please provide a valid category.")
 
 
-async def test_a_list_window_refuses_to_look_further() -> None:
-    async with serving(list_window=5000) as (_, client):
-        assert (await client.listed(limit=1000, offset=4000)).status == 200
-        refused = await client.listed(limit=1000, offset=4001)
-    assert (refused.status, refused.detail) == (413, "Historical memory pagination window exceeded")
+@pytest.mark.parametrize(("limit", "offset"), [(1000, 4001), (1, 5000), (25, 10**30)])
+async def test_the_list_has_a_wall(limit: int, offset: int) -> None:
+    async with serving() as (server, client):
+        server.add(*(f"fact {n}" for n in range(5002)))
+        assert (await client.texts(limit=1000, offset=4000))[-1] == "fact 2"
+        assert await client.texts(limit=1, offset=4999) == ["fact 2"]
+        refused = await client.listed(limit=limit, offset=offset)
+    assert (refused.status, refused.detail) == (413, "Memory pagination window exceeded")
+
+
+async def test_the_wall_of_a_list_can_be_elsewhere_or_nowhere() -> None:
+    async with serving(list_window=10) as (_, client):
+        assert (await client.listed(limit=10)).status == 200
+        assert (await client.listed(limit=11)).status == 413
+    async with serving(list_window=None) as (_, client):
+        assert await client.texts(offset=10**30) == []
+
+
+async def test_a_list_by_category_reads_the_account_again_for_every_500_memories() -> None:
+    async with serving(list_budget=2500) as (server, client):
+        server.add(*(f"work {n}" for n in range(20)), category="work")
+        server.add(*(f"fact {n}" for n in range(980)), category="manual")
+        assert len(await client.texts(categories="work,manual", limit=1000)) == 1000
+        assert await client.texts(categories="work") == [f"work {n}" for n in reversed(range(20))]
+        server.add(*(f"fact {n}" for n in range(980, 1000)), category="manual")
+        answer = await client.listed(categories="work")
+        assert (answer.json, answer.headers["X-Omi-List-Truncated"]) == ([], "true")
+        full = await client.listed(categories="manual", limit=1000)
+        assert (len(full.json), full.headers.get("X-Omi-List-Truncated")) == (1000, None)
+        assert len(await client.texts(limit=1000, offset=20)) == 1000  # without categories it reads once
+
+
+async def test_a_very_large_account_lists_as_none() -> None:
+    async with serving(list_budget=100) as (server, client):
+        ids = [memory["id"] for memory in server.add(*map(str, range(100)))]
+        assert len(await client.texts(limit=1000)) == 100
+        await client.delete(ids[0])
+        server.add("one more")  # the deleted one still counts
+        for query in ({}, {"categories": "interesting"}):
+            answer = await client.listed(**query)
+            assert (answer.status, answer.json) == (200, [])
+            assert answer.headers["X-Omi-List-Truncated"] == "true"
+
+
+async def test_search_finds_what_an_hourly_job_has_seen() -> None:
+    async with serving(clock=(clock := Clock())) as (_, client):
+        await client.create("Likes tea")
+        counts = []
+        for _ in range(2):
+            answer = await client.call("GET", SEARCH, params={"query": "tea"})
+            counts.append(answer.json["returned_count"])
+            clock.now += 3600
+    assert counts == [0, 1]
 
 
 async def test_search_scores_by_common_words() -> None:
-    async with serving() as (server, client):
+    async with serving(search_lag=0) as (server, client):
         server.add("Likes green tea", "Likes coffee", "Lives in Ghent", category="manual")
         answer = await client.call("GET", SEARCH, params={"query": "GREEN tea", "limit": 2})
         everything = await client.call("GET", SEARCH, params={"query": "likes"})
     (item,) = answer.json["items"]
     assert (item["content"], item["category"], item["relevance_score"]) == (
         "Likes green tea",
-        "manual",
+        "interesting",
         2 / 3,
     )
     assert answer.json["policy"]["consumer"] == "developer_api"
@@ -255,7 +319,7 @@ async def test_search_scores_by_common_words() -> None:
 
 
 async def test_search_gives_twenty_at_most() -> None:
-    async with serving() as (server, client):
+    async with serving(search_lag=0) as (server, client):
         server.add(*[f"tea {n}" for n in range(30)])
         answer = await client.call("GET", SEARCH, params={"query": "tea", "limit": 100})
     assert answer.json["returned_count"] == len(answer.json["items"]) == 20

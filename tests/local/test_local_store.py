@@ -201,7 +201,7 @@ async def test_a_database_that_cannot_be_created_is_refused(
 
 async def test_a_failing_database_is_a_500_not_a_crash(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as (server, client):
-        server._open_store()._connection.execute("DROP TABLE deleted")
+        server._accounts[0].memories._connection.execute("DROP TABLE deleted")
         answer = await client.create("a")
         assert (await client.listed()).status == 200
     assert (answer.status, answer.body) == (500, b"Internal Server Error")
@@ -235,7 +235,7 @@ def test_a_text_that_another_connection_stored_meanwhile_gets_an_id_of_its_own(t
     first = other.add("a", now=0, text_identity=True)
     second = store.add("a", now=0, text_identity=True)
     assert second["id"].startswith("mem_")
-    assert store.by_text("a") == first
+    assert store.by_id(first["id"]) == first
     store.close()
     other.close()
 

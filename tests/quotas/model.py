@@ -15,8 +15,8 @@ import attrs
 
 from omi_async._api.headers import RateLimitHeaders, read_rate_limit_headers
 from omi_async._api.messages import Kind, Response
-from omi_async._quota.history import CountedCall
 from omi_async._quota.ledger import Ledger
+from omi_async._quota.window import CountedCall
 
 EPOCH = 1_790_000_000.37
 
@@ -166,6 +166,8 @@ class Simulation:
         self._order = itertools.count()
         self._look_again = 0  # the number of the last wait: those before it are forgotten
         self._todo: list[Kind] = []
+        self._held = False  # the first call after a wait goes alone, as the pacer has it
+        self._probe: CountedCall | None = None
         self.out = 0
         self._coming: Counter[str] = Counter()
 
@@ -202,7 +204,10 @@ class Simulation:
             kind = self._todo[-1]
             wait = self.ledger.wait(kind, self.now, live=self._live)
             assert 0 <= wait < math.inf, wait
+            if not wait and self._probe is not None:
+                return
             if wait:
+                self._held = True
                 self.waits += 1
                 assert self.waits < 50 * (len(self.calls) + 100), "it goes round in circles"
                 self._check(kind, self.now, wait)
@@ -213,7 +218,15 @@ class Simulation:
             self.out += 1
             self._coming[kind] += 1
             spend = self.ledger.spend(kind, self.now)
+            if self._held:
+                self._held, self._probe = False, spend
+                self.at(self.now + self.ledger.head_start(kind), lambda spend=spend: self._probed(spend))  # type: ignore[misc]  # mypy cannot tell the type of a default
             self.at(self.now + self._latency(), lambda spend=spend: self._arrive(spend))  # type: ignore[misc]  # mypy cannot tell the type of a default
+
+    def _probed(self, spend: CountedCall) -> None:
+        if self._probe is spend:
+            self._probe = None
+            self._go()
 
     def _waited(self, number: int) -> None:
         if number == self._look_again:
@@ -229,6 +242,7 @@ class Simulation:
 
     def _answer(self, spend: CountedCall, response: Response) -> None:
         self.out -= 1
+        self._probe = None if self._probe is spend else self._probe
         signs: RateLimitHeaders = read_rate_limit_headers(response)
         if response.status == 429:
             self.ledger.refused(spend, self.now, signs)

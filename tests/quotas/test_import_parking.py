@@ -97,6 +97,7 @@ async def test_a_single_fact_that_is_out_of_quota_does_not_end_the_batches() -> 
         server.assert_each_stored_once([text for text in texts if text.content != "fact 7 ."][:7])
 
 
+@pytest.mark.slow
 async def test_a_learned_limit_is_tested_by_one_call_and_stays_what_it_is() -> None:
     # Catches: the test call that leaves at the end of a window, is counted in the next one, and is taken for
     # the proof of a raised limit.

@@ -18,24 +18,6 @@ def spent(ledger: Ledger, count: int, now: float) -> Ledger:
     return ledger
 
 
-def refused_at_the_opening(ledger: Ledger, now: float, left: float) -> float:
-    """Use a window up, and be refused when the next one should open; return when that was."""
-    spent(ledger, 2, now)
-    now += ledger.wait("batch", now)
-    ledger.refused(ledger.spend("batch", now), now, RateLimitHeaders(2, 0, left))
-    return now
-
-
-def test_an_opening_that_came_too_early_is_waited_for_a_little_longer_from_then_on() -> None:
-    # Catches: a refusal at each opening of a server whose minutes are a little longer than ours.
-    ledger = Ledger([MINUTE])
-    before = spent(Ledger([MINUTE]), 2, EPOCH).wait("batch", EPOCH)
-    now = refused_at_the_opening(ledger, EPOCH, 0.25)
-    now += ledger.wait("batch", now)
-    spent(ledger, 2, now)
-    assert ledger.wait("batch", now) == pytest.approx(before + 0.25)
-
-
 def test_an_end_that_was_rounded_down_is_no_reason_to_wait_longer_for_those_we_know() -> None:
     # Catches: a second more at each opening for ever, learned from ends that came in whole seconds.
     ledger = Ledger([MINUTE])

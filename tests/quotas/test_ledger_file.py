@@ -1,18 +1,17 @@
-"""The ledger's file: several processes, restarts, crashes, and files that are none."""
+"""The ledger's file: restarts, several processes, kills, files that are held, and files that are none."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import signal
 import sqlite3
+import stat
 import subprocess
 import sys
 import textwrap
 import threading
-import time
-from contextlib import closing
+from contextlib import AsyncExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,68 +29,141 @@ from tests.quotas.model import EPOCH
 KEY = "omi_dev_0123456789abcdef"
 HOUR = QuotaPolicy(5, 3600)
 
-
-def file(path: Path, account: str = "a") -> LedgerFile:
-    return LedgerFile(path, account, "http://x")
+posix = pytest.mark.skipif(os.name != "posix", reason="files have no modes, processes no SIGKILL")
 
 
-def spend(file: LedgerFile, ledger: Ledger, now: float = EPOCH) -> float:
-    """Make a call, as the pacer does; return how long it would have to wait, where it must."""
+class Process:
+    """A process with a ledger of its own, and the file."""
 
-    def work() -> float:
-        wait = ledger.wait("batch", now)
-        if not wait:
-            ledger.answered(ledger.spend("batch", now), now)
-        return wait
+    def __init__(self, path: Path, *policies: QuotaPolicy, account: str = "a") -> None:
+        self.ledger = Ledger(policies)
+        self.file = LedgerFile(path, account, "http://x")
+        self.now = EPOCH
 
-    return file.within(ledger, lambda: now, work)
+    def calls(self, count: int) -> float:
+        """Make calls; return how long the last one would have to wait instead, if it must."""
+        for _ in range(count):
+            if wait := self.ledger.wait("batch", self.now):
+                return wait
+            self.ledger.answered(self.ledger.spend("batch", self.now), self.now)
+        return 0.0
+
+    def refused(self, limit: int, left: float, kind: Any = "batch") -> None:
+        headers = RateLimitHeaders(limit, 0, left)
+        self.ledger.refused(self.ledger.spend(kind, self.now), self.now, headers)
+
+    def exchange(self) -> Process:
+        asyncio.run(self.file.exchange(self.ledger, lambda: self.now))
+        return self
 
 
-def refuse(file: LedgerFile, ledger: Ledger, now: float, signs: RateLimitHeaders) -> None:
-    file.within(ledger, lambda: now, lambda: ledger.refused(ledger.spend("batch", now), now, signs))
+def rows(path: Path, column: str = "account") -> list[Any]:
+    with closing(sqlite3.connect(path)) as connection:
+        return [value for (value,) in connection.execute(f"SELECT {column} FROM quotas")]
 
 
-def test_processes_and_later_ones_spend_one_window_together(tmp_path: Path) -> None:
+# What is told, and to whom
+
+
+def test_later_processes_know_what_was_spent(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "down" / "ledger"
-    pairs = [(file(path), Ledger([HOUR])) for _ in range(3)]
-    waits = [spend(*pairs[number % 3]) for number in range(7)]
-    assert [wait > 0 for wait in waits] == [False] * 5 + [True] * 2
-    for each, _ in pairs:
-        each.close()
-    assert spend(file(path), Ledger([HOUR]), EPOCH + 600) == pytest.approx(3000, abs=2)
-    assert spend(file(path, "another"), Ledger([HOUR])) == 0
-    if os.name == "posix":
-        assert path.parent.stat().st_mode & 0o077 == 0
+    first = Process(path, HOUR)
+    first.calls(3)
+    first.exchange()
+    later = Process(path, HOUR).exchange()
+    assert later.calls(2) == 0
+    assert later.calls(1) > 3500
+    later.exchange()
+    last = Process(path, HOUR)
+    last.now += 600
+    assert last.exchange().calls(1) == pytest.approx(3000, abs=2)
+    assert Process(path, HOUR, account="another").exchange().calls(5) == 0
 
 
-def test_what_one_process_learns_all_know(tmp_path: Path) -> None:
-    one, other = file(tmp_path / "x"), file(tmp_path / "x")
-    ledger, another = Ledger(), Ledger()
-    spend(other, another)
-    refuse(one, ledger, EPOCH, RateLimitHeaders(15, 0, 1000.0))
-    assert spend(other, another) == pytest.approx(1000, abs=2)
+def test_what_one_process_learns_another_knows_once_it_is_refused_itself(tmp_path: Path) -> None:
+    one, other = Process(tmp_path / "x"), Process(tmp_path / "x").exchange()
+    one.refused(15, 1000.0)
+    one.exchange()
+    assert other.ledger.wait("batch", EPOCH) == 0
+    other.refused(120, 3000.0, kind="list")
+    other.exchange()
+    assert other.ledger.wait("batch", EPOCH) == pytest.approx(1000, abs=2)
+    assert other.ledger.wait("list", EPOCH) == pytest.approx(3000, abs=2)
+
+
+def test_processes_that_write_in_turn_lose_nothing_of_each_other(tmp_path: Path) -> None:
+    # Catches: the row of one process replaced by that of another, which has not seen it.
+    one, other = Process(tmp_path / "x").exchange(), Process(tmp_path / "x").exchange()
+    one.refused(15, 1000.0)
+    other.refused(120, 3000.0, kind="list")
+    one.exchange()
+    other.exchange()
+    third = Process(tmp_path / "x").exchange()
+    assert third.ledger.wait("batch", EPOCH) > 900
+    assert third.ledger.wait("list", EPOCH) > 2900
+
+
+def test_of_two_accounts_of_one_window_the_one_that_shut_it_stays(tmp_path: Path) -> None:
+    # Catches: what was spent early, and is written late, over the refusal that came between.
+    one, other = Process(tmp_path / "x", HOUR).exchange(), Process(tmp_path / "x", HOUR).exchange()
+    one.calls(2)
+    other.calls(3)
+    other.refused(5, 3599.0)
+    other.exchange()
+    one.exchange()
+    assert one.calls(1) > 3500
+    assert Process(tmp_path / "x", HOUR).exchange().calls(1) > 3500
+
+
+def test_nothing_is_written_if_there_is_nothing_to_tell(tmp_path: Path) -> None:
+    Process(tmp_path / "x").exchange()
+    Process(tmp_path / "x", HOUR).exchange()
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_the_key_is_not_in_the_file(tmp_path: Path) -> None:
-    each = LedgerFile(tmp_path / "x", fingerprint(KEY), "http://x")
-    spend(each, Ledger([HOUR]))
+    process = Process(tmp_path / "x", HOUR, account=fingerprint(KEY))
+    process.calls(1)
+    process.exchange()
     held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert fingerprint(KEY).encode() in held
     assert KEY.encode() not in held
     assert KEY[8:].encode() not in held
-    each.close()
+
+
+@posix
+def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        process = Process(tmp_path / "state" / "x", HOUR)
+        process.calls(1)
+        process.exchange()
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state" / "x").stat().st_mode) == 0o600
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["x"]
 
 
 def test_a_key_that_made_no_call_for_long_is_forgotten(tmp_path: Path) -> None:
-    first = file(tmp_path / "x")
-    spend(first, Ledger([HOUR]))
-    first.close()
-    later = file(tmp_path / "x", "b")
-    spend(later, Ledger([HOUR]), EPOCH + FORGOTTEN_AFTER + 1)
-    later.close()
-    with closing(sqlite3.connect(tmp_path / "x")) as connection:
-        rows = connection.execute("SELECT account FROM ledgers").fetchall()
-    assert rows == [("b",)]
+    first, later = Process(tmp_path / "x", HOUR), Process(tmp_path / "x", HOUR, account="b")
+    first.calls(1)
+    first.exchange()
+    later.now += FORGOTTEN_AFTER + 1
+    later.calls(1)
+    later.exchange()
+    assert rows(tmp_path / "x") == ["b"]
+
+
+def test_what_is_kept_is_json_that_anybody_can_read(tmp_path: Path) -> None:
+    process = Process(tmp_path / "x")
+    process.refused(15, 1000.0)
+    process.exchange()
+    [windows] = map(json.loads, rows(tmp_path / "x", "windows"))
+    assert [(it["limit"], it["state"], it["kinds"]) for it in windows.values()] == [(15, "shut", ["batch"])]
+
+
+# Files that are none, and garbage
 
 
 def corrupt(path: Path) -> None:
@@ -100,7 +172,7 @@ def corrupt(path: Path) -> None:
 
 def other_table(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("CREATE TABLE ledgers (a, b)")
+        connection.execute("CREATE TABLE quotas (a, b)")
 
 
 def directory(path: Path) -> None:
@@ -119,181 +191,52 @@ def test_a_file_that_cannot_be_used_is_warned_of_once_and_done_without(
     path = tmp_path / "sub" / "ledger"
     path.parent.mkdir()
     spoil(path)
-    each, ledger = file(path), Ledger([HOUR])
-    waits = [spend(each, ledger) for _ in range(7)]
-    assert [wait > 0 for wait in waits] == [False] * 5 + [True] * 2
+    process = Process(path, HOUR)
+    for _ in range(3):
+        process.calls(1)
+        process.exchange()
+    assert process.calls(3) > 0
     assert len(caplog.records) == 1
     assert "cannot be used" in caplog.text
-    each.close()
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
     [
-        ("state", "garbage"), ("state", "[]"), ("state", '{"edge": NaN, "windows": {}}'), ("state", b"\xff"),
-        ("state", "[" * 100_000), ("state", '{"edge": 0, "windows": {"x": {"ends": 1e999}}}'),
-        ("version", "x"), ("version", -(2**63)), ("updated", "x"), ("updated", b""),
+        ("windows", "garbage"), ("windows", "[]"), ("windows", '{"x": NaN}'), ("windows", b"\xff"),
+        ("windows", "[" * 100_000), ("windows", '{"x": {"ends": 1e999}}'), ("windows", '{"x": {}}'),
+        ("updated", "x"), ("updated", b""),
     ],
 )  # fmt: skip  # a table
 def test_a_row_that_is_garbage_is_replaced(tmp_path: Path, column: str, value: Any) -> None:
-    # Catches: an error out of the file that breaks each call of the Session.
-    first = file(tmp_path / "x")
-    spend(first, Ledger([HOUR]))
-    first.close()
+    # Catches: an error out of the file that breaks each call of the Session; garbage that is kept forever.
+    first = Process(tmp_path / "x", HOUR)
+    first.calls(1)
+    first.exchange()
     with closing(sqlite3.connect(tmp_path / "x")) as connection, connection:
-        connection.execute(f"UPDATE ledgers SET {column} = ?", (value,))
-    connection.close()
-    each, ledger = file(tmp_path / "x"), Ledger([HOUR])
-    assert [spend(each, ledger) > 0 for _ in range(6)][-1] or column != "state"
-    assert spend(file(tmp_path / "x"), Ledger([HOUR])) > 0
-    each.close()
+        connection.execute(f"UPDATE quotas SET {column} = ?", (value,))
+    second = Process(tmp_path / "x", HOUR).exchange()
+    second.calls(5)
+    second.exchange()
+    assert Process(tmp_path / "x", HOUR).exchange().calls(1) > 0
 
 
-def test_a_file_that_another_process_holds_is_waited_for_once_and_then_left_alone_for_a_while(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_threads_that_make_a_new_file_at_once_all_get_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    # Catches: a second of standstill of the whole loop for each call, as long as somebody holds the file.
-    monkeypatch.setattr("omi_async._quota.store.PATIENCE", 0.1)
-    each, ledger = file(tmp_path / "x"), Ledger([HOUR])
-    spend(each, ledger)
-    holder = sqlite3.connect(tmp_path / "x", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    began = time.monotonic()
-    for _ in range(30):
-        spend(each, ledger)
-    assert time.monotonic() - began < 1.5
-    assert caplog.text.count("locked") == 1
-    holder.execute("ROLLBACK")
-    holder.close()
-    spend(each, ledger, EPOCH + 100)
-    assert spend(file(tmp_path / "x"), Ledger([HOUR]), EPOCH + 100) > 0  # what was spent alone is known again
-    each.close()
+    def work(number: int) -> None:
+        process = Process(tmp_path / "x", HOUR, account=str(number))
+        for _ in range(5):
+            process.calls(1)
+            process.exchange()
 
-
-def test_a_file_that_is_locked_when_it_is_opened_is_used_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Catches: a connection kept although its table was never made.
-    monkeypatch.setattr("omi_async._quota.store.PATIENCE", 0.05)
-    holder = sqlite3.connect(tmp_path / "x", isolation_level=None)
-    holder.execute("BEGIN EXCLUSIVE")
-    each, ledger = file(tmp_path / "x"), Ledger([HOUR])
-    spend(each, ledger)
-    holder.execute("ROLLBACK")
-    holder.close()
-    spend(each, ledger, EPOCH + 61)
-    each.close()
-    connection = sqlite3.connect(tmp_path / "x")
-    assert connection.execute("SELECT count(*) FROM ledgers").fetchone() == (1,)
-    connection.close()
-
-
-def test_what_could_not_be_written_is_not_taken_for_known(tmp_path: Path) -> None:
-    # Catches: a count of ours lost, or one of another process not read, since the numbers of both agree.
-    one, other = file(tmp_path / "x"), file(tmp_path / "x")
-    ledger, another = Ledger([HOUR]), Ledger([HOUR])
-    spend(one, ledger)
-    spend(other, another)
-    connection = one._connection
-    assert connection is not None
-    connection.execute("PRAGMA query_only = ON")
-    spend(one, ledger)  # cannot be written: from now on it goes alone
-    for _ in range(3):
-        assert spend(other, another) == 0
-    assert spend(other, another) > 0
-    one.close()
-    other.close()
-
-
-def test_threads_that_open_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
-    failures: list[Any] = []
-
-    def work() -> None:
-        each, ledger = file(tmp_path / "x"), Ledger([QuotaPolicy(1000, 3600)])
-        for _ in range(20):
-            spend(each, ledger)
-        if not each._usable:
-            failures.append(each)
-        each.close()
-
-    threads = [threading.Thread(target=work) for _ in range(6)]
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert failures == []
-    counted = Ledger([QuotaPolicy(1000, 3600)])
-    spend(file(tmp_path / "x"), counted)
-    assert counted.states(EPOCH)[0].used == 6 * 20 + 1
-
-
-# Real processes
-
-CHILD = """
-import asyncio, sys
-from omi_async import RateLimitError, Session
-from omi_async._quota import store as _ledger_file
-from omi_async._quota.policy import QuotaPolicy
-_ledger_file.PATIENCE = 60.0  # on a busy machine the other may be put to sleep in the middle of a transaction
-async def main(url, key, ledger, name):
-    quotas = [QuotaPolicy(20, 3600)]
-    async with Session(key, base_url=url, ledger=ledger, quotas=quotas, max_wait=0) as session:
-        print("ready", flush=True)
-        sys.stdin.readline()
-        calls = [session.memories.create(f"{name} {number}") for number in range(20)]
-        results = await asyncio.gather(*calls, return_exceptions=True)
-    assert all(not isinstance(result, Exception) or type(result) is RateLimitError for result in results)
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-def child(script: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(script), *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_two_processes_with_one_ledger_stay_within_the_window(tmp_path: Path) -> None:
-    # Catches: each process spending the whole window, a call that is counted by one and not by the other.
-    with LocalServer.in_thread(quotas=[Quota("twenty", 20, 3600)]) as server:
-        processes = [child(CHILD, server.url, server.api_key, str(tmp_path / "x"), name) for name in "ab"]
-        for process in processes:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in processes:
-            process.communicate(timeout=60)
-            assert process.returncode == 0
-        assert [record.status for record in server.requests] == [200] * 20
-
-
-KILLED = """
-import os, signal, sys
-from contextlib import closing
-from pathlib import Path
-from tests.quotas.test_ledger_file import EPOCH, HOUR, Ledger, file, spend
-each, ledger = file(Path(sys.argv[1])), Ledger([HOUR])
-spend(each, ledger)
-spend(each, ledger)
-work = lambda: (ledger.spend("batch", EPOCH), os.kill(os.getpid(), signal.SIGKILL))
-each.within(ledger, lambda: EPOCH, work)
-"""
-
-
-@pytest.mark.skipif(os.name != "posix", reason="there is no SIGKILL")
-def test_a_process_that_is_killed_in_a_transaction_does_no_harm(tmp_path: Path) -> None:
-    process = child(KILLED, str(tmp_path / "x"))
-    process.communicate(timeout=20)
-    assert process.returncode == -signal.SIGKILL
-    each, ledger = file(tmp_path / "x"), Ledger([HOUR])
-    assert [spend(each, ledger) > 0 for _ in range(4)] == [False] * 3 + [True]
-    each.close()
+    assert caplog.records == []
+    assert sorted(rows(tmp_path / "x")) == [*"012345"]
 
 
 # Through Sessions
@@ -309,15 +252,30 @@ async def test_a_restart_does_not_spend_the_window_again(tmp_path: Path) -> None
         with pytest.raises(RateLimitError):
             await session.memories.list()
         assert len(server.requests) == 3
+        await session.close()
         async with Session(server.api_key, base_url=server.url, **options) as again:
             assert [(it.limit, it.window) for it in again.quotas] == [(2, 3600)]
             with pytest.raises(RateLimitError) as caught:
                 await again.memories.list()
             assert caught.value.retry_after == pytest.approx(3600, abs=5)
+        unopened = Session(server.api_key, base_url=server.url, **options)
+        with pytest.raises(RateLimitError):
+            await unopened.memories.list()
+        await unopened.close()
         assert len(server.requests) == 3
         async with Session(server.add_key(), base_url=server.url, **options) as stranger:
             assert stranger.quotas == ()
             await stranger.memories.list()
+
+
+async def test_what_is_spent_is_written_when_a_session_is_closed(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [QuotaPolicy(5, 3600)], "max_wait": 0}
+    async with serving(session=options) as (server, session):
+        for _ in range(3):
+            await session.memories.list()
+        await session.close()
+        async with Session(server.api_key, base_url=server.url, **options) as again:
+            assert [state.used for state in again.quotas] == [3]
 
 
 async def test_a_session_whose_ledger_cannot_be_used_works(
@@ -329,10 +287,138 @@ async def test_a_session_whose_ledger_cannot_be_used_works(
     assert caplog.text.count("cannot be used") == 1
 
 
-def test_what_is_kept_is_json_that_anybody_can_read(tmp_path: Path) -> None:
-    spend(each := file(tmp_path / "x"), Ledger([HOUR]))
-    each.close()
-    connection = sqlite3.connect(tmp_path / "x")
-    [(state,)] = connection.execute("SELECT state FROM ledgers").fetchall()
-    connection.close()
-    assert json.loads(state)["windows"]
+async def test_a_file_that_another_process_holds_stops_no_event_loop(
+    server: LocalServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Catches: a second of standstill of the whole program, as long as another process holds the file.
+    options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [QuotaPolicy(50, 3600)]}
+    async with Session(server.api_key, base_url=server.url, **options) as session:
+        await session.memories.list()
+    with closing(sqlite3.connect(tmp_path / "x", isolation_level=None)) as holder:
+        holder.execute("BEGIN EXCLUSIVE")
+        longest = await longest_standstill(use_a_session(server, options))
+        assert longest < 0.4
+        assert caplog.text.count("locked") == 1
+        holder.execute("ROLLBACK")
+    async with Session(server.api_key, base_url=server.url, **options) as session:
+        assert session.quotas[0].used == 1  # what was spent meanwhile could not be told
+
+
+async def use_a_session(server: LocalServer, options: dict[str, Any]) -> None:
+    async with Session(server.api_key, base_url=server.url, **options) as session:
+        for _ in range(5):
+            await session.memories.list()
+
+
+async def longest_standstill(work: Any) -> float:
+    """Return the seconds for which the loop stood still at most, while some work was done."""
+    loop, longest = asyncio.get_running_loop(), 0.0
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        before = loop.time()
+        await asyncio.sleep(0.01)
+        longest = max(longest, loop.time() - before - 0.01)
+    task.result()
+    return longest
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nobody counts descriptors here")
+async def test_five_hundred_sessions_with_one_ledger_hold_no_file(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    # Catches: a connection to the file for each Session, which ends a web app at 1,024 descriptors.
+    options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [HOUR]}
+    async with AsyncExitStack() as stack:
+        keys = [server.add_key() for _ in range(500)]
+        sessions = [Session(key, base_url=server.url, **options) for key in keys]
+        for session in sessions:
+            await stack.enter_async_context(session)
+        await sessions[0].memories.list()
+        assert [name for name in open_files() if str(tmp_path) in name] == []
+    assert len(rows(tmp_path / "x")) == 1
+
+
+def open_files() -> list[str]:
+    names = []
+    for name in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them
+            names.append(str(name.readlink()))
+    return names
+
+
+# Real processes
+
+CHILD = """
+import asyncio, sys
+from omi_async import QuotaPolicy, RateLimitError, Session
+async def main(url, key, ledger, name):
+    async with Session(key, base_url=url, ledger=ledger, max_wait=0) as session:
+        print("ready", flush=True)
+        sys.stdin.readline()
+        calls = [session.memories.create(f"{name} {number}") for number in range(20)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        assert all(not isinstance(it, Exception) or type(it) is RateLimitError for it in results), results
+        await asyncio.sleep(0.3)
+        print("done", flush=True)
+        sys.stdin.readline()
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+def child(script: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    return process.stdout.readline()
+
+
+def told(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.write("go\n")
+    process.stdin.flush()
+
+
+def test_two_processes_with_one_ledger_spend_one_window_and_learn_its_end_once_each(tmp_path: Path) -> None:
+    # Catches: a process that goes on asking, though it and another were refused.
+    with LocalServer.in_thread(quotas=[Quota("twenty", 20, 3600)]) as server:
+        processes = [child(CHILD, server.url, server.api_key, str(tmp_path / "x"), name) for name in "ab"]
+        for process in processes:
+            assert heard(process) == "ready\n"
+        for process in processes:
+            told(process)
+        for process in processes:
+            assert heard(process) == "done\n"
+        for process in processes:
+            process.communicate("go\n", timeout=60)
+            assert process.returncode == 0
+        statuses = [record.status for record in server.requests]
+        assert statuses.count(200) == 20
+        assert statuses.count(429) <= 2 * 8  # what each had on the wire when it was refused
+        third = child(CHILD, server.url, server.api_key, str(tmp_path / "x"), "c")
+        third.communicate("go\ngo\n", timeout=60)
+        assert third.returncode == 0
+        assert len(server.requests) == len(statuses)
+
+
+@posix
+def test_what_a_process_had_learned_before_it_was_killed_is_known(tmp_path: Path) -> None:
+    # Catches: a refusal that is written at the end only, which a kill -9 is not.
+    with LocalServer.in_thread(quotas=[Quota("ten", 10, 3600)]) as server:
+        process = child(CHILD, server.url, server.api_key, str(tmp_path / "x"), "a")
+        told(process)
+        assert [heard(process), heard(process)] == ["ready\n", "done\n"]
+        process.kill()
+        process.communicate(timeout=20)
+        before = len(server.requests)
+        assert before > 10
+        second = child(CHILD, server.url, server.api_key, str(tmp_path / "x"), "b")
+        second.communicate("go\ngo\n", timeout=60)
+        assert second.returncode == 0
+        assert len(server.requests) == before

@@ -34,7 +34,7 @@ class Moments(Fault):
 
     async def happen(self, work: Any, sleep: Any) -> Any:
         self.moments.append(asyncio.get_running_loop().time())
-        return await self.answers.pop(0).happen(work, sleep) if self.answers else work()
+        return await self.answers.pop(0).happen(work, sleep) if self.answers else await work()
 
 
 @asynccontextmanager

@@ -64,6 +64,7 @@ def test_markdown_keeps_every_text(facts):
 
 
 @given(st.binary(max_size=200), st.sampled_from(get_args(Format)), st.integers(0, 200))
+@example(b"a\nb\n", "text", 1)  # certainly without an error
 def test_any_bytes_are_facts_or_outcomes_or_a_source_error(data, wanted, at):
     whole = read(data, "x", wanted)
     assert [outcome.index for outcome in whole.invalid] == [

@@ -14,9 +14,9 @@ from omi_async.cli.format import duration, local_time, plural
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
+from omi_async.cli.ledger import ledger_path
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_json, print_message, print_result
-from omi_async.cli.runtime import ledger_path
 from omi_async.constants import BATCH_SIZE
 from omi_async.importing.item import content_key
 from omi_async.importing.report import FactOutcome
@@ -158,12 +158,12 @@ def _refuse(bill: Estimate, outcome: FactOutcome, failures: FailuresFile | None)
         failures.add(outcome)
 
 
-async def dry_run(common: Common, wishes: ImportOptions) -> int:
+async def dry_run(common: Common, options: ImportOptions) -> int:
     """Print the bill, and return the exit code."""
-    inputs = wishes.inputs()
-    failures = FailuresFile(inputs, wishes.failures) if wishes.failures else None
+    inputs = options.inputs()
+    failures = FailuresFile(inputs, options.failures) if options.failures else None
     with closing(failures) if failures else nullcontext():
-        bill = await _make_bill(inputs, failures, dedupe=wishes.dedupe)
+        bill = await _make_bill(inputs, failures, dedupe=options.dedupe)
     bill.limits = await Limits.look_up(common, bill.to_send)
     if common.as_json:
         print_json({"event": "bill", **bill.as_json()})

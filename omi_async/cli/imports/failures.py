@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from io import FileIO
+from collections.abc import Iterator
+from contextlib import suppress
 from itertools import count
-from os.path import samestat
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import click
 
-from omi_async.cli.exit_codes import described
-from omi_async.cli.imports.inputs import Inputs
-from omi_async.cli.output import json_line, print_message
-from omi_async.errors import InvalidFactError
-from omi_async.fact import Fact
+from omi_async.cli.format import described, shortened
+from omi_async.cli.imports.failure_record import failure_record, journal_reference
+from omi_async.cli.imports.inputs import Inputs, is_plain_file
+from omi_async.cli.output import NamedFile, json_line, print_message
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.report import FactOutcome
-from omi_async.sources._fields import value_at
 
-__all__ = ["FailuresFile", "failure_record", "journal_reference"]
+__all__ = ["FailuresFile"]
 
 _FORMATS: Final = re.compile(r"\.(jsonl|ndjson|json|csv|tsv|tab|md|markdown|txt|text)$", re.IGNORECASE)
 _PACKED: Final = re.compile(r"\.gz(ip)?$", re.IGNORECASE)
 _EARLIER: Final = re.compile(r"\.failures(\.[0-9]+)?$")
+
+_KEPT_BY_A_JOURNAL: Final = frozenset({"unknown", "not_sent"})
+"""States out of which the same command brings a fact when it is repeated with its journal."""
+
+_LARGEST_EARLIER: Final = 2**26
+"""Bytes of an earlier failures file that is compared with the new one: all of its lines are held at once."""
 
 
 class FailuresFile:
@@ -46,16 +47,17 @@ class FailuresFile:
 
     def __init__(self, inputs: Inputs, path: Path | None = None, journal: Journal | None = None) -> None:
         if path is not None and not path.parent.is_dir():
-            raise click.UsageError(f"--failures: there is no folder {path.parent}")
+            raise click.UsageError(f"--failures: there is no folder {shortened(path.parent)}")
         self.path: Path | None = None
         self._inputs = inputs
         self._journal = journal
         self._wanted = path
-        self._file: FileIO | None = None
+        self._file: NamedFile | None = None
+        self._earlier: list[Path] = []
         self._unwritable = False
 
     def add(self, outcome: FactOutcome) -> None:
-        """Write down a failure. Where that cannot be done, say so once; the import goes on."""
+        """Write down a failure. If that cannot be done, say so once; the import goes on."""
         if self._unwritable:
             return
         try:
@@ -68,10 +70,20 @@ class FailuresFile:
                 f"warning: no failures file can be written ({described(error)}); the import goes on without"
             )
 
-    def close(self) -> None:
-        """Close the file, if there is one."""
-        if self._file is not None:
+    def discard(self) -> None:
+        """Take the file away, which says no more than the input itself: nothing of it was sent."""
+        if self._file is not None and self.path is not None:
             self._file.close()
+            self.path.unlink(missing_ok=True)
+            self._file = self.path = None
+
+    def close(self) -> None:
+        """Close the file, if there is one; let it take the place of an earlier one that says no more."""
+        if self._file is None:
+            return
+        self._file.close()
+        with suppress(OSError):
+            self._replace_an_earlier_one()
 
     @property
     def _reference(self) -> dict[str, str]:
@@ -79,86 +91,57 @@ class FailuresFile:
             return {}
         return {"journal": journal_reference(self._journal.path, self.path.parent)}
 
-    def _open(self) -> FileIO:
-        if self._wanted is not None and not _is_read(self._wanted, self._inputs.paths):
-            file = FileIO(self._wanted, "w")
+    def _open(self) -> NamedFile:
+        if self._wanted is not None and not self._inputs.reads(self._wanted):
+            file = NamedFile(self._wanted, "w", str(self._wanted))
             self.path = self._wanted
             return file
         for path in self._new_names():
-            # A file that is there may be an earlier run's, mended by hand meanwhile: never write over it.
-            with contextlib.suppress(FileExistsError):
-                file = FileIO(path, "x")
+            # A file that is there may be an earlier run's, fixed by hand meanwhile: never write over it.
+            try:
+                file = NamedFile(path, "x", str(path))
+            except FileExistsError:
+                self._earlier.append(path)
+            else:
                 self.path = path
                 return file
         raise AssertionError("the names do not end")
 
     def _new_names(self) -> Iterator[Path]:
         first = self._inputs.paths[0]
-        base = self._wanted or Path("stdin" if first == "-" else first)
+        has_a_folder = is_plain_file(first) or not first.startswith(("-", "/dev/", "/proc/"))
+        base = self._wanted or Path(first if has_a_folder else "stdin")
         stem = _EARLIER.sub("", _FORMATS.sub("", _PACKED.sub("", base.name)))
         yield base.with_name(f"{stem}.failures.jsonl")
         for number in count(2):
             yield base.with_name(f"{stem}.failures.{number}.jsonl")
 
+    def _replace_an_earlier_one(self) -> None:
+        """Take the name of a file that would tell nothing that is not here or in the journal.
 
-def journal_reference(journal: Path, folder: Path) -> str:
-    """Name a journal for a file of that folder: without the folder where it is the same, so both may move."""
-    there = journal.absolute()
-    return there.name if there.parent == folder.absolute() else str(there)
+        Otherwise each repetition of a command, and each Ctrl-C, would leave a file more.
+        """
+        if self.path is None or not self._earlier:
+            return
+        lines = frozenset(self.path.read_bytes().splitlines())
+        for earlier in self._earlier:
+            if not self._inputs.reads(earlier) and self._says_no_more(earlier, lines):
+                self.path = self.path.replace(earlier)
+                return
 
+    def _says_no_more(self, earlier: Path, lines: frozenset[bytes]) -> bool:
+        """Return whether each line of an earlier file is one of ours, or of a fact that the journal keeps.
 
-def _is_read(path: Path, inputs: Sequence[str]) -> bool:
-    """Whether a path is one of the inputs, by whatever name."""
-    try:
-        itself = path.stat()
-        return any(samestat(itself, os.fstat(0) if name == "-" else Path(name).stat()) for name in inputs)
-    except OSError:  # it is not there yet
+        A line that was fixed by hand is neither.
+        """
+        if not earlier.is_file() or earlier.stat().st_size > _LARGEST_EARLIER:
+            return False
+        others = frozenset(earlier.read_bytes().splitlines()) - lines
+        return all(map(self._is_kept_by_the_journal, others))
+
+    def _is_kept_by_the_journal(self, line: bytes) -> bool:
+        with suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            kept = isinstance(record, dict) and record.get("state") in _KEPT_BY_A_JOURNAL
+            return kept and record.get("journal") == self._reference.get("journal", ())
         return False
-
-
-def failure_record(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
-    """Return what `import` reads back as the same fact, and beside it why it failed."""
-    record = _fact(outcome.fact) if outcome.fact is not None else _raw(outcome, inputs)
-    return record | {
-        "state": outcome.state,
-        "error": str(outcome.error) if outcome.error is not None else outcome.state,
-        "origin": outcome.origin,
-    }
-
-
-def _fact(fact: Fact) -> dict[str, Any]:
-    """Name the visibility always: a private fact must not meet a default of public next time."""
-    record: dict[str, Any] = {"content": fact.content}
-    if fact.category is not None:
-        record["category"] = fact.category
-    record["visibility"] = fact.visibility
-    if fact.tags:
-        record["tags"] = list(fact.tags)
-    return record
-
-
-def _raw(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
-    """Return the record that could not become a fact, under the names that `import` knows without --map."""
-    given = getattr(outcome.error, "record", None)
-    if isinstance(given, str) and _is_text(given, outcome.error):
-        given = {"content": given}
-    if not isinstance(given, Mapping):
-        return {"unreadable": given if isinstance(given, str) else json.dumps(given, default=str)}
-    record = {str(key): value for key, value in given.items()}
-    for field, key in inputs.mapping.items():
-        if field not in record and (value := value_at(record, key)) is not None:
-            record[field] = value
-            record.pop(key, None)
-    defaults = {field: value for field, value in inputs.defaults.items() if value}
-    return record | {field: value for field, value in defaults.items() if not record.get(field)}
-
-
-def _is_text(given: str, error: object) -> bool:
-    """Whether a string failed as the text of a fact, and is not a line that nobody could read."""
-    if not isinstance(error, InvalidFactError) or error.field != "content":
-        return False
-    try:
-        Fact(given)
-    except InvalidFactError:
-        return True
-    return False

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from os.path import samestat
 from pathlib import Path
-from typing import Any, BinaryIO, Self, cast
+from typing import Any, BinaryIO, Final, cast
 
 from omi_async.cli.output import print_message
 from omi_async.fact import Fact
-from omi_async.importing.chunks import AtHand
 from omi_async.importing.report import FactOutcome
-from omi_async.sources import Facts, SourceError, open_facts
+from omi_async.sources import SourceError, open_facts
+from omi_async.sources._detect import Format
 
-__all__ = ["Inputs"]
+__all__ = ["Inputs", "is_plain_file"]
 
-_GZIP = b"\x1f\x8b"
-_FEW_LINES = 3
+_GZIP: Final = b"\x1f\x8b"
 
-Item = Fact | FactOutcome
+_FEW_LINES: Final = 3
+"""Lines of a file, up to which lines say nothing of how far it is read: a document may be all on one line."""
+
+_NO_FOLDERS: Final = ("/dev/", "/proc/")
+"""Names of open files: what stands beside ``/dev/stdin`` or ``/dev/fd/63`` is no place to write to."""
+
+
+def is_plain_file(name: str) -> bool:
+    """Return whether a path is a file in a folder, beside which others can be written."""
+    return name != "-" and not name.startswith(_NO_FOLDERS) and Path(name).is_file()
 
 
 class _Counted(io.FileIO):
@@ -40,47 +50,24 @@ class _Counted(io.FileIO):
         return data
 
 
-class _Items(AtHand):
-    """What an async generator yields, and what is at hand behind it."""
-
-    def __init__(self, items: AsyncGenerator[Item], at_hand: Callable[[int], list[Item]]) -> None:
-        self._items = items
-        self._at_hand = at_hand
-
-    def __aiter__(self) -> Self:
-        return self
-
-    def __anext__(self) -> Awaitable[Item]:
-        return anext(self._items)
-
-    def at_hand(self, most: int) -> list[Item]:
-        return self._at_hand(most)
-
-    async def aclose(self) -> None:
-        await self._items.aclose()
-
-
 class Inputs:
-    """Facts of several files. One that is broken ends there; the others are read all the same.
+    """What is imported.
 
     Args:
-        paths: files, or ``"-"`` for standard input.
-        wanted: the format, as `open_facts` takes it.
-        mapping: likewise.
-        defaults: likewise.
-
-    Raises `ValueError` for an unusable mapping or default.
+        paths: files, ``"-"`` among them for standard input.
+        wanted: the format, or ``"auto"``.
+        mapping: from fields to keys, of all files.
+        defaults: values for fields that a fact has not.
 
     Attributes:
-        broken: the errors of the files that could not be read to their end.
+        broken: why files could not be read to their end.
+
+    Raises:
+        ValueError: for a mapping or a default that cannot be.
     """
 
     def __init__(
-        self,
-        paths: Sequence[str],
-        wanted: Any,
-        mapping: Mapping[str, str],
-        defaults: Mapping[str, Any],
+        self, paths: Sequence[str], wanted: Format, mapping: Mapping[str, str], defaults: Mapping[str, Any]
     ) -> None:
         open_facts(paths[0], wanted, mapping, defaults)  # checks all but the path, and opens nothing yet
         self.paths = list(paths)
@@ -91,31 +78,17 @@ class Inputs:
         self._sizes = [_size(path) for path in self.paths]
         self._done = 0
         self._current: _Counted | None = None
-        self._source: Facts | None = None
         self._origin = ""
 
-    def facts(self) -> _Items:
-        """Give the facts of all files, and an invalid outcome for each record that is none.
-
-        As with those of one file, `at_hand` takes what was read already, without waiting.
-        """
-        return _Items(self._facts(), self._at_hand)
-
-    def _at_hand(self, most: int) -> list[Item]:
-        items = [] if self._source is None else self._source.at_hand(most)
-        if items:
-            self._origin = items[-1].origin or ""
-        return items
-
-    async def _facts(self) -> AsyncGenerator[Item]:
+    async def facts(self) -> AsyncGenerator[Fact | FactOutcome]:
+        """Yield the facts of all files, and an invalid outcome for each record that is none."""
         for path in self.paths:
             try:
                 with self._opened(path) as place:
                     async with open_facts(place, self._format, self.mapping, self.defaults) as source:
-                        self._source = source
-                        async for item in source:
-                            self._origin = item.origin or ""
-                            yield item
+                        async for fact in source:
+                            self._origin = fact.origin or ""
+                            yield fact
             except SourceError as error:
                 self.broken.append(error)
             self._done += 1
@@ -125,6 +98,15 @@ class Inputs:
         """Say which files could not be read to their end."""
         for error in self.broken:
             print_message(f"Error: {error}")
+
+    def reads(self, path: Path) -> bool:
+        """Return whether a path is one of the inputs, by whatever name."""
+        try:
+            itself = path.stat()
+            inputs = [os.fstat(0) if name == "-" else Path(name).stat() for name in self.paths]
+            return any(samestat(itself, each) for each in inputs)
+        except OSError:  # it is not there yet
+            return False
 
     def _opened(self, path: str) -> AbstractContextManager[str | BinaryIO]:
         if path == "-" or not Path(path).is_file():
@@ -136,7 +118,7 @@ class Inputs:
         return cast("AbstractContextManager[BinaryIO]", self._current)
 
     def fraction(self) -> float | None:
-        """Return how much of the input was handed out, from 0 to 1; None where its size is not known."""
+        """Return how much of the input was handed out, from 0 to 1; None if its size is not known."""
         if None in self._sizes or not (total := sum(size or 0 for size in self._sizes)):
             return None
         done = float(sum(size or 0 for size in self._sizes[: self._done]))

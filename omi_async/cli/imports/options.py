@@ -1,18 +1,23 @@
-"""What somebody wants imported, and how."""
+"""The options of an import: as the command line takes them, and as one typed value."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
+
+from omi_async.cli.options import Common, fields_of
 
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
     from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.lanes import Lanes
+    from omi_async.sources._detect import Format
 
-__all__ = ["ImportOptions"]
+__all__ = ["ImportOptions", "import_options"]
 
 
 class ImportOptions(NamedTuple):
@@ -24,18 +29,19 @@ class ImportOptions(NamedTuple):
     """
 
     paths: tuple[str, ...]
-    wanted: str
-    mapping: dict[str, str]
-    defaults: dict[str, Any]
-    concurrency: int
-    failures: Path | None
-    journal: Path | None
-    no_journal: bool
-    dedupe: bool
-    skip_existing: bool
-    on_unknown: OnUnknown
-    max_wait: float | None
-    lanes: Lanes
+    format: Format = "auto"
+    mapping: dict[str, str] = {}  # noqa: RUF012  # never changed
+    defaults: dict[str, Any] = {}  # noqa: RUF012  # likewise
+    concurrency: int = 4
+    failures: Path | None = None
+    journal: Path | None = None
+    no_journal: bool = False
+    dedupe: bool = True
+    skip_existing: bool = False
+    on_unknown: OnUnknown = "reconcile"
+    max_wait: float | None = None
+    lanes: Lanes = "batch"
+    dry_run: bool = False
 
     def check(self) -> None:
         """Raise `click.UsageError` for what cannot be meant."""
@@ -54,6 +60,170 @@ class ImportOptions(NamedTuple):
         from omi_async.cli.imports.inputs import Inputs  # noqa: PLC0415  # the readers of all formats
 
         try:
-            return Inputs(self.paths, self.wanted, self.mapping, self.defaults)
+            return Inputs(self.paths, self.format, self.mapping, self.defaults)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+
+_PATHS: Final = click.argument(
+    "paths",
+    nargs=-1,
+    required=True,
+    metavar="PATH... | -",
+    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+)
+
+_WHAT: Final = (
+    click.option(
+        "--format",
+        type=click.Choice(["auto", "jsonl", "json", "csv", "tsv", "text", "markdown"]),
+        default="auto",
+        show_default=True,
+        help="What the files are; auto looks at their content and name. Any of them may be gzipped.",
+    ),
+    click.option(
+        "--map",
+        "pairs",
+        multiple=True,
+        metavar="FIELD=KEY",
+        help="Take FIELD (content, category, visibility or tags) from this key or column, such as "
+        "content=data.text. May be given several times.",
+    ),
+    click.option(
+        "--category",
+        metavar="WORD",
+        help="The category of facts that have none. Without one the server asks a language model, fact by "
+        "fact: slow.",
+    ),
+    click.option(
+        "--visibility",
+        type=click.Choice(["private", "public"]),
+        help="The visibility of facts that have none. [default: private]",
+    ),
+    click.option(
+        "--tag",
+        "tags",
+        multiple=True,
+        metavar="TAG",
+        help="A tag for facts that have none. May be given several times.",
+    ),
+)
+"""What is read, and what is made of it."""
+
+_HOW: Final = (
+    click.option(
+        "--concurrency",
+        type=click.IntRange(1, 100),
+        default=4,
+        show_default=True,
+        metavar="N",
+        help="Batch calls on the wire at the same time, at most.",
+    ),
+    click.option(
+        "--failures",
+        type=click.Path(dir_okay=False, writable=True, path_type=Path),
+        metavar="PATH",
+        help="Write the facts that fail to this file, which import reads again. [default: a new "
+        "NAME.failures.jsonl beside the first PATH]",
+    ),
+    click.option(
+        "--journal",
+        type=click.Path(dir_okay=False, path_type=Path),
+        metavar="PATH",
+        help="Keep the journal in this file: what was sent, and what became of it, so that the same command "
+        "goes on after whatever happened. [default: PATH.journal beside the first file; none for standard "
+        "input]",
+    ),
+    click.option("--no-journal", is_flag=True, help="Keep no journal."),
+    click.option(
+        "--skip-existing",
+        is_flag=True,
+        help="Read the account's whole list first, and send nothing that it holds already.",
+    ),
+    click.option(
+        "--on-unknown",
+        type=click.Choice(["reconcile", "report", "resend"]),
+        default="reconcile",
+        show_default=True,
+        help="What to do about facts whose call had no usable answer. reconcile: look for them in the list, "
+        "and send again what is certainly absent. report: leave them in doubt. resend: send them again "
+        "without looking, which stores nothing twice only on servers that know a memory by its text.",
+    ),
+    click.option(
+        "--max-wait",
+        type=click.FloatRange(min=0),
+        metavar="SECONDS",
+        help="Wait so long for the server's quota windows, in all; if the next one opens later, end with "
+        "exit code 4 and say when that is: the same command then goes on. [default: wait for any]",
+    ),
+    click.option(
+        "--lanes",
+        type=click.Choice(["batch", "both"]),
+        default="batch",
+        show_default=True,
+        help="What to do while the window of batch calls is shut. batch: wait. both: send single facts "
+        "meanwhile, if that ends the import sooner. Not the default, for they spend the quota of your other "
+        "writes (create, update, delete), and 25 of them do what one batch does.",
+    ),
+    click.option(
+        "--no-dedupe",
+        is_flag=True,
+        help="Send the same text as often as it comes; takes no memory for known texts, and keeps no "
+        "journal.",
+    ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Read and check everything, say what an import would take, send nothing. Needs no key; with "
+        "one, what earlier commands met of its quotas counts. Does not look into the journal.",
+    ),
+)
+"""How it is sent, and what is kept."""
+
+
+def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable[..., int]:
+    """Give a command the options of an import, as one second argument of type `ImportOptions`."""
+
+    @functools.wraps(function)
+    def command(  # noqa: PLR0917  # click passes each by its name
+        common: Common,
+        paths: tuple[str, ...],
+        format: Format,  # noqa: A002  # the option's name
+        pairs: tuple[str, ...],
+        category: str | None,
+        visibility: str | None,
+        tags: tuple[str, ...],
+        concurrency: int,
+        failures: Path | None,
+        journal: Path | None,
+        no_journal: bool,
+        skip_existing: bool,
+        on_unknown: OnUnknown,
+        max_wait: float | None,
+        lanes: Lanes,
+        no_dedupe: bool,
+        dry_run: bool,
+    ) -> int:
+        options = ImportOptions(
+            paths=paths,
+            format=format,
+            mapping=fields_of(pairs),
+            defaults={"category": category, "visibility": visibility, "tags": list(tags) or None},
+            concurrency=concurrency,
+            failures=failures,
+            journal=journal,
+            no_journal=no_journal,
+            dedupe=not no_dedupe,
+            skip_existing=skip_existing,
+            on_unknown=on_unknown,
+            max_wait=max_wait,
+            lanes=lanes,
+            dry_run=dry_run,
+        )
+        options.check()
+        return function(common, options)
+
+    decorated: Callable[..., int] = command
+    for option in (*reversed(_HOW), *reversed(_WHAT), _PATHS):
+        decorated = option(decorated)
+    return decorated

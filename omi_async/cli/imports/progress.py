@@ -27,7 +27,7 @@ Show = Callable[[ImportReport], None]
 
 
 class View:
-    """What somebody sees of an import.
+    """What the user sees of an import.
 
     Attributes:
         show: to be called with the live report, as often as there is news.

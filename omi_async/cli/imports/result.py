@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import shlex
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
 from omi_async.cli import exit_codes
-from omi_async.cli.format import duration, facts_are, plural
-from omi_async.cli.imports.failures import FailuresFile, failure_record
+from omi_async.cli.format import duration, facts_are, plural, shell_word, shortened
+from omi_async.cli.imports.failure_record import failure_record
+from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.progress import counts_of
-from omi_async.cli.output import print_event, print_message, print_result
+from omi_async.cli.output import print_event, print_message, print_report
 from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
@@ -24,7 +24,7 @@ class ImportResult:
     """What is known of the end of an import.
 
     Attributes:
-        interrupted: whether somebody stopped it.
+        interrupted: whether the user stopped it.
         error: why it could not go on.
     """
 
@@ -46,13 +46,24 @@ class ImportResult:
         self._as_json = as_json
 
     def note(self, outcome: FactOutcome) -> None:
-        """Write down a fact that is not safely stored."""
-        if not outcome.failed:
+        """Write down a fact that is not safely stored; tell a program of one that is."""
+        if outcome.failed:
+            self._failures.add(outcome)
+        if not self._as_json:
             return
-        self._failures.add(outcome)
-        if self._as_json:
+        if outcome.failed:
             record = {"index": outcome.index, **failure_record(outcome, self._inputs)}
             print_event({**record, "event": "failure"})
+        elif outcome.memory_id is not None:
+            print_event(
+                {
+                    "event": "stored",
+                    "index": outcome.index,
+                    "state": outcome.state,
+                    "id": outcome.memory_id,
+                    "origin": outcome.origin,
+                }
+            )
 
     def tell(self, report: ImportReport) -> int:
         """Print the report and what to do next; return the exit code."""
@@ -60,10 +71,12 @@ class ImportResult:
             report.complete = False
         code = self.code(report)
         if self._as_json:
+            if self.error is not None:
+                print_event(exit_codes.explanation_of(self.error).as_json())
             print_event({"event": "report", **self._document(report), "exit_code": code})
             print_message(str(report))
         else:
-            print_result(str(report))
+            print_report(str(report))
         self._say_failures(report)
         self._inputs.complain()
         if self.error is not None:
@@ -102,14 +115,14 @@ class ImportResult:
     def _say_failures(self, report: ImportReport) -> None:
         if (path := self._failures.path) is None:
             return
-        command = f"omi-async import {shlex.quote(str(path))}"
+        command = f"omi-async import {shell_word(path)}"
         if report.invalid or report.rejected:
-            what = f" Mend what is invalid or rejected there, then: {command}"
+            what = f" Fix what is invalid or rejected there, then: {command}"
         elif self._journal is None:
             what = f" To try them again: {command}"
         else:
             what = ""  # the same command does it
-        print_message(f"{facts_are(report.failed)} not safely stored: see {path}.{what}")
+        print_message(f"{facts_are(report.failed)} not safely stored: see {shortened(path)}.{what}")
 
     def _say_how_to_go_on(self, report: ImportReport) -> None:
         if _is_unfinished(report):
@@ -119,18 +132,20 @@ class ImportResult:
 
     def _say_that_nothing_was_sent(self, report: ImportReport, journal: Path) -> None:
         if report.created or report.existing or report.rejected:
-            print_message(f"Nothing was sent: an earlier run has settled all of it (journal: {journal}).")
+            print_message(
+                f"Nothing was sent: an earlier run has settled all of it (journal: {shortened(journal)})."
+            )
         if report.rejected:
-            command = f"omi-async journal forget {shlex.quote(str(journal))} --state rejected"
-            print_message(f"What was rejected is sent again when it is mended, or after: {command}")
+            command = f"omi-async journal forget {shell_word(journal)} --state rejected"
+            print_message(f"What was rejected is sent again when it is fixed, or after: {command}")
 
     def _how_to_go_on(self, report: ImportReport) -> str:
         if self._journal is None:
             return (
-                "The same command begins anew, for no journal was kept; servers of today know a memory by "
-                "its text, and store none twice."
+                "The same command begins from the start, for no journal was kept, and sends all of it again; "
+                "--skip-existing leaves out what the account holds by then."
             )
-        words = f"The same command goes on: the journal {self._journal.path} has what is settled"
+        words = f"The same command goes on: the journal {shortened(self._journal.path)} has what is settled"
         if not report.unknown:
             return f"{words}."
         return f"{words}. {plural(report.unknown, 'fact')} in doubt {_IN_DOUBT[self._on_unknown]}."

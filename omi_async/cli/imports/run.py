@@ -10,7 +10,7 @@ from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.progress import watched
 from omi_async.cli.imports.result import ImportResult
-from omi_async.cli.imports.which_journal import journal_for, opened
+from omi_async.cli.imports.which_journal import has_unknown_facts, journal_for, opened
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
 from omi_async.cli.runtime import connected, graceful_signals
@@ -24,41 +24,48 @@ __all__ = ["import_all"]
 CONNECTIONS: Final = 8
 
 
-async def import_all(common: Common, wishes: ImportOptions) -> int:
+async def import_all(common: Common, options: ImportOptions) -> int:
     """Import, tell how it ended, and return the exit code."""
-    inputs = wishes.inputs()
-    journal = journal_for(common, wishes)
+    inputs = options.inputs()
+    journal = journal_for(common, options)
+    look_first = await asyncio.to_thread(has_unknown_facts, options.paths, journal)
+    if look_first:
+        print_message("Some of these facts may be stored: the account's list is read to look for them.")
     async with opened(journal, common):
-        with contextlib.closing(FailuresFile(inputs, wishes.failures, journal)) as failures:
-            ending = ImportResult(inputs, failures, journal, wishes.on_unknown, as_json=common.as_json)
+        with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
+            result = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
             async with (
-                connected(common, connections=max(CONNECTIONS, wishes.concurrency), knock=True) as memories,
+                connected(common, connections=max(CONNECTIONS, options.concurrency)) as session,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
                 with watched(inputs, as_json=common.as_json) as view:
-                    importer = memories.importer(
+                    importer = session.memories.importer(
                         facts,
-                        concurrency=wishes.concurrency,
+                        concurrency=options.concurrency,
                         journal=journal,
-                        dedupe=wishes.dedupe,
-                        skip_existing=wishes.skip_existing,
-                        on_unknown=wishes.on_unknown,
-                        max_wait=wishes.max_wait,
-                        lanes=wishes.lanes,
-                        on_outcome=ending.note,
+                        dedupe=options.dedupe,
+                        skip_existing=options.skip_existing or look_first,
+                        on_unknown=options.on_unknown,
+                        max_wait=options.max_wait,
+                        lanes=options.lanes,
+                        on_outcome=result.note,
                         on_progress=view.show,
                     )
                     view.foresee_by(importer.forecast)
-                    await _run(importer, ending)
-    return ending.tell(importer.report)
+                    view.show(importer.report)  # a program knows by it that the import has begun
+                    await _run(importer, result)
+            if journal is not None and importer.report.not_sent == importer.report.pulled:
+                failures.discard()  # a wrong key, a dead server: the same command does it all
+    # Only now: the report names the files, and both are closed, so that it can be believed.
+    return result.tell(importer.report)
 
 
-async def _run(importer: Importer, ending: ImportResult) -> None:
-    """Run an import to whatever end it takes, and tell `ending` of it."""
+async def _run(importer: Importer, result: ImportResult) -> None:
+    """Run an import to whatever end it takes, and note that end."""
     running = asyncio.create_task(importer.run())
 
     def stop() -> None:
-        ending.interrupted = True
+        result.interrupted = True
         print_message("Stopping: the calls on the wire may land; once more ends at once.")
         importer.stop()
 
@@ -67,6 +74,6 @@ async def _run(importer: Importer, ending: ImportResult) -> None:
             await asyncio.wait({running})
         running.result()
     except asyncio.CancelledError:
-        ending.interrupted = True
+        result.interrupted = True
     except ImportStoppedError as error:
-        ending.error = error
+        result.error = error

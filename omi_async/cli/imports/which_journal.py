@@ -1,64 +1,65 @@
-"""Which journal an import keeps, and for which server."""
+"""Which journal an import keeps, for which server, and whether what it is given must be looked for first."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, BinaryIO, Final
 
 import click
 
+from omi_async._api import json
 from omi_async.cli.exit_codes import CommandError
-from omi_async.cli.format import facts_are
+from omi_async.cli.format import facts_are, shortened
+from omi_async.cli.imports.failure_record import journal_at
+from omi_async.cli.imports.inputs import is_plain_file
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
-__all__ = ["journal_for", "opened"]
+__all__ = ["has_unknown_facts", "journal_for", "opened"]
 
 IN_MEMORY: Final = frozenset({"", ":memory:"})
 """Databases that end with the process, as SQLite names them."""
 
-_NO_FILES: Final = ("/dev/", "/proc/")
+_LONGEST_LINE: Final = 2**20
+"""Bytes of a line that is read here. A failure's is shorter; a document may be one line of gigabytes."""
 
-_LONGEST: Final = 2**20
-"""Bytes of a failures file's first line."""
+_LINE_OF_A_FAILURE: Final = frozenset({"state", "error"})
 
 
-def journal_for(common: Common, wishes: ImportOptions) -> Journal | None:
+def journal_for(common: Common, options: ImportOptions) -> Journal | None:
     """Return the journal to be kept. Raises `click.UsageError`."""
-    if wishes.no_journal or not wishes.dedupe:
+    if options.no_journal or not options.dedupe:
         return None
     if common.local in IN_MEMORY:
-        if wishes.journal is not None:
+        if options.journal is not None:
             raise click.UsageError(
                 "a server in memory forgets all at its end; no journal can remember for it"
             )
         return None
-    path = wishes.journal or _named_by(wishes.paths) or _beside(wishes.paths)
+    path = options.journal or _named_by(options.paths) or _beside(options.paths)
     if path is None:
         print_message(
             "No journal is kept of standard input; --journal PATH keeps one, to go on after an interruption."
         )
         return None
-    if any(_is_same(path, name) for name in wishes.paths):
+    if any(_is_same(path, name) for name in options.paths):
         raise click.UsageError(f"{path} is the journal of this import, and cannot be its input too")
     return Journal(path, server=_server(common))
 
 
 def _server(common: Common) -> str | None:
-    """Name the server where its address says nothing: a built-in one has another port each time."""
+    """Name the server if its address says nothing: a built-in one has another port each time."""
     return None if common.local is None else f"local:{Path(common.local).resolve()}"
 
 
 def _beside(paths: Sequence[str]) -> Path | None:
-    files = (name for name in paths if Path(name).is_file() and not name.startswith(_NO_FILES))
-    return next((Path(f"{name}.journal") for name in files), None)
+    return next((Path(f"{name}.journal") for name in paths if is_plain_file(name)), None)
 
 
 def _named_by(paths: Sequence[str]) -> Path | None:
@@ -74,14 +75,51 @@ def _named_by(paths: Sequence[str]) -> Path | None:
 
 def _named_in(name: str) -> Path | None:
     """Read the first line of a file. A journal that is not there any more is not made again at its word."""
-    if not Path(name).is_file():
-        return None
-    with suppress(OSError, ValueError), Path(name).open("rb") as file:
-        record = json.loads(file.readline(_LONGEST))
-        if isinstance(record, dict) and {"state", "error", "journal"} <= record.keys():
-            journal = Path(name).parent / str(record["journal"])
+    for record in _failures_in(name):
+        if isinstance(reference := record.get("journal"), str):
+            journal = journal_at(reference, Path(name).parent)
             return journal if journal.is_file() else None
+        break
     return None
+
+
+def has_unknown_facts(paths: Sequence[str], journal: Journal | None) -> bool:
+    """Return whether files of failures hold facts in doubt of which this journal knows nothing.
+
+    To be asked before the journal is opened, which makes its file. Such facts were written down by an import
+    without a journal, or with one that is gone; their calls may have stored them, and to send them without
+    looking may store them twice.
+    """
+    known = None if journal is None or not journal.path.is_file() else journal.path.resolve()
+    return any(
+        record["state"] == "unknown" and (known is None or _journal_of(record, name) != known)
+        for name in paths
+        for record in _failures_in(name)
+    )
+
+
+def _journal_of(record: dict[str, Any], name: str) -> Path | None:
+    reference = record.get("journal")
+    return journal_at(reference, Path(name).parent).resolve() if isinstance(reference, str) else None
+
+
+def _failures_in(name: str) -> Iterator[dict[str, Any]]:
+    """Read the records of a failures file; of another one no more than its first line."""
+    if not Path(name).is_file():  # from a pipe, what was read here would be missing there
+        return
+    with suppress(OSError), Path(name).open("rb") as file:
+        yield from _records(file)
+
+
+def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    while line := file.readline(_LONGEST_LINE):
+        record: Any = None
+        with suppress(json.JSONError):
+            record = json.loads(line)
+        if isinstance(record, dict) and record.keys() >= _LINE_OF_A_FAILURE:
+            yield record
+        elif file.tell() == len(line):
+            return
 
 
 def _is_same(path: Path, name: str) -> bool:
@@ -108,7 +146,7 @@ async def _open(journal: Journal) -> None:
     try:
         await asyncio.to_thread(journal.open)  # a large one takes seconds
     except JournalInUseError:
-        raise  # without our advice: beside a running import, another journal, or none, would double facts
+        raise  # another journal, or none, would send everything a second time
     except JournalError as error:
         error.add_note(
             "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
@@ -117,12 +155,13 @@ async def _open(journal: Journal) -> None:
 
 
 def _refuse_to_remember_for_another(journal: Journal, common: Common) -> None:
-    """Raise where a built-in server's database is gone, and the journal knows what was in it."""
+    """Raise if a built-in server's database is gone, and the journal knows what was in it."""
     if common.local is None or Path(common.local).exists():
         return
     states = journal.counts().get(_server(common) or "", {})
     if stored := states.get("created", 0) + states.get("existing", 0):
         raise CommandError(
-            f"the journal {journal.path} says that {facts_are(stored)} stored in {common.local}, which does "
-            "not exist. Name the right file with --local DB, or begin another journal with --journal PATH"
+            f"the journal {shortened(journal.path)} says that {facts_are(stored)} stored in {common.local}, "
+            "which does not exist. Name the right file with --local DB, or begin another journal with "
+            "--journal PATH"
         )

@@ -6,11 +6,12 @@ too many, never one too few: the keys themselves are on the disk, and the journa
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final
 
-__all__ = ["KeyIndex"]
+__all__ = ["KeyIndex", "PlaceSet"]
 
 PLACES: Final = 1 << 28
 """Places that can be told apart. Four bytes hold more; the bound keeps `Journal` far from any overflow."""
@@ -65,3 +66,19 @@ def _places(entries: bytes, tag: bytes, at: int) -> list[int]:
             places.append(int.from_bytes(entries[at + 4 : at + 8], "little"))
         at = entries.find(tag, at + 1)
     return places
+
+
+class PlaceSet:
+    """A set of places, in a bit each: for a million facts some 160 KB, where Python's set takes 60 MB."""
+
+    def __init__(self) -> None:
+        self._words = array("I")  # 32 bits each
+
+    def add(self, place: int) -> bool:
+        """Add a place; return whether it was not there yet."""
+        word, bit = place >> 5, 1 << (place & 31)
+        if word >= len(self._words):
+            self._words.extend(array("I", bytes(4096)) * (1 + (word - len(self._words)) // 1024))
+        before = self._words[word]
+        self._words[word] = before | bit
+        return not before & bit

@@ -5,19 +5,18 @@ from __future__ import annotations
 import os
 import threading
 import time
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
 from sqlite3 import Connection
 from types import TracebackType
-from typing import Final, Literal, Self, get_args
+from typing import Literal, Self, get_args
 
 from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.journal.file import Durability, open_file, translated
-from omi_async.importing.journal.index import PLACES, KeyIndex
+from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
 from omi_async.importing.journal.rows import (
     IN_DOUBT,
     LETTERS,
@@ -37,10 +36,6 @@ from omi_async.importing.journal.rows import (
 from omi_async.importing.report import State
 
 __all__ = ["Entry", "Journal", "Recalled"]
-
-KEYS_KEPT: Final = 1024
-"""Keys that are kept from recalling a fact to sending it, at most. Most are needed within seconds; those of
-facts that are never sent (duplicates, what an earlier run settled) would pile up otherwise."""
 
 
 class Journal:
@@ -151,85 +146,53 @@ class Journal:
         self._server = self._named_server or server
         salt = blake2b(self._server.encode(), digest_size=32).digest()
         self._blank = blake2b(digest_size=KEY_BYTES, key=salt)
-        self._seen = array("I")  # a bit a place
-        self._entering: set[bytes] = set()
-        self._keys: dict[str, bytes] = {}
+        self._first_row = self._rows.last + 1  # what this import writes down has a row from here on
+        self._seen = PlaceSet()  # of the rows before
+        self._entering: set[bytes] = set()  # recalled, and not yet written down
 
     def end(self) -> None:
         """End the import; close the journal if the import has opened it. Twice is fine."""
         if self._importing.locked():
-            self._seen = array("I")
-            self._entering, self._keys = set(), {}
+            self._seen, self._entering = PlaceSet(), set()
             self._rows.forget_cached()  # they hold facts as they were given, not as they are read again
             if self._opened_by_import:
                 self.close()
             self._importing.release()
 
-    def key(self, content: str) -> bytes:
-        """Return the key of a stripped text at the server of this import."""
-        return self._make_keys([content])[0]
+    def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+        """Return what earlier runs did with these stripped texts, ``"seen"`` for one earlier in this input.
 
-    def _make_keys(self, contents: Sequence[str]) -> list[bytes]:
-        """Make keys, and keep them until their facts are sent: to hash a text twice costs more."""
-        keys = self._hashes(contents)
-        if len(self._keys) > KEYS_KEPT:
-            self._keys.clear()
-        self._keys.update(zip(contents, keys, strict=True))
-        return keys
-
-    def _hashes(self, contents: Iterable[str]) -> list[bytes]:
-        hashes, blank = [], self._blank
-        for content in contents:
-            hashed = blank.copy()
-            hashed.update(content.encode())
-            hashes.append(hashed.digest())
-        return hashes
-
-    def recall(self, key: bytes) -> Recalled | Literal["seen"] | None:
-        """Return what is known of a pulled fact: ``"seen"`` earlier in this input, an earlier run's, or None.
-
-        From then on the fact counts as seen.
+        From then on they count as seen. Raises `JournalError`.
         """
-        return self._recall(key, *self._index.places(key))
-
-    def recall_all(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
-        """Return the same for each of these stripped texts, in their order, cheaper than one by one."""
-        keys = self._make_keys(contents)
+        keys = self._keys(contents)
         places = self._index.places(b"".join(keys))
-        new = {*keys}
-        if any(places) or len(new) < len(keys) or not self._entering.isdisjoint(new):
+        with self._using("cannot be read"):
             return list(map(self._recall, keys, places))
-        self._entering |= new
-        return [None] * len(keys)
 
     def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
         for place in places:
-            number, at = divmod(place, ROW)
-            row = self._rows.cached(number) or self._read_row(number)
-            if row.key(at) == key:
-                return "seen" if self._see(number, 1 << at) >> at & 1 else recalled(place, row)
+            row = self._rows.get(place // ROW)
+            if row.key(place % ROW) == key:
+                of_this_import = row.number >= self._first_row or not self._seen.add(place)
+                return "seen" if of_this_import else recalled(place, row)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
         return None
 
-    def _read_row(self, number: int) -> Row:
-        with self._using("cannot be read"):
-            return self._rows.get(number)
-
-    def _see(self, number: int, facts: int) -> int:
-        """Mark facts of a row, a bit each, as seen in this input; return which of its facts were before."""
-        seen = self._seen
-        if number >= len(seen):
-            seen.extend(array("I", [0]) * (number + 1024 - len(seen)))
-        before = seen[number]
-        seen[number] = before | facts
-        return before
+    def _keys(self, contents: Iterable[str]) -> list[bytes]:
+        """Return the keys of stripped texts at the server of this import."""
+        keys, blank = [], self._blank
+        for content in contents:
+            hashed = blank.copy()
+            hashed.update(content.encode())
+            keys.append(hashed.digest())
+        return keys
 
     def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
-        keys = self._take_keys([item.content for item in new])
+        keys = self._keys(item.content for item in new)
         row = self._new_row(new, b"".join(keys))
         if (row.number + 1) * ROW >= PLACES:
             raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
@@ -241,16 +204,9 @@ class Journal:
         # Only now that the row is on the disk may it be found: if the writing failed, an equal fact of this
         # input would be called a duplicate of one that is nowhere.
         self._index.add(row.keys, row.number * ROW)
-        self._see(row.number, (1 << len(new)) - 1)
         self._entering.difference_update(keys)
         for place, item in enumerate(new, row.number * ROW):
             item.place = place
-
-    def _take_keys(self, contents: list[str]) -> list[bytes]:
-        try:
-            return list(map(self._keys.pop, contents))
-        except KeyError:
-            return self._hashes(contents)
 
     def _new_row(self, items: Sequence[Item], keys: bytes) -> Row:
         return Row(

@@ -114,7 +114,7 @@ def letter_of(item: Item) -> str:
 
 ROW: Final = 32
 """Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
-place, so that the index need not keep both; as many as the bits of a row in `Journal._see`."""
+place, so that the index need not keep both."""
 
 SCHEMA: Final = """
     CREATE TABLE batches (
@@ -180,13 +180,16 @@ class Rows:
     """Reads and writes rows, and keeps a few in memory.
 
     Every method raises `sqlite3.Error`, also if a row is damaged.
+
+    Attributes:
+        last: the highest number of a row so far.
     """
 
     def __init__(self, database: sqlite3.Connection) -> None:
         self._database = database
         self._cached: OrderedDict[int, Row] = OrderedDict()
         (last,) = database.execute("SELECT ifnull(max(id), 0) FROM batches").fetchone()
-        self._last: int = last
+        self.last: int = last
 
     def __iter__(self) -> Iterator[Row]:
         """Yield all, in the order in which they were made."""
@@ -209,22 +212,17 @@ class Rows:
         """Yield the server and the letters of every row."""
         yield from self._database.execute("SELECT server, states FROM batches")
 
-    def cached(self, number: int) -> Row | None:
-        """Return a row if it is in memory."""
+    def get(self, number: int) -> Row:
+        """Return a row, the same object as long as it is cached."""
         row = self._cached.get(number)
         if row is not None:
             self._cached.move_to_end(number)
-        return row
-
-    def get(self, number: int) -> Row:
-        """Return a row, the same object as long as it is cached."""
-        row = self.cached(number)
-        if row is None:
-            columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
-            if columns is None:
-                raise sqlite3.DatabaseError(f"row {number} is missing")
-            row = _read(columns)
-            self._cache(row)
+            return row
+        columns = self._database.execute(f"{_SELECT} WHERE id = ?", (number,)).fetchone()
+        if columns is None:
+            raise sqlite3.DatabaseError(f"row {number} is missing")
+        row = _read(columns)
+        self._cache(row)
         return row
 
     def next_number(self) -> int:
@@ -232,8 +230,8 @@ class Rows:
 
         If a row could not be written, items may still carry its places; they must never mean other facts.
         """
-        self._last += 1
-        return self._last
+        self.last += 1
+        return self.last
 
     def insert(self, row: Row) -> None:
         """Write a new row; it has neither ids nor errors yet."""

@@ -6,6 +6,8 @@ import copy
 import enum
 import math
 import pickle
+import re
+import sqlite3
 import traceback
 from collections import UserDict
 from collections.abc import Iterator, Mapping
@@ -17,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact, InvalidFactError, Memory
-from omi_async.fact import checked_changes, fact_from
+from omi_async.fact import checked, checked_changes, fact_from, fact_payload, refuse_table
 from tests.naming import stable_id
 
 
@@ -246,6 +248,27 @@ def test_a_fact_stays_the_same_object():
     assert fact_from(fact) is fact
 
 
+@given(
+    st.fixed_dictionaries(
+        {"content": st.text(max_size=4)},
+        optional={
+            "category": st.none() | st.text(max_size=3),
+            "visibility": st.sampled_from(["public", "private", "", "x", None]),
+            "tags": st.lists(st.text(max_size=2), max_size=2),
+        },
+    )
+)
+@example({"content": " a ", "category": "work", "tags": ["x"]})
+def test_what_is_sent_of_a_mapping_is_what_is_sent_of_its_fact(mapping: dict[str, Any]):
+    try:
+        fact = fact_from(mapping)
+    except InvalidFactError as error:
+        with pytest.raises(InvalidFactError, match=re.escape(str(error))):
+            checked(mapping)
+    else:
+        assert checked(mapping) == checked(fact) == fact_payload(fact)
+
+
 def test_a_mapping_may_hold_nulls_and_other_keys():
     given: dict[Any, Any] = {"content": " a ", "id": 7, "origin": "no", 3: 4}
     fact = fact_from({**given, "category": None, "visibility": None, "tags": None})
@@ -256,6 +279,89 @@ def test_a_mapping_may_hold_nulls_and_other_keys():
 def test_a_mapping_brings_its_fields():
     given = UserDict({"content": "a", "category": "work", "visibility": "public", "tags": ["t"]})
     assert fact_from(given) == Fact("a", category="work", visibility="public", tags=["t"])
+
+
+class Row:
+    """Named values as some database drivers give them: `keys()` and ``[]``, and no more."""
+
+    def __init__(self, **values: Any) -> None:
+        self.values = values
+
+    def keys(self) -> Iterator[str]:
+        return iter(self.values)
+
+    def __getitem__(self, name: str, /) -> Any:
+        return self.values[name]
+
+
+def test_whatever_has_named_values_is_a_fact():
+    assert fact_from(Row(content="a", category="work", id=7)) == Fact("a", category="work")
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = sqlite3.Row
+    (row,) = connection.execute("SELECT 'a' AS content, 'public' AS visibility, NULL AS category")
+    connection.close()
+    assert fact_from(row) == Fact("a", visibility="public")  # and no IndexError for the tags
+
+
+@pytest.mark.parametrize("empty", [None, "", math.nan])
+@pytest.mark.parametrize("field", ["category", "visibility", "tags"])
+def test_an_empty_cell_is_an_absent_value(field: str, empty: Any):
+    assert fact_from({"content": "a", field: empty}) == Fact("a")
+    assert checked({"content": "a", field: empty}) == fact_payload(Fact("a"))
+    with pytest.raises(InvalidFactError, match=r"^content: "):
+        fact_from({"content": empty})
+
+
+class Frame:
+    """As the data frames are: iterating over one gives the names of its columns."""
+
+    columns = ("content", "category")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+class Pandas(Frame):
+    def to_dict(self, orient: str) -> Any: ...
+
+
+class Polars(Frame):
+    def to_dict(self) -> Any: ...
+
+    def to_dicts(self) -> Any: ...
+
+
+class Arrow:
+    column_names = ("content", "category")
+
+    def to_pylist(self) -> Any: ...
+
+
+@pytest.mark.parametrize(
+    ("table", "advice"),
+    [
+        (Pandas(), r'dicts \(frame.to_dict\("records"\)\)$'),
+        (Polars(), r"dicts \(frame.to_dicts\(\)\)$"),
+        (Arrow(), r"dicts \(table.to_pylist\(\)\)$"),
+        (Frame(), "pass these as dicts$"),
+        ({"content": ["a", "b"]}, "pass it in a list"),
+    ],
+    ids=stable_id,
+)
+def test_a_table_is_no_source_of_facts(table: Any, advice: str):
+    with pytest.raises(TypeError, match=advice):
+        refuse_table(table)
+
+
+class Result:
+    """As an SQL toolkit's: it gives rows, and has a method that happens to be called so."""
+
+    def columns(self, *names: str) -> Any: ...
+
+
+@pytest.mark.parametrize("source", [["a"], iter(["a"]), {"a": 1}.values(), Result(), "text", None])
+def test_other_sources_are_none_of_its_business(source: Any):
+    refuse_table(source)
 
 
 class Hostile(Mapping[str, Any]):
@@ -342,6 +448,7 @@ anything = st.recursive(
 @given(anything)
 @example({"content": "a", "visibility": {"x": []}})
 @example({"content": "a", "category": ["\ud800"]})
+@example("far too long " * 40)  # certainly a text that is refused
 def test_anything_at_all_is_a_fact_or_an_invalid_one(item: Any):
     try:
         fact = fact_from(item)
