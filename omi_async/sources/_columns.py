@@ -121,7 +121,7 @@ def columns_of(header: Sequence[str], options: ReadOptions) -> Columns | None:
 def _places_of(
     field: str, usual: Sequence[str], names: Sequence[str], options: ReadOptions
 ) -> list[int] | None:
-    """Return the columns that may be meant, of which there should be one; None if one is needed and missing."""
+    """Return the columns that may be meant, at best one; None if one is needed and missing."""
     mapped = options.fields.mapping.get(field)
     if mapped is not None:
         wanted = [in_one_form(mapped)] if mapped else []

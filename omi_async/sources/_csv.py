@@ -13,7 +13,7 @@ import attrs
 from omi_async.errors import InvalidFactError
 from omi_async.sources._columns import USUAL, Columns, columns_of, in_one_form
 from omi_async.sources._errors import SourceError
-from omi_async.sources._lines import Block, Lines
+from omi_async.sources._lines import Block, Lines, clean
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._records import Batch, Records, decoded, shown
 
@@ -98,11 +98,13 @@ class Dialect:
     Attributes:
         delimiter: what stands between the cells.
         columns: where the parts of a fact stand.
+        spaced: whether a space follows each delimiter, which belongs to no cell.
         lines: how many lines the header has.
     """
 
     delimiter: str
     columns: Columns
+    spaced: bool = False
     lines: int = 1
 
     @property
@@ -110,11 +112,17 @@ class Dialect:
         """How many columns there are."""
         return self.columns.width
 
-    def rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
-        """Return the rows of lines; raises `csv.Error` at a quote in the wrong place."""
-        # Strict, as otherwise a quote in the wrong place changes the text instead of being told. Spaces in front
-        # of a cell are skipped, because in front of a quote they would make it part of the text.
-        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True, strict=True)
+    def rows(self, lines: Iterable[str], *, spaced: bool = False) -> Iterator[list[str]]:
+        """Return the rows of lines; raises `csv.Error` at a quote in the wrong place.
+
+        Args:
+            lines: the lines, each with its end.
+            spaced: whether spaces in front of a cell are no part of it, whatever the header shows.
+        """
+        # Strict, as otherwise a quote in the wrong place changes the text instead of being told.
+        return csv.reader(
+            lines, delimiter=self.delimiter, skipinitialspace=spaced or self.spaced, strict=True
+        )
 
     def lenient_rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
         """Return rows to be counted only. Raises `ValueError` for a cell beyond all bounds."""
@@ -141,7 +149,10 @@ def _dialect(lines: Sequence[str], delimiter: str, options: ReadOptions) -> Dial
     except csv.Error:
         return None
     columns = columns_of(header, options)
-    return None if columns is None else Dialect(delimiter, columns, rows.line_num)
+    if columns is None:
+        return None
+    spaced = lines[0].count(delimiter) == lines[0].count(f"{delimiter} ") > 0
+    return Dialect(delimiter, columns, spaced, rows.line_num)
 
 
 class _Runaway(Exception):  # noqa: N818 - a signal, which only `_Table` sees
@@ -196,7 +207,7 @@ class _Feed:
 
     def ahead(self, most: int) -> list[str]:
         """Return the lines that come next, as far as they are at hand, without taking them."""
-        return [line.decode("utf-8", "replace") for line in islice(self._lines, most)]
+        return [clean(line).decode("utf-8", "replace") for line in islice(self._lines, most)]
 
     def take(self) -> bytes:
         """Take a line out, one that belongs to no row."""
@@ -208,6 +219,10 @@ class _Feed:
         self.row = []
         self.damage = None
         self._size = 0
+
+    def again(self) -> list[str]:
+        """Return the lines of the row once more, as they were handed out."""
+        return [line.decode("utf-8", "surrogateescape") + "\n" for line in self.row]
 
     def give_back(self) -> None:
         """Give back all lines of the row but the first."""
@@ -224,6 +239,8 @@ class _Feed:
         if not self.fill():
             raise StopIteration
         line = self.take()
+        if not self.row:  # inside of a cell it would be text
+            line = clean(line)
         self.row.append(line)
         self._size += len(line)
         try:
@@ -258,6 +275,9 @@ class _Table:
         number = feed.number
         try:
             row = next(self._rows)
+            if any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for cell in row):
+                # A space in front of a quoted cell would make its quotes, and its commas, part of the text.
+                row = next(self._dialect.rows(feed.again(), spaced=True))
         except (csv.Error, _Runaway) as error:
             self._rows = self._dialect.rows(feed)
             return self._broken(_advice(error), number)

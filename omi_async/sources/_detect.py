@@ -272,17 +272,13 @@ def _text_kind(seen: _Head) -> Format:
         return seen.hint
     if TEXTS["bee"].matches(seen.all_lines):
         return "bee"
-    if TEXTS["list"].matches(seen.all_lines) and not _is_note_with_code(seen):
+    if TEXTS["list"].matches(seen.all_lines):
         return "list"
     spoken = [line for line in seen.lines if not is_furniture(line)]
     bullets = sum(BULLET.match(line) is not None for line in spoken)
     if TEXTS["vault"].matches(seen.all_lines) and (bullets or seen.all_lines[0].startswith(("---", "+++"))):
         return "vault" if bullets else "markdown"
     return "markdown" if seen.hint == "markdown" or bullets * 2 > len(spoken) else "text"
-
-
-def _is_note_with_code(seen: _Head) -> bool:
-    return seen.hint == "markdown" and any(line.startswith("#") for line in seen.lines)
 
 
 def _is_json_line(line: bytes | str, fields: Fields, *kinds: type) -> bool:

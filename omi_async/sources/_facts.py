@@ -51,8 +51,8 @@ def open_facts(
             dotted path reaches into nested JSON. What is not mapped goes by its usual names; a field that is
             mapped to ``""`` is left out.
         defaults: ``category``, ``visibility`` and ``tags`` of the records that have none.
-        template: makes the text of a row or object: ``"User reads {Title}[ by {Author}]"``. An empty cell makes
-            the record invalid, but inside of ``[...]`` it leaves that part out.
+        template: makes the text of a row or object: ``"User reads {Title}[ by {Author}]"``. An empty cell
+            makes the record invalid, but inside of ``[...]`` it leaves that part out.
         where: takes only records with these values: ``{"Shelf": "read"}``, or ``["Shelf=read"]``.
         under: takes only what stands below these headings of Markdown.
         only_tag: takes only facts with one of these tags.
@@ -91,8 +91,8 @@ class Facts(AtHand):
 
     Attributes:
         name: the file, as the caller named it.
-        skipped: what was left out on purpose, by reason: ``Counter({"deleted": 2, "task": 1})``. It is complete
-            at the end; before that it may count what was read ahead.
+        skipped: what was left out on purpose, by reason: ``Counter({"deleted": 2, "task": 1})``. It is
+            complete at the end; before that it may count what was read ahead.
         recognised: what each file was taken for, with the columns of a table.
     """
 

@@ -1,7 +1,7 @@
 """The block of settings at the top of a Markdown file, of which the tags alone are wanted.
 
-A YAML library would be one more dependency for one key; both of YAML's spellings of a list, and TOML's, are read
-here, and everything else in the block is passed over.
+A YAML library would be one more dependency for one key; both of YAML's spellings of a list, and TOML's, are
+read here, and everything else in the block is passed over.
 """
 
 from __future__ import annotations

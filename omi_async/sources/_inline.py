@@ -1,4 +1,4 @@
-"""What stands inside of a line of Markdown: tags, links, comments; and how a text is written so that it has none."""
+"""What stands inside of a line of Markdown: tags, links, comments; and how to write a text that has none."""
 
 from __future__ import annotations
 

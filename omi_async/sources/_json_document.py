@@ -20,9 +20,9 @@ CONTAINERS: Final = ("memories", "results", "facts", "items", "data")
 def read_json(chunks: Iterable[bytes], records: Records, lists: Iterable[str] = ()) -> Iterator[Batch]:
     """Read the records of a document, or of several, one after the other.
 
-    A record is the element of a list, or of the list under one of the `CONTAINERS` or of the keys in `lists`, or
-    an object for itself. A broken element whose brackets and quotes are in order is one invalid outcome; beyond
-    any other damage nothing can be told apart, and `SourceError` is raised with its line.
+    A record is the element of a list, or of the list under one of the `CONTAINERS` or of the keys in `lists`,
+    or an object for itself. A broken element whose brackets and quotes are in order is one invalid outcome;
+    beyond any other damage nothing can be told apart, and `SourceError` is raised with its line.
     """
     document = _Document(Scanner(chunks, records.name), records, frozenset(lists))
     return batched(chain.from_iterable(document.batches()))
@@ -62,7 +62,7 @@ class _Document:
         own: dict[str, Any] = {}
         found = False
         start = scanner.offset
-        for key in scanner.keys():
+        for key in scanner.members():
             if scanner.peek() == "[" and self._is_list_of_records(key, own):
                 found = True
                 yield from self._elements()

@@ -83,7 +83,7 @@ class Scanner:
                 self.expect(",")
         self.expect("]")
 
-    def keys(self) -> Iterator[str]:
+    def members(self) -> Iterator[str]:
         """Yield each key of an object, and stand before its value, which the caller then reads."""
         self.expect("{")
         while self.peek() != "}":

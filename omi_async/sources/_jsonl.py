@@ -7,10 +7,13 @@ from typing import Any, Final
 
 from omi_async._api.json import loads
 from omi_async.errors import InvalidFactError
-from omi_async.sources._lines import Lines
+from omi_async.sources._lines import Lines, clean
 from omi_async.sources._records import LONGEST, Batch, Records, decoded, shown
 
 __all__ = ["read_jsonl"]
+
+_ODD: Final = (b"\xef", b"\x1a")
+"""First bytes of the marks that `clean` takes away."""
 
 _FLAT: Final = frozenset({str, bool, type(None)})
 """Types of values that make a line plain."""
@@ -33,6 +36,8 @@ def _batch(block: list[bytes], first: int, records: Records) -> Batch:
     before, place, make, keys = records.count, f"{records.name}:", fields.of_json, fields.keys
     plain = records.find is None and records.options.plain and sum(map(len, block)) <= LONGEST
     for number, line in enumerate(block, first):
+        if line[:1] in _ODD:
+            line = clean(line)  # noqa: PLW2901 - what only files have is no part of a line
         if not line or line.isspace():
             continue
         if plain:

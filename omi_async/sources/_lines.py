@@ -20,21 +20,22 @@ _END_OF_FILE: Final = b"\x1a"
 """Ctrl-Z, by which DOS marked the end of a text, and some programs on Windows still do."""
 
 
+_MARKS: Final = (codecs.BOM_UTF8, _END_OF_FILE)
+
+
 def line_end_of(head: bytes) -> bytes:
     """Return what ends the lines of a file: a lone carriage return only if nothing else ends them."""
     return b"\r" if b"\r" in head and b"\n" not in head else b"\n"
 
 
 def clean(line: bytes) -> bytes:
-    """Take away what only files have, and no text: byte order marks and DOS' end marks around a line.
+    """Take away what only files have, and no text: byte order marks and DOS' end marks before a line.
 
     They stand inside of a file when several were joined.
     """
-    while line.startswith((codecs.BOM_UTF8, _END_OF_FILE)):
+    while line.startswith(_MARKS):
         line = line.removeprefix(codecs.BOM_UTF8).removeprefix(_END_OF_FILE)
-        if not line.strip(b"\x1a\0\r"):  # old systems filled the last block up
-            return b""
-    return line.rstrip(_END_OF_FILE)
+    return line
 
 
 class Lines:
@@ -67,8 +68,9 @@ class Lines:
                     yield self._count(block)
         except DamagedStreamError as error:
             raise SourceError.at(self.name, self.number, str(error)) from error
-        if self._part:
-            yield self._count([bytes(self._part)])
+        last = bytes(self._part).rstrip(b"\0") if _END_OF_FILE in self._part else bytes(self._part)
+        if last := last.rstrip(_END_OF_FILE):
+            yield self._count([last])
 
     def _complete(self, chunk: bytes) -> list[bytes]:
         first, *others = chunk.split(self._end)
@@ -82,10 +84,7 @@ class Lines:
     def _count(self, lines: list[bytes]) -> Block:
         number = self.number
         self.number += len(lines)
-        marks = (codecs.BOM_UTF8, _END_OF_FILE)
-        return number, [
-            clean(line) if line.startswith(marks) or line.endswith(_END_OF_FILE) else line for line in lines
-        ]
+        return number, lines
 
 
 class LineReader(Protocol):
@@ -100,11 +99,15 @@ class LineReader(Protocol):
 
 def read_lines(lines: Lines, reader: LineReader, records: Records) -> Iterator[Batch]:
     """Read a file line by line; a batch is what a chunk completes, so a live stream is not kept waiting."""
+    before = b""
     for first, block in lines.blocks():
         batch: Batch = []
         for number, raw in enumerate(block, first):
+            if not raw and not before:  # a second blank line says no more than the first
+                continue
+            before = raw
             if len(raw) <= LONGEST:
-                line = raw.decode("utf-8", "surrogateescape").rstrip("\r")
+                line = clean(raw).decode("utf-8", "surrogateescape").rstrip("\r")
                 batch += records.found(reader.take(number, line), number)
                 continue
             try:

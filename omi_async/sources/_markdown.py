@@ -1,7 +1,7 @@
 """Markdown: its bullets are the facts, or its lines if it has no bullets.
 
-Read as Obsidian and Logseq write it too: inline ``#tags``, ``[[Target|alias]]`` links, ``%% comments %%``, block
-ids, ``key:: value`` properties. A bullet below another keeps what it belongs to: "Sizes: shoes 42".
+Read as Obsidian and Logseq write it too: inline ``#tags``, ``[[Target|alias]]`` links, ``%% comments %%``,
+block ids, ``key:: value`` properties. A bullet below another keeps what it belongs to: "Sizes: shoes 42".
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Final
 
 import attrs
 
-from omi_async.errors import InvalidFactError
 from omi_async.sources._front_matter import FrontMatter, front_matter
 from omi_async.sources._inline import inline, is_only_an_embed
-from omi_async.sources._statements import Found, LeftOut, Statement
+from omi_async.sources._statements import Found, LeftOut, Statement, Unreadable
 
 __all__ = ["BULLET", "FENCE", "MarkdownReader", "heading_of", "is_furniture", "nested"]
 
@@ -37,7 +36,7 @@ _INDENTED_CODE: Final = re.compile(r" {4,}|\t")
 _COMMENTS: Final = (("<!--", "-->"), ("%%", "%%"))
 
 GEMINI: Final = "gemini added memories"
-"""The heading below which Gemini's command line keeps memories; all else in that file are a person's rules."""
+"""The heading below which Gemini's command line keeps memories; all else in that file are rules for it."""
 
 _LABEL_WORDS: Final = 2
 """A bullet with others below it and no more words than this is a label ("Sizes"), and no fact by itself."""
@@ -214,10 +213,10 @@ class MarkdownReader:
         """Yield what was open. A code block without an end is told, for it hid the rest of the file."""
         yield from self._close()
         if self._fence:
-            raise InvalidFactError(
-                f"a code block begins in line {self._fence_line} and never ends; the {self._hidden:,} lines below"
-                " it were skipped",
-                record=self._fence,
+            yield Unreadable(
+                f"a code block begins here and never ends; the {self._hidden:,} lines below it were skipped",
+                self._fence_line,
+                self._fence,
             )
 
 
@@ -248,7 +247,7 @@ def _outside_of_code(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _comment_that_opens(line: str) -> str:
-    """Return what ends the comment that a line begins with: "closed" if the line does, "" if there is none."""
+    """Return what ends the comment that begins a line: "closed" if the line does, "" if there is none."""
     text = line.strip()
     for begin, end in _COMMENTS:
         if text.startswith(begin):

@@ -24,7 +24,7 @@ from omi_async.sources._errors import DamagedStreamError, SourceError
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._streams import CHUNK, Stop, chunks_of
 
-__all__ = ["Archive", "Choice", "Folder", "Member", "Walk", "Zip", "choose", "is_zip", "spooled"]
+__all__ = ["Archive", "Choice", "Folder", "Member", "Walk", "Zip", "choose", "is_zip", "spooled", "tells_zip"]
 
 DEPTH: Final = 2
 """How deep archives may be nested: Notion packs a ZIP into a ZIP; deeper ones are made to do harm."""
@@ -55,6 +55,7 @@ _CONVERSATIONS: Final = re.compile(r"(?:.*/)?conversations(?:-\d+)?\.json", re.I
 _MEMORY: Final = re.compile(r"(?:.*/)?memory\.json", re.IGNORECASE)
 _KEEP: Final = re.compile(r"(?:.*/)?Keep/[^/]+\.json", re.IGNORECASE)
 _BEE: Final = re.compile(r"(?:.*/)?bee-sync/facts\.md", re.IGNORECASE)
+_ZIP_MAGICS: Final = (b"PK\x03\x04", b"PK\x05\x06")  # of one with files, and of an empty one
 _OFFICE: Final = frozenset({"[Content_Types].xml", "mimetype", "META-INF/MANIFEST.MF", "AndroidManifest.xml"})
 
 _DATA: Final = re.compile(r".*\.(?:jsonl|ndjson|json|csv|tsv|tab|af)(?:\.gz)?", re.IGNORECASE)
@@ -295,8 +296,8 @@ class Walk:
 
 
 _NOTHING: Final = (
-    "holds no file that could be a list of facts: none with memories by its name, and no JSON, CSV, Markdown or"
-    " text"
+    "holds no file that could be a list of facts: none with memories by its name, and no JSON, CSV, Markdown"
+    " or text"
 )
 
 
@@ -323,6 +324,11 @@ def spooled(chunks: Iterable[bytes]) -> BinaryIO:
     return file
 
 
+def tells_zip(head: bytes) -> bool:
+    """Whether a head is long enough for `is_zip`: a live pipe may begin with two bytes, and wait."""
+    return len(head) >= len(_ZIP_MAGICS[0]) or not any(magic.startswith(head) for magic in _ZIP_MAGICS)
+
+
 def is_zip(head: bytes) -> bool:
     """Whether a file is a ZIP archive, be it an empty one."""
-    return head.startswith((b"PK\x03\x04", b"PK\x05\x06"))
+    return head.startswith(_ZIP_MAGICS)

@@ -15,7 +15,7 @@ from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Parts
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._sentences import split
-from omi_async.sources._statements import Found, LeftOut, Statement
+from omi_async.sources._statements import Found, LeftOut, Statement, Unreadable
 
 __all__ = [
     "BATCH",
@@ -143,9 +143,13 @@ class Records:
             for finding in found:
                 if isinstance(finding, LeftOut):
                     self.leave_out(finding.reason)
-                    continue
-                place = line if finding.line is None else finding.line
-                batch += self._statement(finding, place, record)
+                elif isinstance(finding, Unreadable):
+                    batch.append(
+                        self.refuse(InvalidFactError(finding.why, record=finding.text), finding.line)
+                    )
+                else:
+                    place = line if finding.line is None else finding.line
+                    batch += self._statement(finding, place, record)
         except InvalidFactError as error:
             batch.append(self._invalid(error, line, record))
         return batch
@@ -278,7 +282,7 @@ def hint_at_encoding(raw: bytes) -> str:
     return "name the file's encoding (--encoding NAME), or convert it to UTF-8"
 
 
-_TYPOGRAPHY: Final = "\xa0€‚„…‘’“”–—«»°·§©®™£¥½¼¾²³±×÷¿¡•´"
+_TYPOGRAPHY: Final = "\xa0€\u201a„…\u2018\u2019“”\u2013—«»°·§©®™£¥½¼¾²³±\u00d7÷¿¡•\u00b4"
 
 
 def shown(raw: bytes) -> str:

@@ -1,14 +1,16 @@
-"""What is no list of facts: recognised by what it holds, and refused as a whole before any fact is made of it.
+"""What is no list of facts: recognised by what it holds, and refused as a whole before any fact is made.
 
-Anything can be read line by line, so a page, a program or a picture would become hundreds of "facts" if nothing said
-no. Three kinds of evidence are asked, strongest first: the first bytes, the first lines, and how most lines look.
-A false alarm costs the caller one option (``--format text`` reads anything); a missed one costs wrong memories.
+Anything can be read line by line, so a page, a program or a picture would become hundreds of "facts" if
+nothing said no. Three kinds of evidence are asked, strongest first: the first bytes, the first lines, and how
+most lines look. A false alarm costs the caller one option (``--format text`` reads anything); a missed one
+costs wrong memories.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import PurePath
 from typing import Final
 
@@ -51,7 +53,7 @@ _CONTROLS: Final = frozenset(range(32)) - frozenset(b"\t\n\v\f\r\x1a\x1b") | {0x
 """Bytes that stand in no text. Escape and Ctrl-Z do: in logs, and at the end of DOS files."""
 
 _FEW: Final = 0.003
-"""The share of control characters that a damaged text may have; in packed data they are a tenth of all bytes."""
+"""The share of control characters that a damaged text may have; of packed bytes they are a tenth."""
 
 
 def magic_in_words(head: bytes) -> str:
@@ -88,9 +90,9 @@ _SUFFIXES: Final = {
     "JSON5 or JavaScript; write it as JSON": "js mjs cjs jsx json5 jsonc hjson",
     "settings; write the facts as text, JSON or CSV": "toml ini cfg conf env properties",
     "subtitles; save the sentences as a text file": "srt vtt sub ass",
-    "source code": "py pyw ipynb rb pl php c h cc cpp hpp cs java kt kts swift go rs ts tsx lua r jl sh bash zsh"
-    " fish ps1 bat cmd css scss less sass vue svelte scala hs clj ex exs erl dart m mm sol asm s diff patch"
-    " make cmake gradle bib po pot",
+    "source code": "py pyw ipynb rb pl php c h cc cpp hpp cs java kt kts swift go rs ts tsx lua r jl sh"
+    " bash zsh fish ps1 bat cmd css scss less sass vue svelte scala hs clj ex exs erl dart m mm sol asm s"
+    " diff patch make cmake gradle bib po pot",
 }
 
 _BY_SUFFIX: Final = {
@@ -189,18 +191,22 @@ _YAML_KEY: Final = _pattern(r"[ \t]*(?:-[ \t]+)?[\"']?[A-Za-z_][\w-]*[\"']?:\s*(
 _YAML_ITEM: Final = _pattern(r"[ \t]*-[ \t]+[a-z_][\w-]*:[ \t]")
 _INI: Final = (_pattern(r"\s*\[[^\[\]]+\]\s*$"), _pattern(r"\s*[\w.\"'-]+\s*=\s*\S"))
 _CHAT: Final = _pattern(
-    r"\u200e?\[?\d{1,4}[./-]\d{1,2}[./-]\d{2,4},?\s+\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:\s*[ap]\.?m\.?)?\]?\s*(?:-\s*)?[^:]{1,60}:\s",
+    r"\u200e?\[?\d{1,4}[./-]\d{1,2}[./-]\d{2,4},?\s+\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:\s*[ap]\.?m\.?)?\]?"
+    r"\s*(?:-\s*)?[^:]{1,60}:\s",
     re.IGNORECASE,
 )
 _LOG: Final = _pattern(
-    r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?[^ ]*\s|\w{3}\s+\d{1,2} \d\d:\d\d:\d\d\s|\S+ \S+ \S+ \[\d\d/\w{3}/\d{4}:"
+    r"\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d)?[^ ]*\s|\w{3}\s+\d{1,2} \d\d:\d\d:\d\d\s|"
+    r"\S+ \S+ \S+ \[\d\d/\w{3}/\d{4}:"
 )
 _SUBTITLE: Final = _pattern(r"\s*\d\d?:\d\d(?::\d\d)?[.,]\d{2,3}\s*-->")
 _TAG_LINE: Final = _pattern(r"\s*</?[A-Za-z!][^<>]*>")
 _CODE: Final = _pattern(
-    r"\s*(?:#include\s*[<\"]|(?:from\s+[\w.]+\s+)?import\s+[\w.{*\"'][^ ]*(?:\s+as\s+\w+|\s+from\s.+|;|,.*)?\s*$|"
+    r"\s*(?:#include\s*[<\"]|"
+    r"(?:from\s+[\w.]+\s+)?import\s+[\w.{*\"'][^ ]*(?:\s+as\s+\w+|\s+from\s.+|;|,.*)?\s*$|"
     r"package\s+[\w.]+;?\s*$|using\s+[\w.]+;|(?:async\s+)?def\s+\w+\s*\(.*|class\s+\w+.*[:{]\s*$|@\w+(?:\(.*\))?\s*$|"
-    r"(?:export\s+)?(?:async\s+)?function\b.*[({]|(?:export\s+)?(?:const|let|var|val)\s+[\w{\[].*=|fn\s+\w+.*|func\s+[\w(].*\{|"
+    r"(?:export\s+)?(?:async\s+)?function\b.*[({]|(?:export\s+)?(?:const|let|var|val)\s+[\w{\[].*=|"
+    r"fn\s+\w+.*|func\s+[\w(].*\{|"
     r"(?:public|private|protected|static|final|void|int|char|struct|enum|impl|trait|interface|type)\s+\w.*[{;(=]\s*$|"
     r"(?:if|for|while|switch|elif|else if|catch|with|except)\b.*[:{]\s*$|(?:else|try|finally|do)\s*[:{]\s*$|"
     r"return\b.*;?\s*$|\}.*|\)\s*[;{,]?\s*$|\]\s*[;,]?\s*$|.*[;{]\s*$|//.*|/\*.*|\*/.*|\w[\w.\[\]'\"]*\s*[-+*/|]?=\s*\S.*|"
@@ -255,26 +261,34 @@ def _headers_of_mail(lines: Sequence[str]) -> list[str]:
 def _by_lines(lines: Sequence[str]) -> str:
     if not lines:
         return ""
-    if any(map(_SQL.match, lines[:20])) and any(line.rstrip().endswith((";", "(", ",")) for line in lines):
-        return "SQL; export the table as CSV"
-    if _is_yaml(lines):
-        return "YAML; write it as JSON"
-    if any(map(_SUBTITLE.match, lines)):
-        return "subtitles; save the sentences as a text file"
-    sections, settings = (_share(pattern, lines) for pattern in _INI)
-    if sections and settings and sections + settings > _MOST:
-        return "settings; write the facts as text, JSON or CSV"
-    for pattern, words in _BY_MOST_LINES:
-        if _share(pattern, lines) > _MOST:
-            return words
-    return "source code" if _is_code(lines) else ""
+    checks = (
+        (_is_sql, "SQL; export the table as CSV"),
+        (_is_yaml, "YAML; write it as JSON"),
+        (_is_settings, "settings; write the facts as text, JSON or CSV"),
+        (_is_code, "source code"),
+    )
+    looks = [words for pattern, share, words in _BY_LOOKS if _share(pattern, lines) > share]
+    looks += [words for check, words in checks if check(lines)]
+    return looks[0] if looks else ""
 
 
-_BY_MOST_LINES: Final = (
-    (_CHAT, "a chat; take the facts out of it first"),
-    (_LOG, "a log"),
-    (_TAG_LINE, "XML or HTML; export it as JSON or CSV, or save its text as a text file"),
+_BY_LOOKS: Final = (
+    (_SUBTITLE, 0.1, "subtitles; save the sentences as a text file"),
+    (_CHAT, _MOST, "a chat; take the facts out of it first"),
+    (_LOG, _MOST, "a log"),
+    (_TAG_LINE, _MOST, "XML or HTML; export it as JSON or CSV, or save its text as a text file"),
 )
+"""How a line looks, and the share of lines that must look so."""
+
+
+def _is_sql(lines: Sequence[str]) -> bool:
+    ends = any(line.rstrip().endswith((";", "(", ",")) for line in lines)
+    return ends and any(map(_SQL.match, lines[:20]))
+
+
+def _is_settings(lines: Sequence[str]) -> bool:
+    sections, settings = (_share(pattern, lines) for pattern in _INI)
+    return bool(sections and settings) and sections + settings > _MOST
 
 
 def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
@@ -283,19 +297,17 @@ def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
 
 def _is_yaml(lines: Sequence[str]) -> bool:
     """Whether keys have something below them; ``Name: Dana`` alone is a fact as well as it is YAML."""
-    nested = any(
-        _YAML_KEY.match(line)
-        and (_YAML_ITEM.match(below) or (below.startswith((" ", "\t")) and _YAML_NESTED.match(below)))
-        for line, below in zip(lines, lines[1:], strict=False)
-    )
-    items = any(
-        _YAML_ITEM.match(line)
-        and below.startswith(" ")
-        and not _BULLET.match(below)
-        and _YAML_NESTED.match(below)
-        for line, below in zip(lines, lines[1:], strict=False)
-    )
-    return nested or items
+    return any(_is_key_of(line, below) or _is_item_of(line, below) for line, below in pairwise(lines))
+
+
+def _is_key_of(line: str, below: str) -> bool:
+    inner = _YAML_ITEM.match(below) or (below.startswith((" ", "\t")) and _YAML_NESTED.match(below))
+    return bool(_YAML_KEY.match(line) and inner)
+
+
+def _is_item_of(line: str, below: str) -> bool:
+    inner = below.startswith(" ") and not _BULLET.match(below) and _YAML_NESTED.match(below)
+    return bool(_YAML_ITEM.match(line) and inner)
 
 
 def _is_code(lines: Sequence[str]) -> bool:
@@ -312,15 +324,15 @@ def json_in_words(sample: Sample, text: str, lines: Sequence[str]) -> str:
         {"creationDate", "text"} <= entry.keys() for entry in sample.under("entries") if "entries" in around
     ):
         return (
-            "a diary of Day One, whose entries are long prose; let an assistant write a list of the facts in it,"
-            " and import that"
+            "a diary of Day One, whose entries are long prose; let an assistant write a list of the facts in"
+            " it, and import that"
         )
     if any("chat_messages" in record for record in records):
         return (
             "Claude's conversations, which hold no memories; these are in memories.json or memories-000.zip"
         )
     if "data_files" in around and "version" in around:
-        return "the manifest of an export from Claude; download memories-000.zip with the link in it, and import that"
+        return "the manifest of an export from Claude; import memories-000.zip, which a link in it downloads"
     if _JSON5.match(text) or any(map(_has_more_than_json, lines)):
         return f"JSON5, or JSON with comments; write it as JSON. {INSIST}"
     return ""

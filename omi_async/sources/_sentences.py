@@ -10,8 +10,11 @@ from omi_async.constants import CONTENT_LENGTH
 
 __all__ = ["sentences", "split"]
 
-_END: Final = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？｡।۔؟]+["'”’»」』）)\]]*""")
-"""The end of a sentence: marks of Latin scripts need a space behind them, so no number and no address is cut."""
+_END: Final = re.compile(
+    "[.!?\u2026]+[\"'\u201d\u2019\xbb)\\]]*(?=\\s)"
+    "|[\u3002\uff01\uff1f\uff61\u0964\u06d4\u061f]+[\"'\u201d\u2019\xbb\u300d\u300f\uff09)\\]]*"
+)
+"""The end of a sentence: marks of Latin scripts need a space behind them, so that no number is cut."""
 
 _ABBREVIATIONS: Final = frozenset(
     [
@@ -127,7 +130,7 @@ def _ends_a_sentence(before: str, mark: str, behind: str) -> bool:
     follows = behind.lstrip()[:1]
     if follows.islower():  # "approx. three", "e.g. tea", and whatever abbreviation is not in the list
         return False
-    word = before.rpartition(" ")[2].rpartition("\n")[2].lstrip("\"'“‘«([").casefold()
+    word = before.rpartition(" ")[2].rpartition("\n")[2].lstrip("\"'“\u2018«([").casefold()
     # One letter is an initial ("J. R. Hartley"); a number alone in its line is that of a list ("1. Tea").
     return not (mark == "." and (word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha())))
 

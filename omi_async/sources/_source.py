@@ -9,13 +9,11 @@ from typing import BinaryIO, cast
 from omi_async.sources._detect import Format, read_batches
 from omi_async.sources._encoding import peek
 from omi_async.sources._errors import DamagedStreamError, SourceError
-from omi_async.sources._members import Archive, Folder, Walk, Zip, is_zip, spooled
+from omi_async.sources._members import Archive, Folder, Walk, Zip, is_zip, spooled, tells_zip
 from omi_async.sources._records import Batch, Reading
 from omi_async.sources._streams import Place, Stop, chunks_of, opened
 
 __all__ = ["read_source"]
-
-_MAGIC_BYTES = 4
 
 
 def read_source(place: Place, name: str, wanted: Format, reading: Reading, stop: Stop) -> Iterator[Batch]:
@@ -27,7 +25,7 @@ def read_source(place: Place, name: str, wanted: Format, reading: Reading, stop:
         yield from _read_archive(Folder(os.fspath(place), stop), name, wanted, reading, stop, depth=0)
         return
     with opened(place, name, stop) as stream:
-        head, chunks = peek(chunks_of(stream, stop), lambda head: len(head) >= _MAGIC_BYTES)
+        head, chunks = peek(chunks_of(stream, stop), tells_zip)
         if not is_zip(head):
             yield from read_batches(chunks, name, wanted, reading)
             yield reading.release(name)

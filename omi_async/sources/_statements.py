@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-__all__ = ["Found", "LeftOut", "Statement"]
+__all__ = ["Found", "LeftOut", "Statement", "Unreadable"]
 
 
 @attrs.frozen
@@ -27,7 +27,7 @@ class Statement:
 
 @attrs.frozen
 class LeftOut:
-    """Something that is no fact, or none any more: counted by its reason, so that nothing vanishes in silence.
+    """Something that is no fact, or none any more: counted by its reason, so that nothing just vanishes.
 
     Attributes:
         reason: one or two words for the summary, such as ``"deleted"``.
@@ -36,4 +36,19 @@ class LeftOut:
     reason: str
 
 
-Found = Statement | LeftOut
+@attrs.frozen
+class Unreadable:
+    """Something that should be a fact and is damaged: an invalid outcome.
+
+    Attributes:
+        why: what is wrong with it.
+        line: the line that it begins on.
+        text: what stands there.
+    """
+
+    why: str
+    line: int
+    text: str
+
+
+Found = Statement | LeftOut | Unreadable

@@ -46,18 +46,18 @@ class Template:
         """Read a template. Raises `ValueError` that says what is wrong with it."""
         parts: list[Piece | tuple[Piece, ...]] = []
         optional: list[Piece] | None = None
-        for token in _TOKEN.findall(text):
-            if token == "[" and optional is None:
+        for mark in _TOKEN.findall(text):
+            if mark == "[" and optional is None:
                 optional = []
-            elif token == "]" and optional is not None:
+            elif mark == "]" and optional is not None:
                 if not any(isinstance(piece, _Field) for piece in optional):
                     raise _unusable(text, "an optional part [...] needs a {name} in it")
                 parts.append(tuple(optional))
                 optional = None
-            elif token in "{}[]":
-                raise _unusable(text, f"{token!r} is one too many; write it twice to mean the character")
+            elif mark in "{}[]":
+                raise _unusable(text, f"{mark!r} is one too many; write it twice to mean the character")
             else:
-                (parts if optional is None else optional).append(_piece(token, text))
+                (parts if optional is None else optional).append(_piece(mark, text))
         if optional is not None:
             raise _unusable(text, "'[' is never closed; write it twice to mean the character")
         template = cls(text, tuple(parts))
@@ -84,7 +84,7 @@ class Template:
             value = part if isinstance(part, str) else _value(get(part.name), part)
             if not value and isinstance(part, _Field):
                 raise InvalidFactError(
-                    f"content: {part.name!r} is empty, and the template needs it; [...] around it leaves it out",
+                    f"content: {part.name!r} is empty, and the template needs it; [...] makes it optional",
                     field="content",
                 )
             text += value

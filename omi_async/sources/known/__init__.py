@@ -1,10 +1,11 @@
 """The exports of other systems: a pure module each, with `matches` and `read`, in the tables below.
 
-A module knows one system. `matches` looks at what the head of a file shows and says whether it is that system's;
-`read` makes statements of a record, and says of what it leaves out why. None of them opens anything.
+A module knows one system. `matches` looks at what the head of a file shows and says whether it is that
+system's; `read` makes statements of a record, and says of what it leaves out why. None of them opens
+anything.
 
-To add one: write the module, put it into the table of its kind, add its name to `_detect.Format`, and a sample
-beside the others in tests/sources/exports.
+To add one: write the module, put it into the table of its kind, add its name to `_detect.Format`, and a
+sample beside the others in tests/sources/exports.
 """
 
 from __future__ import annotations

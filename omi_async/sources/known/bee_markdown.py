@@ -1,4 +1,4 @@
-"""What Bee's command line writes for people: ``bee-sync/facts.md``, with a section of facts it is not sure of."""
+"""What Bee's command line writes for people: ``bee-sync/facts.md``, with a section of unconfirmed facts."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """ChatGPT: an export has no list of memories, but its conversations show them.
 
-What the model was shown as its memories (``model_editable_context``) is the list as it stood then; the newest one
-counts. What it wrote to memory after that (a message to ``bio``) comes on top: earlier ones are in the list, or were
-deleted. A person's own profile (``user_editable_context``) is taken in its newest form too.
+What the model was shown as its memories (``model_editable_context``) is the list as it stood then; the newest
+one counts. What it wrote to memory after that (a message to ``bio``) comes on top: earlier ones are in the
+list, or were deleted. A person's own profile (``user_editable_context``) is taken in its newest form too.
 """
 
 from __future__ import annotations
@@ -59,6 +59,8 @@ def read(scanner: Scanner, options: ReadOptions) -> Iterator[Found]:
     """Read all conversations, and yield what they show at the end of the last."""
     everything = _Conversation()
     while mark := scanner.peek():
+        if mark in ",]}":
+            scanner.fail(f"{mark!r} closes or follows nothing; fix the document")
         if mark != "[":
             yield from _gather(scanner, everything)
             continue
@@ -73,9 +75,9 @@ def _gather(scanner: Scanner, everything: _Conversation) -> Iterator[Found]:
         scanner.skip()
         return
     found = _Conversation()
-    for key in scanner.keys():
+    for key in scanner.members():
         if key == "mapping" and scanner.peek() == "{":
-            for _ in scanner.keys():
+            for _ in scanner.members():
                 line = scanner.line
                 value, _ = scanner.value()
                 _note_message(value.get("message") if isinstance(value, dict) else None, line, found)
@@ -148,23 +150,11 @@ def _when(value: object) -> When:
 
 def _conclusion(everything: _Conversation, options: ReadOptions) -> Iterator[Found]:
     told: set[str] = set()
-    since = 0.0
-    for when, text, line in everything.lists:
-        since = when
+    for _, text, line in everything.lists:
         for entry in _entries(text):
             told.add(entry.text)
             yield Statement(entry.text, entry.tags, entry.date, line)
-    for when, text, line in sorted(everything.written, key=lambda entry: entry[0]):
-        for words in map(line_of, filter(str.strip, text.splitlines())):
-            if words.text in told:
-                yield LeftOut("repeated")
-            elif _FORGET.match(words.text):
-                yield LeftOut("request to forget")
-            elif everything.lists and when <= since:
-                yield LeftOut("not in the newest list")
-            else:
-                told.add(words.text)
-                yield Statement(words.text, words.tags, words.date or date_of(when or None), line)
+    yield from _written(everything, told)
     for _, text, line in everything.profiles:
         yield from _sentences(text, line)
     for _, text, line in everything.instructions:
@@ -172,6 +162,22 @@ def _conclusion(everything: _Conversation, options: ReadOptions) -> Iterator[Fou
             yield from _sentences(text, line)
         else:
             yield LeftOut("instructions")
+
+
+def _written(everything: _Conversation, told: set[str]) -> Iterator[Found]:
+    """Yield what was written to memory after the newest list; each text once."""
+    since = everything.lists[0][0] if everything.lists else -1.0
+    for when, text, line in sorted(everything.written, key=lambda entry: entry[0]):
+        for words in map(line_of, filter(str.strip, text.splitlines())):
+            if words.text in told:
+                yield LeftOut("repeated")
+            elif _FORGET.match(words.text):
+                yield LeftOut("request to forget")
+            elif when <= since:
+                yield LeftOut("not in the newest list")
+            else:
+                told.add(words.text)
+                yield Statement(words.text, words.tags, words.date or date_of(when or None), line)
 
 
 def _entries(text: str) -> list[ListLine]:

@@ -1,6 +1,7 @@
 """Claude: what its export says of the person, as Markdown inside of JSON.
 
-``memories.json`` is a list with one record; since the autumn of 2026 there is ``memories/<uuid>.json`` instead.
+``memories.json`` is a list with one record; since the autumn of 2026 there is ``memories/<uuid>.json``
+instead.
 """
 
 from __future__ import annotations

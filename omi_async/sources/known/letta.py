@@ -1,4 +1,4 @@
-"""Letta: the blocks of an agent file (``.af``) that describe the human, and the passages that its API lists."""
+"""Letta: the blocks of an agent file (``.af``) about the human, and the passages that its API lists."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A memory list that an assistant printed: ``[2025-05-02] - User likes ice cream.``
+"""A memory list that an assistant printed, with lines such as ``[2025-05-02] - User likes ice cream``.
 
-There is no file to move memories from one assistant to another, but a prompt: the old one prints a list in a code
-block, with dates, and says something before and after it.
+There is no file to move memories from one assistant to another, but a prompt: the old one prints a list in a
+code block, with dates, and says something before and after it.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from omi_async.sources._statements import Found, LeftOut, Statement
 
 __all__ = ["ListLine", "ListReader", "line_of", "matches", "read"]
 
-_BULLET: Final = re.compile(r"\s*(?:[-*+•‣◦–—]|\d{1,9}[.)])[ \t]+")
+_BULLET: Final = re.compile(r"\s*(?:[-*+•‣◦\u2013—]|\d{1,9}[.)])[ \t]+")
 _DATE: Final = re.compile(
-    r"(?:\[(?P<bracketed>\d{4}-\d\d-\d\d)[^\]]{0,20}\](?:\s*[-–—.:])?|(?P<bare>\d{4}-\d\d-\d\d)\s+[-–—])\s*"
-    r"|\[(?:unknown|date unknown|no date)\](?:\s*[-–—.:])?\s*",
+    r"(?:\[(?P<bracketed>\d{4}-\d\d-\d\d)[^\]]{0,20}\](?:\s*[-\u2013—.:])?|(?P<bare>\d{4}-\d\d-\d\d)\s+[-\u2013—])\s*"
+    r"|\[(?:unknown|date unknown|no date)\](?:\s*[-\u2013—.:])?\s*",
     re.IGNORECASE,
 )
-_MARK: Final = re.compile(r"\[(?P<mark>stated|inferred)\](?:\s*[-–—:])?\s*", re.IGNORECASE)
+_MARK: Final = re.compile(r"\[(?P<mark>stated|inferred)\](?:\s*[-\u2013—:])?\s*", re.IGNORECASE)
 _TASK: Final = re.compile(r"\s*\[[ xX]\](?:\s|$)")
 _BOLD: Final = re.compile(r"\*\*[^*]+\*\*:?|__[^_]+__:?")
 _PLAIN_FENCE: Final = re.compile(r"\s*(?:```+|~~~+)\s*(?:text|txt|plaintext|markdown|md)?\s*$", re.IGNORECASE)
 
-_RARE_BULLETS: Final = ("•", "‣", "◦", "–")
+_RARE_BULLETS: Final = ("•", "‣", "◦", "\u2013")
 """No bullets of Markdown: a list with them was copied from a screen."""
 
 
@@ -72,34 +72,34 @@ def line_of(line: str) -> ListLine:
 
 def matches(head: Sequence[str]) -> bool:
     """Whether most lines have the marks of such a list, or stand in a code block that is no code."""
-    inside = _inside_of_fence(head)
-    lines = [line for line in (head if inside is None else inside) if line.strip() and not _is_heading(line)]
+    inside, around = _parts(head)
+    lines = [
+        line for line in (around if inside is None else inside) if line.strip() and not _is_heading(line)
+    ]
     if not lines:
         return False
     marked = sum(line_of(line).dated or line.lstrip().startswith(_RARE_BULLETS) for line in lines)
     if inside is None:
         return marked * 2 >= len(lines)
+    if marked or any(_is_heading(line) or _BULLET.match(line) for line in around):
+        return marked * 2 >= len(lines)  # else it is a note with some code in it
     listed = sum(line_of(line).prefixed for line in lines)
     # What is neither marked nor listed must at least look like sentences.
-    return (
-        marked > 0
-        or listed * 2 >= len(lines)
-        or all(" " in line.strip() and line[:1].isalpha() for line in lines)
-    )
+    return listed * 2 >= len(lines) or all(" " in line.strip() and line[:1].isalpha() for line in lines)
 
 
-def _inside_of_fence(head: Sequence[str]) -> list[str] | None:
-    """Return the lines of the first code block if it names no language of programs; None if there is none."""
+def _parts(head: Sequence[str]) -> tuple[list[str] | None, list[str]]:
+    """Return the lines of the first code block, unless it names a language of programs; and all others."""
     fences = [number for number, line in enumerate(head) if FENCE.match(line)]
     if not fences or not _PLAIN_FENCE.match(head[fences[0]]):
-        return None
-    end = fences[1] if len(fences) > 1 else len(head)
-    return list(head[fences[0] + 1 : end])
+        return None, list(head)
+    begin, end = fences[0], fences[1] if len(fences) > 1 else len(head)
+    return list(head[begin + 1 : end]), [*head[:begin], *head[end + 1 :]]
 
 
 def read(head: Sequence[str], options: ReadOptions) -> ListReader:  # noqa: ARG001 - the same for all formats
     """Return what takes the lines."""
-    return ListReader(fenced=_inside_of_fence(head) is not None)
+    return ListReader(fenced=_parts(head)[0] is not None)
 
 
 class ListReader:

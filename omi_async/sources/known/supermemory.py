@@ -22,5 +22,5 @@ def matches(sample: Sample) -> bool:
 
 
 def read(record: Any, options: ReadOptions) -> Iterator[Found]:  # noqa: ARG001 - the same for all formats
-    """Yield a memory. Its container tags say whose it is, and its type what it came from: no tags of a fact."""
+    """Yield a memory. Its container tags say whose it is, its type what it came from: no tags of a fact."""
     yield statement(text_of(record, "content", "summary"), date=record.get("createdAt"))
