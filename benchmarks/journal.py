@@ -1,4 +1,4 @@
-"""What a journal adds to an import: wall time where the server takes its time, and CPU.
+"""What a journal adds to an import: wall time if the server takes its time, and CPU.
 
 Each import writes a journal of its own into a temporary folder; what `full` costs is the disk's doing as
 well.

@@ -1,4 +1,4 @@
-"""Batches a second where waiting is all: 50 ms for each answer, 16 calls at once.
+"""Batches a second when waiting is all: 50 ms for each answer, 16 calls at once.
 
 The ideal is calls at once / latency. A client falls short of it by the time that it spends between an answer
 and the next call. The loop of the service's documentation makes one call at a time; it sends a sixteenth.

@@ -62,7 +62,7 @@ def figure(quota: Quota, outcomes: Mapping[str, Outcome]) -> Figure:
     panels[-1].set_xlim(-0.04, hours * 1.02)
     drawing.supylabel("calls accepted", fontsize=10, color=INK)
     drawing.suptitle(
-        f"{calls} calls where {quota.limit} an hour are allowed: {best['seconds'] / 3600:.1f} h at best",
+        f"{calls} calls, with {quota.limit} an hour allowed: {best['seconds'] / 3600:.1f} h at best",
         fontsize=11.5,
         fontweight="bold",
     )

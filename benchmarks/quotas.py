@@ -4,7 +4,7 @@ Simulated: on a virtual clock, over real HTTP, against the stand-in server, whic
 the service does. The ideal is computed: every window is spent at the moment at which it opens, by calls that
 take no time. `import_facts` and the naive client know nothing beforehand. The naive client waits for
 Retry-After, but 60 seconds at most, as known ones do; unlike those it never gives up. The two pacers are told
-the quota, and wait for the whole of Retry-After when they are refused nevertheless. Exits with 1 where a
+the quota, and wait for the whole of Retry-After when they are refused nevertheless. Exits with 1 if a
 target is missed.
 """
 
@@ -68,7 +68,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> Report:
-    """Simulate in some processes, and draw; ends the program with 1 where a target is missed."""
+    """Simulate in some processes, and draw; ends the program with 1 if a target is missed."""
     about = machine(PACKAGES)
     policies = [key for key in POLICIES if options.only is None or key in options.only]
     if options.plot is not None and PLOTTED not in policies:

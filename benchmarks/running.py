@@ -145,7 +145,7 @@ class Spread(NamedTuple):
 
 
 def medians_of(rounds: int) -> str:
-    """Say how the figures of a table came about."""
+    """Return how the figures of a table came about."""
     if rounds == 1:
         return "One round, each figure from a fresh process."
     return (

@@ -62,6 +62,7 @@ def test_what_is_written_reads_as_it_was(value: Any):
 @example("[1,]")
 @example("")
 @example("1 2")
+@example('{"a": ["b", 1.5]}')  # certainly the same
 def test_both_read_the_same_and_refuse_the_same(text: bytes | str):
     read = []
     for loads in LOADS:

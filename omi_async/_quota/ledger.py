@@ -335,7 +335,7 @@ class Ledger:
         others = [Window.load(fields, now) for fields in kept.values()]
         for other in others:
             mine = next((window for window in self._all if window.rule.key == other.rule.key), None)
-            if mine is None and other.rule.may_change:
+            if mine is None and other.rule.may_change and other.is_news:
                 self._add(other)
             elif mine is not None:
                 mine.rule = other.rule if mine.rule.may_change else mine.rule

@@ -105,7 +105,7 @@ class LedgerFile:
             # Tried out here, so that what the ledger cannot read is replaced by what is written next.
             Ledger().load(windows, now)
         except NO_DUMP:
-            self._warn("what it knows of this key's quotas is unreadable, and will be replaced")
+            self._warn("knows nothing readable of this key's quotas; that will be replaced")
             return {}
         return windows
 
@@ -119,15 +119,15 @@ class LedgerFile:
     def _give_up(self, error: Exception) -> None:
         """Go on without the file: for good, or if another process only holds it, until the next time."""
         if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
-            self._warn("it is locked by another process; tried again later")
+            self._warn("is locked by another process; tried again later")
             return
         self._usable = False
-        self._warn(f"it cannot be used ({error}); other processes are not told what is spent")
+        self._warn(f"cannot be used ({error}); other processes are not told what is spent")
 
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("the file of quotas %s: %s", self.path, what)
+            log.warning("the file of quotas %s %s", self.path, what)
 
 
 def _rank(fields: Mapping[str, Any]) -> tuple[float, bool]:

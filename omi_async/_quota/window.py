@@ -366,9 +366,7 @@ class Window:
 
     @property
     def is_news(self) -> bool:
-        """Whether another process could use it. What a server announces, it will tell that one too."""
-        if self.rule.source == "announced":
-            return False
+        """Whether another process could use it. What a server announces, it will announce again."""
         return self.state is not State.CLOSED or (
             self.rule.source == "learned" and self.rule.length is not None
         )

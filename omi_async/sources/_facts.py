@@ -6,14 +6,12 @@ import asyncio
 import threading
 import weakref
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import repeat
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from omi_async.importing.chunks import AtHand
 from omi_async.sources._detect import FORMATS, Format
 from omi_async.sources._options import Long, ReadOptions, options_from
 from omi_async.sources._records import Batch, Entry, Reading, Recognised
@@ -81,10 +79,8 @@ def open_facts(
     return Facts(path_or_stdin, name_of(path_or_stdin), format, options)
 
 
-class Facts(AtHand):
+class Facts:
     """The facts of a file, to be iterated once: each a `Fact`, or an invalid `FactOutcome`.
-
-    `anext` waits for one; `at_hand` takes those that were read with it, cheaper than by waiting for each.
 
     ``async with`` ends the reading on leaving; without it the reading ends at the end of the file, by
     `aclose`, or when the object is dropped.
@@ -116,28 +112,6 @@ class Facts(AtHand):
                 raise StopAsyncIteration
             await self._refill()
         return self._pending.popleft()
-
-    async def batches(self) -> AsyncIterator[list[Entry]]:
-        """Yield lists of what is read already: the facts and outcomes that `anext` would return, in order.
-
-        To wait once for a few hundred of them costs a tenth of waiting for each.
-        """
-        while True:
-            try:
-                first = await anext(self)
-            except StopAsyncIteration:
-                return
-            rest, self._pending = self._pending, deque()
-            yield [first, *rest]
-
-    def at_hand(self, most: int) -> list[Entry]:
-        """Return facts and outcomes that are read already, in their order, without waiting; perhaps none.
-
-        They are those that `anext` would give next, at most so many, and it goes on behind them. None does
-        not mean the end, which only `anext` tells.
-        """
-        pending = self._pending
-        return [*map(deque.popleft, repeat(pending, min(most, len(pending))))]
 
     async def _refill(self) -> None:
         if self._bridge is None:

@@ -37,8 +37,8 @@ def _in_time() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nobody_at_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Let no command in this process ask on the terminal of whoever runs the tests (`pytest -s`)."""
+def _no_one_at_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no command in this process ask on the terminal of who runs the tests (`pytest -s`)."""
     with open(os.devnull) as nothing:  # noqa: PTH123  # no path
         monkeypatch.setattr(sys, "stdin", nothing)
         yield

@@ -166,7 +166,7 @@ def test_a_killed_import_has_written_down_its_failures(start: Start, served: Thr
 
 
 def _is_full(pipe: IO[str] | None) -> bool:
-    """Whether nobody can write to it: less than a page is free in it."""
+    """Return whether it takes no more: less than a page is free in it."""
     assert pipe is not None
     waiting = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
     return bool(waiting > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - os.sysconf("SC_PAGE_SIZE"))

@@ -89,6 +89,7 @@ def rounds(simulation: Simulation, policy: Policy) -> Counter[float]:
 
 latencies = st.sampled_from([0.002, 0.05, 0.5])
 concurrencies = st.sampled_from([1, 4, 16])
+SOME: dict[str, Any] = {"limit": 15, "length": 3600.0, "concurrency": 4, "latency": 0.05, "seed": 0}
 
 
 @many
@@ -102,6 +103,9 @@ concurrencies = st.sampled_from([1, 4, 16])
     seed=st.integers(0, 2**32),
     live=st.booleans(),
 )
+@example(words=Words(announced=True), times=2.0, live=True, **SOME)
+@example(words=Words(), times=2.0, live=True, **SOME)
+@example(words=Words(form="date", limit=False), times=0.5, live=False, **SOME)
 def test_one_policy_is_learned_once_and_then_used_to_its_end(
     *,
     limit: int,
@@ -159,15 +163,28 @@ def test_several_policies_at_once(
     ]
     used = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3, unique=True))
     seed = data.draw(st.integers(0, 2**32))
+    hold_several(policies, used, words, concurrency=concurrency, seed=seed, latency=latency)
+
+
+def test_two_policies_that_can_be_told_apart() -> None:
+    policies = [Policy(15, 3600.0, frozenset({"batch"})), Policy(5, 60.0, frozenset({"create"}))]
+    assert hold_several(policies, ["batch", "create"], Words(), concurrency=4, seed=0, latency=0.05)
+
+
+def hold_several(
+    policies: list[Policy], used: list[Any], words: Words, *, concurrency: int, seed: int, latency: float
+) -> bool:
+    """Call under several policies; return whether what was refused could be told apart."""
     chance = random.Random(seed)
     simulation, check = simulate(policies, words, concurrency=concurrency, seed=seed, latency=latency)
     kinds: list[Kind] = [chance.choice(used) for _ in range(min(150, 3 * min(p.limit for p in policies)))]
     simulation.run(kinds, within=200 * 86_400)
-    if not simulation.server.unclear and not overlapping_of_one_length(policies):
-        assert check.found == []
+    clear = not simulation.server.unclear and not overlapping_of_one_length(policies)
+    assert check.found == [] or not clear
     for policy in policies:
         assert len(rounds(simulation, policy)) <= 1 + len(used)
     assert len(simulation.ledger.states(simulation.now)) <= len(policies) * len(used)
+    return clear
 
 
 @many
@@ -179,6 +196,7 @@ def test_several_policies_at_once(
     limit=st.integers(2, 40),
     length=LENGTHS,
 )
+@example(words=Words(), **SOME)
 def test_others_with_the_same_key_make_no_call_wait_longer_than_its_window(
     *, words: Words, concurrency: int, latency: float, seed: int, limit: int, length: float
 ) -> None:
@@ -251,6 +269,9 @@ def test_a_server_without_limits_is_never_waited_for(seed: int, concurrency: int
         ),
         max_size=60,
     )
+)
+@example(
+    steps=[(step, "batch", 1.0, 1, 60.0) for step in ("spend", "load", "spend", "told", "spend", "refused")]
 )
 def test_whatever_is_said_the_ledger_gives_sound_numbers(steps: list[Any]) -> None:
     # Catches: negative counts, waits that are no numbers, a dump that cannot be loaded, counts of both ends.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -9,13 +10,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
-from sqlite3 import Connection
 from types import TracebackType
 from typing import Literal, Self, get_args
 
 from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
-from omi_async.importing.journal.file import Durability, open_file, translated
+from omi_async.importing.journal.file import Database, Durability, open_file, translated
 from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
 from omi_async.importing.journal.rows import (
     IN_DOUBT,
@@ -74,7 +74,7 @@ class Journal:
         self._durability = durability
         self._texts = texts
         self._named_server = server
-        self._database: Connection | None = None
+        self._database: Database | None = None
         self._importing = threading.Lock()
         self._opened_by_import = False
 
@@ -99,8 +99,9 @@ class Journal:
                 self._rows = Rows(database)
                 for number, keys in self._rows.all_keys():
                     self._index.add(keys, number * ROW)
+                database.mark()
         except BaseException:
-            database.close()
+            database.close_as_it_is()
             raise
         self._database = database
 
@@ -130,11 +131,15 @@ class Journal:
 
     # One import
 
-    def begin(self, server: str) -> None:
-        """Begin an import into a server, and open the journal if it is closed: not in the event loop.
+    async def begin(self, server: str) -> None:
+        """Begin an import into a server, and open the journal if it is closed.
 
         Raises `JournalError`, and `JournalInUseError` while another import is using it.
         """
+        # In a thread, since a large one takes seconds to read; the other four take microseconds.
+        await asyncio.to_thread(self._begin, server)
+
+    def _begin(self, server: str) -> None:
         if not self._importing.acquire(blocking=False):
             raise JournalInUseError(f"the journal {self.path} is in use by another import of this process")
         self._opened_by_import = not self.is_open
@@ -150,7 +155,7 @@ class Journal:
         self._seen = PlaceSet()  # of the rows before
         self._entering: set[bytes] = set()  # recalled, and not yet written down
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the import; close the journal if the import has opened it. Twice is fine."""
         if self._importing.locked():
             self._seen, self._entering = PlaceSet(), set()
@@ -159,7 +164,7 @@ class Journal:
                 self.close()
             self._importing.release()
 
-    def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+    async def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
         """Return what earlier runs did with these stripped texts, ``"seen"`` for one earlier in this input.
 
         From then on they count as seen. Raises `JournalError`.
@@ -189,7 +194,7 @@ class Journal:
             keys.append(hashed.digest())
         return keys
 
-    def sending(self, items: Sequence[Item]) -> None:
+    async def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
         keys = self._keys(item.content for item in new)
@@ -220,7 +225,7 @@ class Journal:
             errors={},
         )
 
-    def settled(self, items: Sequence[Item]) -> None:
+    async def settled(self, items: Sequence[Item]) -> None:
         """Write down what became of items, but for those that were never about to be sent.
 
         Raises `JournalError`.

@@ -109,14 +109,15 @@ def recalled(place: int, row: Row) -> Recalled:
 
 def letter_of(item: Item) -> str:
     """Return the letter for what became of an item."""
-    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
+    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state or "unknown"]
 
 
 ROW: Final = 32
 """Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
 place, so that the index need not keep both."""
 
-SCHEMA: Final = """
+SCHEMA: Final = (
+    """
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY,
         server TEXT NOT NULL,   -- its name
@@ -128,7 +129,8 @@ SCHEMA: Final = """
         errors BLOB,            -- JSON: why, by their place in the row
         checksum INTEGER NOT NULL
     )
-"""
+    """,
+)
 
 _SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, checksum FROM batches"
 _INSERT: Final = (
