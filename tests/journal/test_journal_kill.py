@@ -241,11 +241,11 @@ def test_the_state_is_told_by_when_its_own_run_sent_a_fact(aftermath: Aftermath)
     aftermath.kill("after settled 1")
 
     async def other_client() -> None:
-        async with LocalServer(aftermath.database, text_identity=False) as server:
+        async with LocalServer(aftermath.database) as server:
             server.add("fact number 30")
 
     async def rerun() -> Run:
-        async with LocalServer(aftermath.database, text_identity=True) as server:  # the newer backend
+        async with LocalServer(aftermath.database) as server:
             return await run_import(server, texts(range(FACTS)), Journal(aftermath.journal, server=SERVER))
 
     asyncio.run(other_client())
