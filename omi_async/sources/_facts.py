@@ -8,12 +8,10 @@ import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from functools import partial
-from itertools import repeat
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar, get_args
 
-from omi_async.importing.chunks import AtHand
 from omi_async.sources._detect import Format, read_batches
 from omi_async.sources._fields import Fields, fields_from
 from omi_async.sources._records import Batch, Entry
@@ -50,10 +48,8 @@ def open_facts(
     return Facts(path_or_stdin, name_of(path_or_stdin), format, fields_from(mapping, defaults))
 
 
-class Facts(AtHand):
+class Facts:
     """The facts of a file, to be iterated once: each a `Fact`, or an invalid `FactOutcome`.
-
-    `anext` waits for one; `at_hand` takes those that were read with it, cheaper than by waiting for each.
 
     ``async with`` ends the reading on leaving; without it the reading ends at the end of the file, by
     `aclose`, or when the object is dropped.
@@ -89,15 +85,6 @@ class Facts(AtHand):
                 return
             rest, self._pending = self._pending, deque()
             yield [first, *rest]
-
-    def at_hand(self, most: int) -> list[Entry]:
-        """Return facts and outcomes that are read already, in their order, without waiting; perhaps none.
-
-        They are those that `anext` would give next, at most so many, and it goes on behind them. None does
-        not mean the end, which only `anext` tells.
-        """
-        pending = self._pending
-        return [*map(deque.popleft, repeat(pending, min(most, len(pending))))]
 
     async def _refill(self) -> None:
         if self._bridge is None:

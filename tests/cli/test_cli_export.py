@@ -26,9 +26,9 @@ def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, se
 
 
 def test_export_as_json_gives_every_field(omi: Omi, served: ThreadedServer):
-    served.add("one")
+    served.add("one", scoring="01_999_1733482500")  # as older servers show it
     done = omi("export", "--json")
-    assert done.event["scoring"]
+    assert done.event["scoring"] == "01_999_1733482500"
     assert done.err == "1 memory exported\n"
 
 

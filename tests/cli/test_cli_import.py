@@ -177,7 +177,7 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
     done = omi("import", "broken.json", "whole.txt", "--category", "system")
     assert done.code == 1
     assert "Error: broken.json" in done.err
-    assert "not read to its end" in done.out
+    assert "did not come to its end" in done.out
     assert {memory["content"] for memory in served.memories()} >= {"one", "three"}
 
 

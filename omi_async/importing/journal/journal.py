@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
@@ -143,11 +144,15 @@ class Journal:
 
     # One import
 
-    def begin(self, server: str) -> None:
-        """Begin an import into a server, and open the journal if it is closed: not in the event loop.
+    async def begin(self, server: str) -> None:
+        """Begin an import into a server, and open the journal if it is closed.
 
         Raises `JournalError`, and `JournalInUseError` while another import is using it.
         """
+        # In a thread, since a large one takes seconds to read; the other four take microseconds.
+        await asyncio.to_thread(self._begin, server)
+
+    def _begin(self, server: str) -> None:
         if not self._importing.acquire(blocking=False):
             raise JournalInUseError(f"the journal {self.path} is in use by another import of this process")
         self._opened_by_import = not self.is_open
@@ -169,7 +174,7 @@ class Journal:
             self.end()
             raise
 
-    def end(self) -> None:
+    async def end(self) -> None:
         """End the import; close the journal if the import has opened it. Twice is fine."""
         if self._importing.locked():
             self._seen, self._entering = {}, set()
@@ -178,7 +183,7 @@ class Journal:
                 self.close()
             self._importing.release()
 
-    def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
+    async def recall(self, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
         """Return what earlier runs did with these stripped texts, ``"seen"`` for one earlier in this input.
 
         From then on they count as seen. Raises `JournalError`.
@@ -237,7 +242,7 @@ class Journal:
             keys.append(hashed.digest())
         return keys
 
-    def sending(self, items: Sequence[Item]) -> None:
+    async def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `JournalError`."""
         new = [item for item in items if item.place is None]
         keys = self._keys(item.content for item in new)
@@ -269,7 +274,7 @@ class Journal:
             clock_offset=self.clock_offset,
         )
 
-    def settled(self, items: Sequence[Item]) -> None:
+    async def settled(self, items: Sequence[Item]) -> None:
         """Write down what became of items, but for those that were never about to be sent.
 
         Raises `JournalError`.

@@ -124,7 +124,7 @@ def state_of(letter: str) -> State:
 
 def letter_of(item: Item) -> str:
     """Return the letter for what became of an item."""
-    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
+    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state or "unknown"]
 
 
 ROW: Final = 32
