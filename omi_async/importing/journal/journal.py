@@ -150,15 +150,18 @@ class Journal:
         Raises `JournalError`, and `JournalInUseError` while another import is using it.
         """
         # In a thread, since a large one takes seconds to read; the other four take microseconds.
-        await asyncio.to_thread(self._begin, server)
+        await asyncio.to_thread(self._begin, server, time.time())
 
-    def _begin(self, server: str) -> None:
+    def _begin(self, server: str, now: float) -> None:
         if not self._importing.acquire(blocking=False):
             raise JournalInUseError(f"the journal {self.path} is in use by another import of this process")
         self._opened_by_import = not self.is_open
         try:
             self.open()
+            self._forget_expired(now)
         except BaseException:
+            if self._opened_by_import:
+                self.close()
             self._importing.release()
             raise
         self._server = self._named_server or server
@@ -168,11 +171,6 @@ class Journal:
         self._seen: dict[int, int] = {}  # of the rows before: their facts, in a bit each
         self._entering: set[bytes] = set()  # recalled, and not yet written down
         self.clock_offset = None
-        try:
-            self._forget_expired()
-        except BaseException:
-            self.end()
-            raise
 
     async def end(self) -> None:
         """End the import; close the journal if the import has opened it. Twice is fine."""
@@ -216,11 +214,11 @@ class Journal:
             return False
         return row.settled_at < time.time() - self.remember
 
-    def _forget_expired(self) -> None:
+    def _forget_expired(self, now: float) -> None:
         """Forget what was settled too long ago, so that neither the file nor the index grows forever."""
         if self.remember is None:
             return
-        before = time.time() - self.remember
+        before = now - self.remember
         with self._using("cannot be written"), self._rows.transaction():
             for row in self._rows:
                 if row.settled_at is None:
