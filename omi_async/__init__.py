@@ -13,8 +13,8 @@ A name is loaded when it is asked for (PEP 562): ``omi-async --help`` asks for n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own would have to be imported, which takes longer than all the rest here
 if TYPE_CHECKING:
     from omi_async._api.retry import Retry
     from omi_async._quota.policy import QuotaPolicy, QuotaState
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
         InvalidRequestError,
         JournalError,
         JournalInUseError,
+        ListLimitError,
         NotFoundError,
         OmiError,
         PaymentRequiredError,
@@ -40,12 +41,11 @@ if TYPE_CHECKING:
         TransportError,
     )
     from omi_async.fact import Fact
-    from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.forecast import Forecast
     from omi_async.importing.importer import Importer
     from omi_async.importing.intake import FactLike
     from omi_async.importing.journal.journal import Journal
-    from omi_async.importing.lanes import Lanes
+    from omi_async.importing.options import Lanes, OnUnknown
     from omi_async.importing.report import (
         FactOutcome,
         ImportFailedError,
@@ -78,6 +78,7 @@ __all__ = [
     "JournalError",
     "JournalInUseError",
     "Lanes",
+    "ListLimitError",
     "Memories",
     "Memory",
     "NotFoundError",
@@ -117,6 +118,7 @@ _HOMES = {
         "InvalidRequestError",
         "JournalError",
         "JournalInUseError",
+        "ListLimitError",
         "NotFoundError",
         "OmiError",
         "PaymentRequiredError",
@@ -128,12 +130,11 @@ _HOMES = {
         "TransportError",
     ),
     "fact": ("Fact",),
-    "importing.delivery": ("OnUnknown",),
     "importing.forecast": ("Forecast",),
     "importing.importer": ("Importer",),
     "importing.intake": ("FactLike",),
     "importing.journal.journal": ("Journal",),
-    "importing.lanes": ("Lanes",),
+    "importing.options": ("Lanes", "OnUnknown"),
     "importing.report": (
         "FactOutcome",
         "ImportFailedError",

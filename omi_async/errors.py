@@ -19,6 +19,7 @@ OmiError                                                       maybe_applied (of
  |   |- RateLimitError         429 (.retry_after)
  |   `- ServerError            5xx                             yes, unless raised before the work
  |- ResponseFormatError    2xx that does not decode            yes
+ |- ListLimitError         a long list, shown only in part      no
  |- JournalError                                               no
  |   `- JournalInUseError  another import has it open          no
  |- ImportStoppedError     the import could not go on (.report)
@@ -46,6 +47,7 @@ __all__ = [
     "InvalidRequestError",
     "JournalError",
     "JournalInUseError",
+    "ListLimitError",
     "NotFoundError",
     "OmiError",
     "PaymentRequiredError",
@@ -216,6 +218,18 @@ class ResponseFormatError(OmiError):
         super().__init__(message)
         self.problems = tuple(problems)
         self.memories = tuple(memories)
+
+
+class ListLimitError(OmiError):
+    """The server shows no more of a list, though there may be more: it has a limit, and gives no cursor.
+
+    Attributes:
+        read: how many memories of it could be read.
+    """
+
+    def __init__(self, message: str, *, read: int = 0) -> None:
+        super().__init__(message)
+        self.read = read
 
 
 class JournalError(OmiError):

@@ -17,6 +17,7 @@ from omi_async.errors import (
     ConnectError,
     InvalidFactError,
     InvalidRequestError,
+    ListLimitError,
     NotFoundError,
     RateLimitError,
     ResponseFormatError,
@@ -97,6 +98,7 @@ ERRORS = [
     RateLimitError("m", retry_after=1.5, headers=CIMultiDict({"Retry-After": "1.5"})),
     ServerError("m", status=503, maybe_applied=False, retry_after=2.0),
     ResponseFormatError("m", problems=["a: b"], memories=[Memory(id="1")]),
+    ListLimitError("m", read=5000),
     ImportStoppedError("m", REPORT),
     group(),
 ]

@@ -27,7 +27,7 @@ PURE = {
     "_quota.policy",
     "_quota.window",
     "importing.answers",
-    "importing.chunks",
+    "importing.concurrency",
     "importing.item",
     "importing.journal.index",
     "importing.report",
@@ -48,7 +48,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "importing": {"constants", "errors", "fact", "memory", "_api", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
     "importing.report": {"errors", "fact", "_quota.policy"},
-    "importing.chunks": {"constants"},
     # Method calls to requests. `import_facts` is one of the methods: so the importer, which needs only a
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
     "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
@@ -63,13 +62,14 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
-        "importing.chunks",
         "importing.report",
         "sources",
     },
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
+    # Programs as users write them: they know the public names alone.
+    "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "resources", "session"},

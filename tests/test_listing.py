@@ -1,7 +1,8 @@
-"""Reading a list by offset while it changes under the reader."""
+"""Reading a list by offset while it changes under the reader, as far as the server shows it."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -13,9 +14,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from omi_async import Memory, ResponseFormatError
-from omi_async._api.endpoints import list_for_import, list_memories
-from omi_async._api.messages import ListedMemory, Page, Request
+from omi_async import InvalidRequestError, ListLimitError, Memory, ResponseFormatError
+from omi_async._api.endpoints import interpret, list_for_import, list_memories
+from omi_async._api.messages import ListedMemory, Page, Request, Response
 from omi_async._api.paging import MOST_BARREN_READINGS, MOST_STALE_PAGES, Paginator
 
 Change = Callable[[list[str]], None]
@@ -252,9 +253,167 @@ def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int)
     server = Server(ids(40), truncated_from=readable)
     listing = Paginator[Memory](list_memories, 10)
     found: list[str] = []
-    with pytest.raises(ResponseFormatError, match=f"after {readable} memories .X-Omi-List-Truncated"):
+    with pytest.raises(ListLimitError, match=f"shows {readable} memories of this list") as caught:
         drain(listing, server, found)
     assert found == ids(40)[:readable]
+    assert caught.value.read == readable
+    assert not caught.value.maybe_applied
+    assert not listing.steady
+
+
+# The window: offset + limit
+
+
+def categories_of(server: Server) -> Callable[[str], str]:
+    """Every memory has one of three categories, of which the server's official document knows two."""
+    names = ("work", "system", "brand-new")
+    return lambda name: names[int(name[1:]) % 3] if name[1:].isdigit() else "work"
+
+
+@attrs.define
+class Windowed(Server):
+    """Shows each list, of all or of a category, only so far."""
+
+    window: int = 5000
+    per_category: float = math.inf
+    refused: int = 0
+    knows: frozenset[str] | None = None  # the categories, if not all
+
+    def answer(self, request: Request[Any]) -> Page[Memory]:
+        query = parse_qs(urlsplit(request.path).query)
+        limit, offset = int(query["limit"][0]), int(query["offset"][0])
+        if self.calls < len(self.changes):
+            self.changes[self.calls](self.ids)
+        self.calls += 1
+        of = categories_of(self)
+        rows, shown = self.ids, math.inf
+        if "categories" in query:
+            (category,) = query["categories"]
+            if self.knows is not None and category not in self.knows:
+                return self.refuse(request, 400)
+            rows, shown = [row for row in rows if of(row) == category], self.per_category
+        if offset + limit > self.window:
+            return self.refuse(request, 413)
+        end = min(offset + limit, shown)
+        memories = [Memory(id=row, category=of(row)) for row in rows[offset : int(end)]]
+        cut = offset + limit > shown and len(rows) > shown
+        return Page(memories, cut, categories=frozenset(memory.category for memory in memories))
+
+    def refuse(self, request: Request[Any], status: int) -> Page[Memory]:
+        self.refused += status == 413
+        return interpret(request, Response(status, body=b'{"detail": "no"}'))  # type: ignore[no-any-return]  # as it decodes
+
+
+@pytest.mark.parametrize("page_size", [100, 999, 1000])
+@pytest.mark.parametrize("count", [4000, 4001, 4500, 4999])
+def test_what_fits_into_the_window_is_read_without_a_refusal(count: int, page_size: int):
+    server = Windowed(ids(count))
+    reading = read(server, page_size)
+    assert reading.ids == ids(count)
+    assert reading.listing.steady
+    assert server.refused == 0
+
+
+@pytest.mark.parametrize("page_size", [100, 1000])
+@pytest.mark.parametrize("count", [5000, 5001, 7000])
+def test_what_lies_beyond_is_found_by_category(count: int, page_size: int):
+    server = Windowed(ids(count))
+    reading = read(server, page_size)
+    assert sorted(reading.ids) == sorted(ids(count))
+    assert reading.listing.steady
+    assert server.refused == 1  # one memory beyond was asked for
+
+
+def test_what_no_list_shows_is_an_error_that_says_how_many_were_read():
+    server = Windowed(ids(7000), per_category=1500)
+    listing = Paginator[Memory](list_memories, 1000)
+    found: list[str] = []
+    with pytest.raises(ListLimitError, match="shows 5,000 memories") as caught:
+        drain(listing, server, found)
+    assert found == ids(5000)
+    assert caught.value.read == 5000
+    assert not listing.steady
+
+
+@pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("count", [4990, 5000, 6000])
+def test_a_long_list_is_read_beside_a_writer(count: int, where: float):
+    changes: list[Change] = [insert(where, f"m{count + number}") for number in range(30)]
+    reading = read(Windowed(ids(count), changes=changes), 500)
+    assert not reading.missed
+    assert len(reading.ids) == len(set(reading.ids))
+
+
+def test_a_writer_in_front_does_not_make_forget_that_the_list_was_cut():
+    # Catches: the reading of the front, which is not cut, in place of the verdict on the whole list.
+    server = Windowed(ids(7000), per_category=100, changes=[unchanged, insert(0.0, "new")])
+    with pytest.raises(ListLimitError):
+        read(server, 1000)
+
+
+def test_a_server_without_a_window_is_read_to_its_end():
+    server = Server(ids(12_345))
+    assert read(server, 1000).ids == ids(12_345)
+
+
+@pytest.mark.parametrize("window", [1, 7, 60, 3333])
+def test_another_window_is_found_out(window: int):
+    server = Windowed(ids(3500), window=window)
+    if window < 50:
+        with pytest.raises(InvalidRequestError):  # a first page that is refused is just a refusal
+            read(server, 50)
+        return
+    listing = Paginator[Memory](list_memories, 50)
+    found: list[str] = []
+    with contextlib.suppress(ListLimitError):
+        drain(listing, server, found)
+    assert found[:window] == ids(window)
+    assert server.refused < 30
+
+
+def test_an_older_server_knows_fewer_categories():
+    server = Windowed(ids(6000), knows=frozenset({"work", "system", "brand-new"}))
+    assert sorted(read(server, 1000).ids) == sorted(ids(6000))
+
+
+def test_one_category_is_divided_no_further():
+    server = Windowed([f"m{3 * number}" for number in range(6000)])
+    listing = Paginator[Memory](list_memories, 1000, categories="work")
+    found: list[str] = []
+    with pytest.raises(ListLimitError):
+        drain(listing, server, found)
+    assert len(found) == 5000
+    assert server.calls < 10
+
+
+@pytest.mark.parametrize("categories", ["work,system", ["work", "system"]])
+def test_some_categories_are_divided_into_these(categories: str | list[str]):
+    asked = []
+    listing = Paginator[Memory](list_memories, 1000, categories=categories)
+    page = Page([Memory(id="1")], truncated=True)
+    while (request := listing.next_request()) is not None:
+        asked.append(parse_qs(urlsplit(request.path).query)["categories"][0])
+        page = Page([Memory(id="1")], truncated=len(asked) < 3)
+        listing.take(page)
+    assert asked == ["work,system", "work,system", "work", "work", "system", "system"]
+
+
+def test_what_cannot_be_read_is_counted_once():
+    listing = Paginator[Memory](list_memories, 3)
+    memory = {name: Memory(id=name) for name in "abcde"}
+    pages = [
+        Page([memory["a"], memory["b"]], unreadable=1, odd=frozenset("b")),  # the last one is unreadable
+        Page([memory["c"], memory["d"]], unreadable=1),  # and is the first one here
+        Page([memory["d"], memory["e"]], odd=frozenset("e")),
+        Page([memory["e"]], odd=frozenset("e")),
+    ]
+    found: list[Memory] = []
+    for page in pages:
+        assert listing.next_request() is not None
+        found += listing.take(page)
+    assert listing.next_request() is None
+    assert [it.id for it in found] == [*"abcde"]
+    assert (listing.unreadable, listing.odd) == (1, 2)
 
 
 def test_a_page_that_was_cut_short_is_gone_on_behind():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from urllib.parse import parse_qs, urlsplit
+
 import pytest
 
 from omi_async import (
@@ -9,6 +12,7 @@ from omi_async import (
     Fact,
     InvalidFactError,
     InvalidRequestError,
+    ListLimitError,
     Memory,
     NotFoundError,
     PaymentRequiredError,
@@ -217,3 +221,52 @@ async def test_a_key_without_the_scope_is_told_so(server: LocalServer):
         assert await session.memories.list() == []
         with pytest.raises(PermissionDeniedError, match="Required scope: memories:write"):
             await session.memories.create("a")
+
+
+def listing_of(*memories: object) -> Callable[[Call], Awaitable[None]]:
+    """A server whose list is that, of two pages of two, whatever it is asked for."""
+
+    async def handle(call: Call) -> None:
+        query = parse_qs(urlsplit(call.path).query)
+        offset, limit = int(query["offset"][0]), int(query["limit"][0])
+        await call.answer(body=[*memories[offset : offset + limit]])
+
+    return handle
+
+
+ODD = {"id": "2", "content": "b", "category": None, "created_at": "some day", "tags": ["x"]}
+
+
+async def test_an_odd_memory_blocks_nothing_and_is_counted(caplog: pytest.LogCaptureFixture):
+    handle = listing_of({"id": "1", "content": "a"}, ODD, {"id": "3", "content": "c"})
+    async with raw_server(handle) as server, Session("key", base_url=server.url) as session:
+        expected = [Memory(id="1", content="a"), Memory(id="2", content="b", tags=("x",))]
+        expected.append(Memory(id="3", content="c"))
+        assert await session.memories.list() == expected
+        assert [memory async for memory in session.memories.iterate(page_size=2)] == expected
+    assert [vars(record).get("omi_odd") for record in caplog.records] == [1, 1]
+
+
+async def test_what_is_no_memory_is_told_after_all_that_are():
+    handle = listing_of({"id": "1", "content": "a"}, 7, {"content": "of no id"}, {"id": "4", "content": "d"})
+    async with raw_server(handle) as server, Session("key", base_url=server.url) as session:
+        with pytest.raises(ResponseFormatError) as caught:
+            await session.memories.list()
+        assert [memory.id for memory in caught.value.memories] == ["1", "4"]
+        read = []
+        with pytest.raises(ResponseFormatError, match="2 of the memories listed"):  # noqa: PT012
+            async for memory in session.memories.iterate(page_size=3):
+                read.append(memory)  # noqa: PERF401  # what was read before it raised
+        assert [memory.id for memory in read] == ["1", "4"]
+
+
+async def test_an_account_that_is_too_large_to_list_is_not_taken_for_an_empty_one():
+    async def handle(call: Call) -> None:
+        await call.answer(body=[], headers={"X-Omi-List-Truncated": "true"})
+
+    async with raw_server(handle) as server, Session("key", base_url=server.url) as session:
+        with pytest.raises(ListLimitError):
+            await session.memories.list()
+        with pytest.raises(ListLimitError) as caught:
+            [memory async for memory in session.memories.iterate()]
+    assert caught.value.read == 0

@@ -75,6 +75,7 @@ def plain(result: Any) -> Any:
                 "memories": [plain(memory) for memory in result.memories],
                 "truncated": result.truncated,
                 "unreadable": result.unreadable,
+                **({"odd": [*result.odd], "problems": [*result.problems]} if result.problems else {}),
             }
         case list():
             return [plain(item) for item in result]

@@ -136,11 +136,13 @@ class ReadMemories(NamedTuple):
     Attributes:
         whole: those that are as they should be.
         memories: these, and the odd ones, each with what can be read of it; in the server's order.
+        odd: the ids of the odd ones.
         problems: what is wrong, with its place (``"[3].content: ..."``).
     """
 
     whole: list[Memory]
     memories: list[Memory]
+    odd: list[str]
     problems: list[str]
 
 
@@ -152,16 +154,18 @@ def read_memories(value: Any, place: str = "") -> ReadMemories:
         memories = [_plain.structure(item, Memory) for item in value]
     except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words
         return _read_one_by_one(value, place)
-    return ReadMemories(memories, memories, [])
+    return ReadMemories(memories, memories, [], [])
 
 
 def _read_one_by_one(values: list[Any], place: str) -> ReadMemories:
-    read = ReadMemories([], [], [])
+    read = ReadMemories([], [], [], [])
     for index, value in enumerate(values):
         memory, problems = _read_leniently(value, f"{place}[{index}]")
         if memory is not None:
             read.memories.append(memory)
-            if not problems:
+            if problems:
+                read.odd.append(memory.id)
+            else:
                 read.whole.append(memory)
         read.problems.extend(problems)
     return read

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from itertools import chain
 from typing import Any, Final, TypeVar
 from urllib.parse import quote, urlencode
 
 import attrs
 
 from omi_async._api import json
-from omi_async._api.codec import format_error, memories_from, memory_from
+from omi_async._api.codec import format_error, memories_from, memory_from, read_memories
 from omi_async._api.failures import error_for
 from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
 from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
@@ -43,7 +42,7 @@ MEMORIES: Final = "/v1/dev/user/memories"
 def list_memories(
     *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
 ) -> Request[Page[Memory]]:
-    """Build GET memories. Raises ValueError where the server would silently take another limit."""
+    """Build GET memories. Raises ValueError if the server would silently take another limit."""
     return _list(_decode_page, limit, offset, categories)
 
 
@@ -189,7 +188,17 @@ def _decode_memory(response: Response) -> Memory:
 
 
 def _decode_page(response: Response) -> Page[Memory]:
-    return Page(memories_from(_json_body(response)), _truncated(response))
+    body = _json_body(response)
+    read = read_memories(body)
+    return Page(
+        read.memories,
+        _truncated(response),
+        len(body) - len(read.memories),
+        read.problems,
+        frozenset(read.odd),
+        frozenset([memory.category for memory in read.memories]),
+        answer=response,
+    )
 
 
 def _truncated(response: Response) -> bool:
@@ -200,8 +209,19 @@ def _decode_identity_page(response: Response) -> Page[ListedMemory]:
     body = _json_body(response)
     if type(body) is not list:
         raise format_error("the server's answer", ["body: expected an array"])
-    found = [*map(ListedMemory, *_columns(body))]
-    return Page(found, _truncated(response), len(body) - len(found), response)
+    items = [item for item in body if _is_readable(item)]
+    found = [
+        ListedMemory(
+            memory_id, content, created, _text_of(item, "updated_at"), item.get("scoring") is not None
+        )
+        for memory_id, content, created, item in zip(*_columns(items), items, strict=True)
+    ]
+    return Page(found, _truncated(response), len(body) - len(found), answer=response)
+
+
+def _text_of(item: dict[str, Any], name: str) -> str:
+    value = item.get(name)
+    return value if type(value) is str else ""
 
 
 def _decode_batch_named(response: Response) -> BatchAnswer:
@@ -218,8 +238,7 @@ def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
         ids = [item["id"] for item in items]
         contents = [item["content"] for item in items]
         created = [item["created_at"] for item in items]
-        "".join(chain(ids, contents, created))  # the cheapest way to see that all are strings
-        if all(ids):
+        if {*map(type, ids), *map(type, contents), *map(type, created)} <= {str} and all(ids):
             return ids, contents, created
     except (TypeError, KeyError):
         pass
@@ -272,6 +291,8 @@ def interpret(request: Request[T], response: Response, *, repeated: bool = False
     """
     if 200 <= response.status < 300:  # noqa: PLR2004  # the 2xx class
         return request.decode(response)
+    if response.status in request.answers:
+        return request.answers[response.status]
     if repeated and request.method == "DELETE" and response.status == HTTPStatus.NOT_FOUND:
         return request.decode(Response(HTTPStatus.NO_CONTENT))
     raise error_for(request.operation, response)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
@@ -53,6 +53,7 @@ class Request(Generic[T]):
         idempotent: doing it twice is the same as doing it once.
         slow: waits for the `batch_timeout` of the Session instead of its `timeout`.
         attempts: calls in all, or None for what the Session's `Retry` says.
+        answers: statuses that are no failures for this call, to what they mean.
     """
 
     kind: Kind
@@ -64,6 +65,7 @@ class Request(Generic[T]):
     idempotent: bool = False
     slow: bool = False
     attempts: int | None = None
+    answers: Mapping[int, T] = attrs.field(factory=dict, repr=False, eq=False)
 
 
 class BatchAnswer(NamedTuple):
@@ -72,7 +74,7 @@ class BatchAnswer(NamedTuple):
     Attributes:
         ids: of each memory.
         contents: likewise.
-        created: the server's text for `created_at`; empty where there is none.
+        created: the server's text for `created_at`; empty if there is none.
         answer: what they were read from.
     """
 
@@ -83,11 +85,18 @@ class BatchAnswer(NamedTuple):
 
 
 class ListedMemory(NamedTuple):
-    """The same of one memory of the list."""
+    """The same of one memory of the list, and what shows in which order the list is.
+
+    Attributes:
+        updated_at: the server's text; empty if there is none.
+        scored: whether it shows a `scoring`, by which older servers sort.
+    """
 
     id: str
     content: str
     created_at: str
+    updated_at: str = ""
+    scored: bool = False
 
 
 class _HasId(Protocol):
@@ -104,11 +113,19 @@ class Page(NamedTuple, Generic[T]):
     Attributes:
         memories: in the server's order.
         truncated: the server gave up reading before the end of the list (X-Omi-List-Truncated).
-        unreadable: elements that could not be read; always 0 where those raise.
+        unreadable: elements that could not be read at all, for want of an id.
+        problems: what is wrong, in words, with those and with the odd memories.
+        odd: ids of the memories that could be read only in part.
+        categories: those of the memories; empty if it was not looked at them.
+        beyond: the server refused the page, since it does not show the list so far.
         answer: what they were read from, for those who need more of it.
     """
 
     memories: list[T]
     truncated: bool = False
     unreadable: int = 0
+    problems: Sequence[str] = ()
+    odd: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+    beyond: bool = False
     answer: Response | None = None

@@ -11,8 +11,7 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.options import Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, opened_whole, print_message
-from omi_async.cli.prompt_sender import memories_at_prompt
-from omi_async.cli.runtime import run_async
+from omi_async.cli.runtime import memories_at_prompt, run_async
 from omi_async.errors import OmiError
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ async def _export(
 
 
 def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only where it is needed
+    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only if it is needed
     from omi_async.sources.writing import writer_for  # noqa: PLC0415
 
     if common.as_json:

@@ -83,7 +83,7 @@ def _show(journal: Journal, counts: Mapping[str, Mapping[Any, int]]) -> None:
 
 _HOW_TO_GO_ON: Final = """\
 To go on, repeat the import with this journal: what is unknown is looked for at the server, what was not sent
-is sent, and what is settled costs no call. What is rejected is not sent again, unless it is mended (omi-async
+is sent, and what is settled costs no call. What is rejected is not sent again, unless it is fixed (omi-async
 journal export) or forgotten (omi-async journal forget --state rejected)."""
 
 
@@ -101,7 +101,7 @@ def export_command(path: Path, output: Path | None) -> int:
 
     Each line has the fact, its state and the reason, and names the journal: import uses it, so that facts in
     doubt are looked for and not sent blindly. Read from a pipe, import - needs to be told: --journal PATH.
-    Exits 6 where facts are left out, because the journal does not hold their texts: it was made without, or
+    Exits 6 if facts are left out, because the journal does not hold their texts: it was made without, or
     they were stored and then forgotten.
     """
     if output is not None and output.exists() and output.samefile(path):
@@ -131,7 +131,7 @@ def export_command(path: Path, output: Path | None) -> int:
     help="Facts in this state. May be given several times. [default: all that is not safely stored: "
     "unknown, rejected, invalid]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed if there is no terminal to ask on.")
 @_json
 def forget_command(path: Path, states: Sequence[str], yes: bool, as_json: bool) -> int:
     """Forget facts in some states, so that the next import sends them again, without looking for them.
@@ -160,7 +160,7 @@ def forget_command(path: Path, states: Sequence[str], yes: bool, as_json: bool) 
 def _ask(counts: Mapping[str, Mapping[Any, int]]) -> None:
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "what is forgotten is sent again without looking; give --yes where there is no terminal to ask on"
+            "what is forgotten is sent again without looking; give --yes if there is no terminal to ask on"
         )
     for server, of_server in counts.items():
         print_message(printable(f"{server}: {_in_words(of_server)}"))

@@ -13,9 +13,15 @@ import click
 from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
-from omi_async.cli.output import json_line, print_json, print_message, print_result, stdout_bytes
-from omi_async.cli.prompt_sender import memories_at_prompt
-from omi_async.cli.runtime import run_async
+from omi_async.cli.output import (
+    json_line,
+    print_document,
+    print_message,
+    print_report,
+    print_result,
+    stdout_bytes,
+)
+from omi_async.cli.runtime import memories_at_prompt, run_async
 from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 
@@ -59,8 +65,9 @@ def list_command(
 ) -> int:
     """Show memories, in the server's order.
 
-    On a terminal a table: id, category (and "public" where it is), text and #tags. Elsewhere one memory a
-    line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
+    On a terminal a table: id, category (and "public" if it is), text and #tags; on a narrow one these below
+    each other. Elsewhere one memory a line: id, category, visibility, date of creation, tags (between
+    commas) and text, separated by tabs.
     With --json, one object a line, as the service gives it.
     """
     return run_async(common, _list(common, limit, offset, categories, max_wait))
@@ -75,7 +82,9 @@ async def _list(common: Common, limit: int, offset: int, categories: tuple[str, 
     if common.as_json:
         _print_json(found)
     elif sys.stdout.isatty():
-        _print_table(found)
+        from omi_async.cli.table import print_memories  # noqa: PLC0415  # only a terminal needs it
+
+        print_memories(found)
     else:
         for memory in found:
             print_result("\t".join(_cells(memory)))
@@ -111,25 +120,6 @@ def _print_json(memories: Iterable[Memory]) -> None:
     stream.flush()
 
 
-def _print_table(memories: list[Memory]) -> None:
-    from rich import box  # noqa: PLC0415  # only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table("id", "category", "text", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
-    for memory in memories:
-        category = (
-            memory.category if memory.visibility == "private" else f"{memory.category} {memory.visibility}"
-        )
-        text = " ".join([memory.content, *(f"#{tag}" for tag in memory.tags)])
-        table.add_row(*[Text(printable(cell)) for cell in (memory.id, category, text)])
-    console = Console()
-    console.print(table)
-    console.print(Text("1 memory" if len(memories) == 1 else f"{len(memories):,} memories"))
-
-
 VISIBILITY = click.Choice(["private", "public"])
 
 
@@ -158,7 +148,7 @@ def create_command(  # noqa: PLR0917  # click passes each by its name
 
 
 async def _create(common: Common, fact: Fact, max_wait: float) -> int:
-    async with memories_at_prompt(common, max_wait) as memories:
+    async with memories_at_prompt(common, max_wait, new_database=True) as memories:
         memory = await memories.create(fact)
     _print(common, "stored", memory)
     other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]
@@ -220,7 +210,7 @@ def update_command(  # noqa: PLR0917  # click passes each by its name
 
 @click.command("delete", cls=Command)
 @click.argument("memory_id", metavar="ID")
-@click.option("--yes", is_flag=True, help="Do not ask. Needed where there is no terminal to ask on.")
+@click.option("--yes", is_flag=True, help="Do not ask. Needed if there is no terminal to ask on.")
 @max_wait_option(MAX_WAIT)
 @common
 def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -> int:
@@ -233,7 +223,7 @@ def delete_command(common: Common, memory_id: str, yes: bool, max_wait: float) -
 
 def _ask(memory_id: str) -> None:
     if not sys.stdin.isatty():
-        raise click.UsageError("deleting is permanent; give --yes where there is no terminal to ask on")
+        raise click.UsageError("deleting is permanent; give --yes if there is no terminal to ask on")
     if not click.confirm(f"Delete the memory {printable(memory_id)} permanently?", err=True):
         raise exit_codes.CommandError("not deleted")
 
@@ -242,15 +232,15 @@ async def _delete(common: Common, memory_id: str, max_wait: float) -> int:
     async with memories_at_prompt(common, max_wait) as memories:
         await memories.delete(memory_id)
     if common.as_json:
-        print_json({"id": memory_id, "deleted": True})
+        print_document({"id": memory_id, "deleted": True})
     else:
-        print_result(f"deleted {printable(memory_id)}")
+        print_report(f"deleted {memory_id}")
     return exit_codes.OK
 
 
 @contextlib.contextmanager
 def _warned_of_doubt(words: str) -> Iterator[None]:
-    """Say what may have happened where an answer was lost; let unusable values be the user's error."""
+    """Say what may have happened when an answer was lost; let unusable values be the user's error."""
     try:
         yield
     except InvalidFactError:
@@ -267,7 +257,7 @@ def _print(common: Common, verb: str, memory: Memory) -> None:
     from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
 
     if common.as_json:
-        print_json(memory_payload(memory))
+        print_document(memory_payload(memory))
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
-    print_result(printable(f"{verb} {memory.id} ({', '.join(details)})"))
+    print_report(f"{verb} {memory.id} ({', '.join(details)})")

@@ -30,6 +30,7 @@ __all__ = [
     "json_line",
     "opened_whole",
     "prepared_streams",
+    "print_document",
     "print_event",
     "print_json",
     "print_message",
@@ -71,8 +72,20 @@ def print_report(text: str) -> None:
         print_result("\n".join(map(printable, text.split("\n"))))
         flush_stdout()
     except OSError as error:
-        abandon_stdout()
-        print_message(f"warning: {described(error)}; the result is written here instead.\n{text}")
+        _print_instead(text, error)
+
+
+def _print_instead(text: str, error: OSError) -> None:
+    abandon_stdout()
+    print_message(f"warning: {described(error)}; the result is written here instead.\n{text}")
+
+
+def print_document(value: Any) -> None:
+    """Print a JSON document that must reach its reader: to stdout, and to stderr if that is broken."""
+    try:
+        print_json(value)
+    except OSError as error:
+        _print_instead(json_line(value).decode().rstrip("\n"), error)
 
 
 def print_json(value: Any) -> None:
@@ -216,7 +229,7 @@ def opened_whole(output: Path | None) -> Iterator[BinaryIO]:
     try:
         with io.BufferedWriter(NamedFile(draft, "x", str(output))) as stream:
             if target.exists():
-                os.fchmod(stream.fileno(), stat.S_IMODE(target.stat().st_mode))
+                draft.chmod(stat.S_IMODE(target.stat().st_mode))
             yield stream
             stream.flush()
             # Before it takes the other's place; else the name may stand for nothing after a crash.

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import sqlite3
 import uuid
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,16 @@ from typing import Any, Final
 
 from omi_async.errors import ConfigurationError
 
-__all__ = ["NO_FILES", "LocalDatabaseError", "Memories", "Row", "connect", "id_of", "timestamp"]
+__all__ = [
+    "NO_FILES",
+    "LocalDatabaseError",
+    "Memories",
+    "Row",
+    "connect",
+    "database_id",
+    "id_of",
+    "timestamp",
+]
 
 APPLICATION_ID: Final = 0x4F6D694C
 """Stands in the header of the file ("OmiL"), so that no other program's database is taken for ours."""
@@ -103,7 +113,7 @@ def _prepare(connection: sqlite3.Connection, path: str | None) -> None:
     # Not in the schema, whose version stays: databases of older versions have no id, and get one here.
     connection.execute("CREATE TABLE IF NOT EXISTS about (id TEXT NOT NULL)")
     connection.execute(
-        "INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (uuid.uuid4().hex,)
+        "INSERT INTO about SELECT ? WHERE NOT EXISTS (SELECT 1 FROM about)", (secrets.token_hex(8),)
     )
     # WAL with synchronous=NORMAL outlives the death of the process, if not a power cut, without an fsync.
     connection.execute("PRAGMA journal_mode = WAL")
@@ -195,6 +205,17 @@ def _written(tags: Sequence[str]) -> str:
     return json.dumps(tags) if tags else "[]"
 
 
+def database_id(path: str) -> str:
+    """Return the id of a database, which is made if there is none. Raises `LocalDatabaseError`."""
+    with contextlib.closing(connect(path)) as connection:
+        return _id_of_database(connection)
+
+
+def _id_of_database(connection: sqlite3.Connection) -> str:
+    (found,) = connection.execute("SELECT id FROM about").fetchone()
+    return str(found)
+
+
 class Memories:
     """The stored memories, as dicts with the API's fields and `locked`.
 
@@ -206,8 +227,7 @@ class Memories:
 
     def __init__(self, database: str | PathLike[str] | None) -> None:
         self._connection = connect(None if database is None else fspath(database))
-        self.database_id: str
-        (self.database_id,) = self._connection.execute("SELECT id FROM about").fetchone()
+        self.database_id = _id_of_database(self._connection)
 
     def close(self) -> None:
         """Close the file. It can be opened again, also after no close at all."""

@@ -3,23 +3,38 @@
 from __future__ import annotations
 
 import builtins
+import logging
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Sequence
 from os import PathLike
+from typing import Final
 
 from omi_async._api import endpoints
+from omi_async._api.codec import format_error
 from omi_async._api.paging import Paginator
+from omi_async.errors import ListLimitError
 from omi_async.fact import AnyFact, Fact, checked_changes, fact_from
-from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.concurrency import Caution
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.journal import Journal
-from omi_async.importing.lanes import Lanes
+from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
 from omi_async.memory import Memory
 
 __all__ = ["Memories"]
+
+log: Final = logging.getLogger("omi_async")
+
+
+def _log_odd(count: int) -> None:
+    if count:
+        log.warning(
+            "%d of the memories listed are odd, and given with what can be read",
+            count,
+            extra={"omi_odd": count},
+        )
 
 
 class Memories:
@@ -31,6 +46,7 @@ class Memories:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
+        self._caution = Caution()  # learned by one import, and known to the next
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
@@ -44,9 +60,20 @@ class Memories:
 
         Raises:
             ValueError: limit or offset out of range.
+            InvalidRequestError: offset + limit is more than the server shows (5000, today).
+            ListLimitError: the account holds so many memories that the server shows none.
+            ResponseFormatError: some are no memories at all; the others are its `memories`. One that is odd
+                in a field is given with that field's default.
         """
-        request = endpoints.list_memories(limit=limit, offset=offset, categories=categories)
-        return (await self._sender.send(request)).memories
+        page = await self._sender.send(
+            endpoints.list_memories(limit=limit, offset=offset, categories=categories)
+        )
+        if page.truncated and not page.memories:
+            raise ListLimitError("the server shows nothing of this list: to read it takes it too long")
+        if page.unreadable:
+            raise format_error(f"{page.unreadable} of the memories listed", page.problems, page.memories)
+        _log_odd(len(page.odd))
+        return page.memories
 
     async def iterate(
         self, *, page_size: int = 100, categories: str | Sequence[str] = ()
@@ -54,6 +81,8 @@ class Memories:
         """Yield every memory once, page by page, however the pages shift meanwhile.
 
         Memories may be deleted while iterating: what that moved between two pages is found by reading again.
+        The server shows a list only so far (5,000 memories, today); what lies beyond is read category by
+        category. A memory that is odd in a field is given with that field's default, and counted in the log.
 
         Args:
             page_size: memories in a call, 1 to 1000.
@@ -61,12 +90,22 @@ class Memories:
 
         Raises:
             ValueError: page_size out of range.
-            ResponseFormatError: also where the server itself says that it cut the list short.
+            ListLimitError: at the end, when all that the server shows was yielded, and there may be more.
+            ResponseFormatError: at the end, if some were no memories at all; or the list does not end.
         """
-        listing = Paginator(endpoints.list_memories, page_size, categories)
-        while (request := listing.next_request()) is not None:
-            for memory in listing.take(await self._sender.send(request)):
-                yield memory
+        paginator = Paginator(endpoints.list_memories, page_size, categories)
+        problems: builtins.list[str] = []
+        try:
+            while (request := paginator.next_request()) is not None:
+                page = await self._sender.send(request)
+                if page.unreadable:
+                    problems += page.problems
+                for memory in paginator.take(page):
+                    yield memory
+        finally:
+            _log_odd(paginator.odd)
+        if paginator.unreadable:
+            raise format_error(f"{paginator.unreadable} of the memories listed", problems)
 
     async def create(
         self,
@@ -218,9 +257,7 @@ class Memories:
         on_progress: OnProgress | None = None,
     ) -> Importer:
         """Return an `Importer`, which yields the outcomes one by one; the arguments are `import_facts`'s."""
-        return Importer(
-            self._sender,
-            facts,
+        options = ImportOptions(
             concurrency=concurrency,
             journal=journal,
             dedupe=dedupe,
@@ -232,3 +269,4 @@ class Memories:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return Importer(self._sender, facts, options, self._caution)

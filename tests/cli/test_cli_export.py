@@ -26,9 +26,9 @@ def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, se
 
 
 def test_export_as_json_gives_every_field(omi: Omi, served: ThreadedServer):
-    served.add("one")
+    served.add("one", scoring="01_999_1733482500")  # as older servers show it
     done = omi("export", "--json")
-    assert done.event["scoring"]
+    assert done.event["scoring"] == "01_999_1733482500"
     assert done.err == "1 memory exported\n"
 
 
@@ -111,3 +111,20 @@ def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: T
     process.stdout = None
     done = ended(process)
     assert (done.code, done.err) == (0, "")
+
+
+def test_a_link_stays_one_and_a_file_keeps_its_mode(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    served.add("one")
+    (tmp_path / "real").mkdir()
+    kept = tmp_path / "real" / "backup.jsonl"
+    kept.write_text("old\n")
+    kept.chmod(0o640)
+    (tmp_path / "link.jsonl").symlink_to(kept)
+    (tmp_path / "dangling.jsonl").symlink_to("real/new.jsonl")
+    for name in ("link.jsonl", "dangling.jsonl"):
+        assert omi("export", "-o", name).code == 0
+        assert (tmp_path / name).is_symlink()
+    assert json.loads(kept.read_text())["content"] == "one"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "real" / "new.jsonl").stat().st_mode) == 0o600
+    assert sorted(path.name for path in kept.parent.iterdir()) == ["backup.jsonl", "new.jsonl"]

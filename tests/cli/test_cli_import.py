@@ -9,7 +9,7 @@ import pytest
 
 from omi_async.cli.imports import progress
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
-from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
+from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_facts
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: 
     assert done.out.startswith("30 facts: 30 created")
 
 
-def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_bytes(
         b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n'
         b'{"content": "ok", "visibility": "PUBLIC"}\n'
@@ -71,7 +71,7 @@ def test_bad_records_cost_nobody_else(omi: Omi, served: ThreadedServer, tmp_path
     assert records[3]["content"] == "ok"
 
 
-def test_the_failures_file_mended_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
     (tmp_path / "facts.jsonl").write_text(
         '{"content": "one"}\n{"memo": "two", "visibility": "Public"}\n{"memo": ""}\n'
     )
@@ -148,7 +148,7 @@ def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedSer
 def test_a_wrong_key_stops_the_import(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 1000)
     done = omi("import", "facts.jsonl", "--json")
     assert done.code == done.event["exit_code"] == 2
@@ -177,7 +177,7 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
     done = omi("import", "broken.json", "whole.txt", "--category", "system")
     assert done.code == 1
     assert "Error: broken.json" in done.err
-    assert "not read to its end" in done.out
+    assert "did not come to its end" in done.out
     assert {memory["content"] for memory in served.memories()} >= {"one", "three"}
 
 
@@ -252,7 +252,7 @@ def test_progress_of_an_unknown_length_has_no_estimate(
     assert done.event["created"] == 100
 
 
-def test_an_import_goes_on_when_nobody_reads_its_events(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_import_goes_on_when_its_events_are_not_read(start: Start, served: ThreadedServer, tmp_path: Path):
     served.faults.add(Fault.poison("number"))
     write_facts(tmp_path / "facts.jsonl", 60)
     process = start("import", "facts.jsonl", "--json")
@@ -342,3 +342,35 @@ def test_a_source_that_never_ends_can_be_listened_to(start: Start, served: Threa
     process.stdin.flush()
     until(lambda: len(served.memories()) == 25, process)
     assert ended(process).code == 0
+
+
+def test_the_ids_of_what_is_stored_are_told_as_json(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    write_facts(tmp_path / "facts.jsonl", 30)
+    done = omi("import", "facts.jsonl", "--json")
+    stored = [event for event in done.events if event["event"] == "stored"]
+    ids = {memory["content"]: memory["id"] for memory in served.memories()}
+    assert {event["origin"]: event["id"] for event in stored} == {
+        f"facts.jsonl:{index + 1}": ids[text] for index, text in enumerate(texts(30))
+    }
+    assert {event["state"] for event in stored} == {"created"}
+
+
+def test_what_stopped_an_import_is_an_event(
+    omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    write_facts(tmp_path / "facts.jsonl", 10)
+    error, report = omi("import", "facts.jsonl", "--json").events[-2:]
+    assert (error["event"], error["type"], error["exit_code"]) == ("error", "AuthenticationError", 2)
+    assert report["event"] == "report"
+    monkeypatch.delenv("OMI_API_KEY")
+    [error] = omi("import", "facts.jsonl", "--json").events
+    assert (error["event"], error["exit_code"]) == ("error", 2)
+
+
+def test_a_document_that_is_nested_too_deeply_is_one_invalid_fact(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+):
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n" + '{"content": "one"}\n')
+    done = omi("import", "deep.jsonl", "--category", "system", "--json")
+    assert (done.code, done.event["invalid"], done.event["created"]) == (6, 1, 1)

@@ -11,6 +11,7 @@ import pytest
 from omi_async import Journal, Session
 from omi_async.cli import journal as module
 from omi_async.local import FOREVER, Fault, ThreadedServer
+from omi_async.local.store import database_id
 from tests.cli.driving import SCRIPT, Omi, Start, ended, lines_of, texts, until, write_facts
 
 JOURNAL = "facts.jsonl.journal"
@@ -55,7 +56,8 @@ def test_show_as_json(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
 def test_show_knows_every_server(omi: Omi, doubtful: Path, tmp_path: Path):
     assert omi("import", "facts.jsonl", "--local").code == 0
     out = omi("journal", "show", JOURNAL).out
-    assert f"local:{tmp_path.resolve()}/omi-local.db: 10 facts: 10 created" in out
+    name = database_id(str(tmp_path / "omi-local.db"))
+    assert f"local:{name}: 10 facts: 10 created" in out
 
 
 def test_show_of_a_finished_import_is_one_line(omi: Omi, served: ThreadedServer, tmp_path: Path):
@@ -129,12 +131,12 @@ def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: Th
         "journal": str(tmp_path / JOURNAL),
     }
     calls = len(forgetful.requests)
-    mended = [record | {"content": record["content"].replace("7", "seven")} for record in records]
-    (tmp_path / "rest.jsonl").write_text("\n".join(map(json.dumps, mended)))
+    fixed = [record | {"content": record["content"].replace("7", "seven")} for record in records]
+    (tmp_path / "rest.jsonl").write_text("\n".join(map(json.dumps, fixed)))
     done = omi("import", "rest.jsonl", "--on-unknown", "resend", "--json")
     assert (done.code, done.event["created"], done.event["journal"]) == (0, 10, str(tmp_path / JOURNAL))
     assert len(forgetful.requests) > calls
-    assert len(omi("journal", "export", JOURNAL).events) == 1  # the rejected one, not mended
+    assert len(omi("journal", "export", JOURNAL).events) == 1  # the rejected one, not fixed
 
 
 @pytest.mark.slow

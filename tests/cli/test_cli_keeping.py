@@ -12,6 +12,7 @@ import pytest
 from omi_async import Journal
 from omi_async.importing.report import State
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, LocalServer, ThreadedServer
+from omi_async.local.store import database_id
 from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_facts
 
 JOURNAL = "facts.jsonl.journal"
@@ -30,7 +31,7 @@ def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServe
     write_facts(tmp_path / "facts.jsonl", 60)
     first = omi("import", "facts.jsonl", "--json")
     assert (first.code, first.event["requests"], first.event["journal"]) == (0, 3, JOURNAL)
-    assert JOURNAL not in first.err  # it stays, and matters to nobody now
+    assert JOURNAL not in first.err  # it stays, and does not matter now
     again = omi("import", "facts.jsonl")
     assert again.code == 0
     assert again.out.startswith("60 facts: 60 created\n0 calls")
@@ -138,11 +139,9 @@ def test_a_rehearsal_does_not_count_for_the_real_thing(omi: Omi, forgetful: Thre
     assert omi("import", "facts.jsonl", f"--local={tmp_path}/omi-local.db", "--json").event["requests"] == 0
     assert omi("import", "facts.jsonl", "--json").event["requests"] == 2
     forgetful.assert_each_stored_once(texts(30))
-    names = {
-        f"local:{tmp_path.resolve()}/omi-local.db",
-        f"local:{tmp_path.resolve()}/other.db",
-        forgetful.url,
-    }
+    ids = {database_id(str(tmp_path / name)) for name in ("omi-local.db", "other.db")}
+    names = {*(f"local:{one}" for one in ids), forgetful.url}
+    assert len(names) == 3
     assert counts(tmp_path / JOURNAL).keys() == names
 
 
@@ -150,11 +149,13 @@ def test_a_local_database_that_is_gone_is_not_taken_for_full(omi: Omi, tmp_path:
     write_facts(tmp_path / "facts.jsonl", 30)
     assert omi("import", "facts.jsonl", "--local").code == 0
     (tmp_path / "omi-local.db").unlink()
-    done = omi("import", "facts.jsonl", "--local")
-    assert done.code == 1
-    assert "says that 30 facts are stored in omi-local.db, which does not exist" in done.err
-    assert not (tmp_path / "omi-local.db").exists()
-    assert omi("import", "facts.jsonl", "--local", "--journal", "new", "--json").event["requests"] == 2
+    with LocalServer.in_thread(tmp_path / "omi-local.db"):
+        pass  # another one, empty, stands at its path now
+    assert omi("import", "facts.jsonl", "--local", "--json").event["created"] == 30
+    (tmp_path / "omi-local.db").rename(tmp_path / "moved.db")
+    assert omi("import", "facts.jsonl", "--local", "moved.db", "--json").event["requests"] == 0
+    with LocalServer.in_thread(tmp_path / "moved.db") as server:
+        server.assert_each_stored_once(texts(30))
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -277,7 +278,7 @@ def test_what_is_rejected_stays_so_until_it_is_forgotten(omi: Omi, served: Threa
 
 
 def lost_batch(server: ThreadedServer, *, stored: bool) -> None:
-    """Let the batch be stored or not, its answer be lost, and nobody be able to look."""
+    """Let the batch be stored or not, its answer be lost, and let no list be read."""
     server.faults.add(Fault.reset(stored=stored), on="batch")
     server.faults.add(Fault.answer(403, "no"), on="list", times=FOREVER)
 
@@ -409,7 +410,7 @@ def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch
     write_facts(tmp_path / "facts.jsonl", 10)
     with LocalServer.in_thread() as server:
         monkeypatch.setenv("OMI_API_BASE", server.url)
-        monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+        monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
         done = omi("import", "facts.jsonl", "--no-journal")
     assert done.code == 2
     assert "To try them again: omi-async import facts.failures.jsonl" in done.err

@@ -35,7 +35,7 @@ HOURLY = Quota("batches", 2, 3600, ("batch",))
 # The ledger's file
 
 
-def nobody_named_one(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
+def without_a_named_ledger(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.delenv("OMI_LEDGER")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(home))
@@ -44,7 +44,7 @@ def nobody_named_one(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 def test_the_ledger_stands_in_the_users_state_directory_and_holds_no_key(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    nobody_named_one(monkeypatch, tmp_path)
+    without_a_named_ledger(monkeypatch, tmp_path)
     done = omi("create", "one", "--category", "system")
     assert (done.code, done.err) == (0, "")
     [path] = tmp_path.rglob("quotas.db")
@@ -56,7 +56,7 @@ def test_the_ledger_stands_in_the_users_state_directory_and_holds_no_key(
 def test_an_empty_variable_keeps_no_ledger(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    nobody_named_one(monkeypatch, tmp_path)
+    without_a_named_ledger(monkeypatch, tmp_path)
     monkeypatch.setenv("OMI_LEDGER", "")
     done = omi("list")
     assert (done.code, done.err) == (0, "")
@@ -94,7 +94,7 @@ def test_a_damaged_ledger_is_a_warning(omi: Omi, served: ThreadedServer, ledger:
 def test_a_ledger_that_cannot_be_anywhere_is_none(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
 ):
-    for value in ("~nobody_of_this_name/quotas.db", os.devnull):
+    for value in ("~no_user_of_this_name/quotas.db", os.devnull):
         monkeypatch.setenv("OMI_LEDGER", value)
         done = omi("list")
         assert (done.code, done.err) == (0, "")
@@ -138,7 +138,7 @@ def test_a_short_wait_is_waited_out_and_announced(
         ["export"],
     ],
 )
-def test_nobody_waits_for_longer_than_was_said(omi: Omi, served: ThreadedServer, words: list[str]):
+def test_a_command_waits_no_longer_than_was_said(omi: Omi, served: ThreadedServer, words: list[str]):
     served.quotas.replace(Quota("all", 1, 30))
     omi("list")
     served.quotas.change("all", limit=0)
@@ -445,9 +445,7 @@ def bill(omi: Omi, *words: object) -> str:
     return done.out.splitlines()[1]
 
 
-def test_the_bill_of_a_server_that_nobody_knows(
-    omi: Omi, served: ThreadedServer, tmp_path: Path, ledger: Path
-):
+def test_the_bill_of_an_unknown_server(omi: Omi, served: ThreadedServer, tmp_path: Path, ledger: Path):
     write_facts(tmp_path / "facts.jsonl", 100)
     assert bill(omi) == f"4 batch calls: no limits of {served.url} are known yet"
     write_facts(tmp_path / "facts.jsonl", 1000)
@@ -477,7 +475,7 @@ def test_the_bill_knows_what_earlier_commands_have_met(
     assert event["seconds_to_wait"] == pytest.approx(3 * 3600, abs=60)
     assert event["quotas"][0]["limit"] == 2
     assert len(served.requests) == made
-    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_somebody_else")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     assert "are known yet" in bill(omi)
     monkeypatch.delenv("OMI_API_KEY")
     assert "are known yet" in bill(omi)
@@ -493,9 +491,7 @@ def test_a_bill_within_the_quotas_that_were_met(omi: Omi, served: ThreadedServer
     )
 
 
-def test_a_window_whose_length_nobody_knows_is_billed_as_such(
-    omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+def test_a_window_of_unknown_length_is_billed_as_such(omi: Omi, served: ThreadedServer, tmp_path: Path):
     served.quotas.replace(Quota("odd", 2, 1800, ("batch",)))
     served.faults.add(Fault.rate_limited(1000), on="batch")
     write_facts(tmp_path / "facts.jsonl", 150)

@@ -48,12 +48,13 @@ def test_the_first_signal_lets_the_calls_land(
 
 
 def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tmp_path: Path):
+    served.faults.add(*[Fault.slow(0)] * 10, on="batch")  # it begins with one call at a time
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 1000)
     process = start("import", "facts.jsonl", "--json")
     assert process.stdout is not None
     assert process.stderr is not None
-    until(lambda: served.max_in_flight == 4, process)
+    until(lambda: len(served.requests) == 10 and calls_at_work(served) == 4, process)
     process.send_signal(signal.SIGINT)
     assert "Stopping" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
@@ -166,7 +167,7 @@ def test_a_killed_import_has_written_down_its_failures(start: Start, served: Thr
 
 
 def _is_full(pipe: IO[str] | None) -> bool:
-    """Whether nobody can write to it: less than a page is free in it."""
+    """Return whether it takes no more: less than a page is free in it."""
     assert pipe is not None
     waiting = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))[0]
     return bool(waiting > fcntl.fcntl(pipe, fcntl.F_GETPIPE_SZ) - os.sysconf("SC_PAGE_SIZE"))

@@ -36,24 +36,24 @@ class Cut(Journal):
         if f"{point} {self.calls}" == cut:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def sending(self, items):
+    async def sending(self, items):
         self.calls += 1
         self.at("before sending")
-        super().sending(items)
+        await super().sending(items)
         self.at("after sending")
 
-    def settled(self, verdicts):
+    async def settled(self, verdicts):
         self.at("before settled")
-        super().settled(verdicts)
+        await super().settled(verdicts)
         self.at("after settled")
 
-    def begin(self, server):
-        super().begin(server)
+    async def begin(self, server):
+        await super().begin(server)
         self.at("after begin")
 
-    def end(self):
+    async def end(self):
         self.at("before end")
-        super().end()
+        await super().end()
         self.at("after end")
 
 async def main():
@@ -241,11 +241,11 @@ def test_the_state_is_told_by_when_its_own_run_sent_a_fact(aftermath: Aftermath)
     aftermath.kill("after settled 1")
 
     async def other_client() -> None:
-        async with LocalServer(aftermath.database, text_identity=False) as server:
+        async with LocalServer(aftermath.database) as server:  # the newer backend
             server.add("fact number 30")
 
     async def rerun() -> Run:
-        async with LocalServer(aftermath.database, text_identity=True) as server:  # the newer backend
+        async with LocalServer(aftermath.database) as server:
             return await run_import(server, texts(range(FACTS)), Journal(aftermath.journal, server=SERVER))
 
     asyncio.run(other_client())

@@ -1,5 +1,6 @@
 """Who is let in, and what a key may do."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -126,3 +127,15 @@ def test_a_made_key_has_the_services_form_and_stands_in_no_repr() -> None:
     assert server.api_key != LocalServer().api_key
     parts = [server, server.faults, server.quotas, server._keys, *server._keys._by_secret.values()]
     assert all(server.api_key not in repr(part) for part in parts)
+
+
+async def test_a_caller_without_a_key_is_refused_before_its_body_is_waited_for() -> None:
+    async with serving() as (server, _):
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(
+            f"POST {MEMORIES}/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n{{".encode()
+        )
+        assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
+        writer.close()
+        await writer.wait_closed()

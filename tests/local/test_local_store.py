@@ -1,10 +1,12 @@
 """The database file: it outlives the process, and is never taken for, nor made of, another program's."""
 
 import asyncio
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from omi_async.errors import ConfigurationError
 from omi_async.local import LocalDatabaseError, LocalServer
-from omi_async.local.store import Memories, connect
+from omi_async.local.store import Memories, connect, database_id
 from tests.local.local_client import Client, client_of, names, serving, stored
 
 KEY = "omi_dev_0123456789abcdef0123456789abcdef"
@@ -249,3 +251,46 @@ def test_client_of_uses_the_given_key() -> None:
 
     with LocalServer.in_thread() as server:
         assert asyncio.run(run(server)) == "Invalid API Key"
+
+
+def test_a_database_is_its_owners_alone(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with LocalServer.in_thread(tmp_path / "memories.db") as server:
+            server.add("private")
+            modes = {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+            assert len(names(tmp_path)) > 1  # what SQLite keeps beside it
+    finally:
+        os.umask(before)
+    assert modes == {0o600}
+
+
+def test_the_mode_of_a_database_that_is_there_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "memories.db").touch(0o640)
+    (tmp_path / "memories.db").chmod(0o640)
+    with LocalServer.in_thread(tmp_path / "memories.db"):
+        assert (tmp_path / "memories.db").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_database_keeps_its_id_and_another_at_its_path_has_another(tmp_path: Path) -> None:
+    path = tmp_path / "memories.db"
+    ids = []
+    for _ in range(2):
+        for _ in range(2):
+            with LocalServer.in_thread(path) as server:
+                ids.append(server.database_id)
+        assert database_id(str(path)) == ids[-1]
+        path.unlink()
+    assert ids[0] == ids[1] != ids[2] == ids[3]
+    assert database_id(":memory:") != database_id(":memory:")
+
+
+def test_a_database_of_an_older_version_gets_an_id(tmp_path: Path) -> None:
+    path = tmp_path / "memories.db"
+    with LocalServer.in_thread(path) as server:
+        server.add("kept")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TABLE about")
+    with LocalServer.in_thread(path) as server:
+        assert server.database_id == database_id(str(path))
+        assert stored(server) == ["kept"]

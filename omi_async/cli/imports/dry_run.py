@@ -108,7 +108,7 @@ class Estimate:
         return "\n".join(lines)
 
     def _time(self) -> str:
-        """Say what the quotas make of the calls, as far as somebody knows them."""
+        """Say what the quotas make of the calls, as far as they are known."""
         limits = self.limits
         held = (
             f"{duration(self.hourly_seconds)} if your key is held to {BATCHES_AN_HOUR} batch calls an hour "
@@ -187,10 +187,10 @@ class Limits:
 
     Attributes:
         known: "seen": earlier commands have met them with this key; "documented": the service's
-            documentation alone tells of them; "unknown": nobody does yet; "none": the server has none.
+            documentation alone tells of them; "unknown": nothing does yet; "none": the server has none.
         server: its base URL.
         quotas: the policies for batch calls.
-        forecast: what they make of the calls, if these take no time; None where none are known.
+        forecast: what they make of the calls, if these take no time; None if none are known.
     """
 
     known: Known
@@ -200,7 +200,7 @@ class Limits:
 
     @classmethod
     async def look_up(cls, common: Common, facts: int) -> Self:
-        """Look into the ledger, where there is one, for what is known to this key; send nothing."""
+        """Look into the ledger, if there is one, for what is known to this key; send nothing."""
         if common.local is not None:
             return cls("none")
         from omi_async.importing.forecast import foresee  # noqa: PLC0415  # with the library

@@ -49,7 +49,7 @@ class Pace:
         return max(report.pulled, round(report.pulled / fraction)) if fraction else None
 
     def done_at(self, report: ImportReport) -> datetime | None:
-        """Estimate when the import will be done, its waits for quota windows included; None if nobody can."""
+        """Estimate when the import will be done, its waits for quota windows included; None if unknown."""
         total, state = self.total(report), report.waiting_for
         if total is None or self.forecast is None or not (report.requests or state):
             return None
@@ -66,7 +66,7 @@ class Pace:
 
 
 class News:
-    """Lets a report pass at most once in so many seconds, and at once where a wait for a window begins."""
+    """Lets a report pass at most once in so many seconds, and at once if a wait for a window begins."""
 
     def __init__(self, every: float, *, first: bool, clock: Callable[[], float] = time.monotonic) -> None:
         self._every = every
@@ -82,7 +82,7 @@ class News:
         return due
 
     def wait_begins(self, state: QuotaState | None) -> bool:
-        """Say whether this is a wait that nobody was told of, or one that ends at another time than told."""
+        """Say whether this is a wait that was not told of yet, or one that ends at another time than told."""
         if state is None or state.opens_at is None:
             return False
         known = self._known.get(state.policy)
@@ -99,7 +99,7 @@ def seconds_to_wait(report: ImportReport) -> float:
 
 
 def in_words(report: ImportReport, pace: Pace) -> Callable[[], str] | None:
-    """Return what says, now and later, what is waited for and for how long; None where nothing is."""
+    """Return what says, now and later, what is waited for and for how long; None if nothing is."""
     state = report.waiting_for
     if state is None or (opens_at := state.opens_at) is None or report.resume_at is not None:
         return None  # or it ends, and waits no more

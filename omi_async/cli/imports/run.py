@@ -31,11 +31,13 @@ async def import_all(common: Common, options: ImportOptions) -> int:
     look_first = await asyncio.to_thread(has_unknown_facts, options.paths, journal)
     if look_first:
         print_message("Some of these facts may be stored: the account's list is read to look for them.")
-    async with opened(journal, common):
+    async with opened(journal):
         with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
             result = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
             async with (
-                connected(common, connections=max(CONNECTIONS, options.concurrency)) as session,
+                connected(
+                    common, connections=max(CONNECTIONS, options.concurrency), new_database=True
+                ) as session,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
                 with watched(inputs, as_json=common.as_json) as view:

@@ -11,20 +11,15 @@ from typing import Any, BinaryIO, Final
 import click
 
 from omi_async._api import json
-from omi_async.cli.exit_codes import CommandError
-from omi_async.cli.format import facts_are, shortened
 from omi_async.cli.imports.failure_record import journal_at
 from omi_async.cli.imports.inputs import is_plain_file
 from omi_async.cli.imports.options import ImportOptions
-from omi_async.cli.options import Common
+from omi_async.cli.options import IN_MEMORY, Common
 from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
 __all__ = ["has_unknown_facts", "journal_for", "opened"]
-
-IN_MEMORY: Final = frozenset({"", ":memory:"})
-"""Databases that end with the process, as SQLite names them."""
 
 _LONGEST_LINE: Final = 2**20
 """Bytes of a line that is read here. A failure's is shorter; a document may be one line of gigabytes."""
@@ -55,7 +50,12 @@ def journal_for(common: Common, options: ImportOptions) -> Journal | None:
 
 def _server(common: Common) -> str | None:
     """Name the server if its address says nothing: a built-in one has another port each time."""
-    return None if common.local is None else f"local:{Path(common.local).resolve()}"
+    if common.local is None:
+        return None
+    from omi_async.local.store import database_id  # noqa: PLC0415  # aiohttp takes its time
+
+    # Not by its path: a database that was removed and made again holds nothing of what the old one held.
+    return f"local:{database_id(common.local)}"
 
 
 def _beside(paths: Sequence[str]) -> Path | None:
@@ -129,14 +129,13 @@ def _is_same(path: Path, name: str) -> bool:
 
 
 @asynccontextmanager
-async def opened(journal: Journal | None, common: Common) -> AsyncIterator[None]:
-    """Open the journal, before anything is read or sent. Raises `JournalError` and `CommandError`."""
+async def opened(journal: Journal | None) -> AsyncIterator[None]:
+    """Open the journal, before anything is read or sent. Raises `JournalError`."""
     if journal is None:
         yield
         return
     try:
         await _open(journal)
-        _refuse_to_remember_for_another(journal, common)
         yield
     finally:
         journal.close()
@@ -152,16 +151,3 @@ async def _open(journal: Journal) -> None:
             "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
         )
         raise
-
-
-def _refuse_to_remember_for_another(journal: Journal, common: Common) -> None:
-    """Raise if a built-in server's database is gone, and the journal knows what was in it."""
-    if common.local is None or Path(common.local).exists():
-        return
-    states = journal.counts().get(_server(common) or "", {})
-    if stored := states.get("created", 0) + states.get("existing", 0):
-        raise CommandError(
-            f"the journal {shortened(journal.path)} says that {facts_are(stored)} stored in {common.local}, "
-            "which does not exist. Name the right file with --local DB, or begin another journal with "
-            "--journal PATH"
-        )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from itertools import chain
 from operator import mul
 from pathlib import Path
 from typing import BinaryIO, Final, Literal, NamedTuple
@@ -90,16 +91,18 @@ def _is_next(frame: _Frame, header: _Header, checksum: _Checksum) -> bool:
 
 def _why_not_cut_off(first: _Frame, others: Iterator[_Frame], header: _Header) -> str | None:
     """Return why the first frame that SQLite does not take is a damaged one, or None if it need not be."""
+    lost = foreign = 0
     last = first
-    lost = 0
-    for last in others:
-        lost += last.commits and last.salts == header.salts
+    for last in chain([first], others):
+        if last.salts == header.salts:
+            lost += last.commits and last is not first
+        else:
+            foreign += not header.is_stale(last.salts)
     if lost:
         return f"its frame {first.number} is damaged, and {lost} commits follow it"
     # A write that a crash cut off left a part of a frame at the end of the log, or went over stale frames.
-    is_foreign = first.salts != header.salts and not header.is_stale(first.salts)
-    if last is first and (is_foreign or (first.commits and first.salts == header.salts)):
-        return f"its last frame, {first.number}, is damaged"
+    if foreign or (last is first and first.commits):
+        return f"its frame {first.number}, one of the last, is damaged"
     return None
 
 
