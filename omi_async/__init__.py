@@ -13,8 +13,8 @@ A name is loaded when it is asked for (PEP 562): ``omi-async --help`` asks for n
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False  # typing's own would have to be imported, which takes longer than all the rest here
 if TYPE_CHECKING:
     from omi_async._api.retry import Retry
     from omi_async._quota.policy import QuotaPolicy, QuotaState
@@ -41,12 +41,11 @@ if TYPE_CHECKING:
         TransportError,
     )
     from omi_async.fact import Fact
-    from omi_async.importing.delivery import OnUnknown
     from omi_async.importing.forecast import Forecast
     from omi_async.importing.importer import Importer
     from omi_async.importing.intake import FactLike
     from omi_async.importing.journal.journal import Journal
-    from omi_async.importing.lanes import Lanes
+    from omi_async.importing.options import Lanes, OnUnknown
     from omi_async.importing.report import (
         FactOutcome,
         ImportFailedError,
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
         State,
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
+    from omi_async.inbox import FactInbox
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
@@ -66,6 +66,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Fact",
+    "FactInbox",
     "FactLike",
     "FactOutcome",
     "Forecast",
@@ -131,12 +132,11 @@ _HOMES = {
         "TransportError",
     ),
     "fact": ("Fact",),
-    "importing.delivery": ("OnUnknown",),
     "importing.forecast": ("Forecast",),
     "importing.importer": ("Importer",),
     "importing.intake": ("FactLike",),
     "importing.journal.journal": ("Journal",),
-    "importing.lanes": ("Lanes",),
+    "importing.options": ("Lanes", "OnUnknown"),
     "importing.report": (
         "FactOutcome",
         "ImportFailedError",
@@ -148,6 +148,7 @@ _HOMES = {
         "OnOutcome",
         "OnProgress",
     ),
+    "inbox": ("FactInbox",),
     "memory": ("Memory",),
     "resources.memories": ("Memories",),
     "session": ("Session",),

@@ -27,7 +27,7 @@ PURE = {
     "_quota.policy",
     "_quota.window",
     "importing.answers",
-    "importing.chunks",
+    "importing.concurrency",
     "importing.item",
     "importing.journal.index",
     "importing.report",
@@ -48,10 +48,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "importing": {"constants", "errors", "fact", "memory", "_api", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
     "importing.report": {"errors", "fact", "_quota.policy"},
-    "importing.chunks": {"constants"},
     # Method calls to requests. `import_facts` is one of the methods: so the importer, which needs only a
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
-    "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
+    "resources": {"constants", "errors", "fact", "memory", "_api", "importing", "inbox"},
+    # Facts one by one: imports one after the other. It needs only a Sender, as an import does.
+    "inbox": {"constants", "errors", "fact", "importing"},
     "_settings": {"constants", "errors"},
     "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
@@ -63,16 +64,17 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
-        "importing.chunks",
         "importing.report",
         "sources",
     },
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
+    # Programs as users write them: they know the public names alone.
+    "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
-    FACADE: PURE | {"_version", "importing", "resources", "session"},
+    FACADE: PURE | {"_version", "importing", "inbox", "resources", "session"},
 }
 """A module, or the package that it is in, to what it may import of ours."""
 
@@ -88,6 +90,7 @@ ONLY_IN: dict[str, set[str]] = {
         "_quota.pacer",
         "_quota.store",
         "importing",
+        "inbox",
         "sources",
         "local",
         "cli",

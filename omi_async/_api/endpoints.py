@@ -213,8 +213,19 @@ def _truncated(response: Response) -> bool:
 
 def _decode_identity_page(response: Response) -> Page[ListedMemory]:
     body = array_from(_json_body(response), "body")
-    found = [*map(ListedMemory, *_columns(body))]
+    items = [item for item in body if _is_readable(item)]
+    found = [
+        ListedMemory(
+            memory_id, content, created, _text_of(item, "updated_at"), item.get("scoring") is not None
+        )
+        for memory_id, content, created, item in zip(*_columns(items), items, strict=True)
+    ]
     return Page(found, _truncated(response), len(body) - len(found), answer=response)
+
+
+def _text_of(item: dict[str, Any], name: str) -> str:
+    value = item.get(name)
+    return value if type(value) is str else ""
 
 
 def _decode_batch_named(response: Response) -> BatchAnswer:

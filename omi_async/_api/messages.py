@@ -85,11 +85,18 @@ class BatchAnswer(NamedTuple):
 
 
 class ListedMemory(NamedTuple):
-    """The same of one memory of the list."""
+    """The same of one memory of the list, and what shows in which order the list is.
+
+    Attributes:
+        updated_at: the server's text; empty if there is none.
+        scored: whether it shows a `scoring`, by which older servers sort.
+    """
 
     id: str
     content: str
     created_at: str
+    updated_at: str = ""
+    scored: bool = False
 
 
 class _HasId(Protocol):

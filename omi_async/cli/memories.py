@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,8 @@ from omi_async.cli.output import (
     print_result,
     stdout_bytes,
 )
-from omi_async.cli.prompt_sender import memories_at_prompt
-from omi_async.cli.runtime import run_async
-from omi_async.errors import InvalidFactError, OmiError
+from omi_async.cli.runtime import memories_at_prompt, run_async
+from omi_async.errors import InvalidFactError, ListLimitError, OmiError
 from omi_async.fact import Fact
 
 if TYPE_CHECKING:
@@ -66,40 +65,54 @@ def list_command(
 ) -> int:
     """Show memories, in the server's order.
 
-    On a terminal a table: id, category (and "public" if it is), text and #tags. Elsewhere one memory a
-    line: id, category, visibility, date of creation, tags (between commas) and text, separated by tabs.
+    On a terminal a table: id, category (and "public" if it is), text and #tags; on a narrow one these below
+    each other. Elsewhere one memory a line: id, category, visibility, date of creation, tags (between
+    commas) and text, separated by tabs.
     With --json, one object a line, as the service gives it.
     """
     return run_async(common, _list(common, limit, offset, categories, max_wait))
 
 
 async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
+    hidden: ListLimitError | None = None
     async with memories_at_prompt(common, max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:
-            found = [memory async for memory in _slice(memories, limit, offset, categories)]
-    if common.as_json:
-        _print_json(found)
-    elif sys.stdout.isatty():
-        _print_table(found)
-    else:
-        for memory in found:
-            print_result("\t".join(_cells(memory)))
+            found, hidden = await _slice(memories, limit, offset, categories)
+    _print_all(common, found)
+    if hidden is not None:
+        raise hidden
     return exit_codes.OK
 
 
 async def _slice(
     memories: Memories, limit: int, offset: int, categories: tuple[str, ...]
-) -> AsyncIterator[Memory]:
-    number = 0
-    async with aclosing(memories.iterate(page_size=PAGE, categories=categories)) as every:  # type: ignore[type-var]
-        async for memory in every:
-            if number >= offset + limit:
-                return
-            if number >= offset:
-                yield memory
-            number += 1
+) -> tuple[list[Memory], ListLimitError | None]:
+    """Read a part of a list that is longer than a page; also why it is shorter than was asked for."""
+    found: list[Memory] = []
+    every = memories.iterate(page_size=PAGE, categories=categories)
+    try:
+        async with aclosing(every):  # type: ignore[type-var]  # it is an async generator
+            async for memory in every:
+                found.append(memory)
+                if len(found) >= offset + limit:
+                    break
+    except ListLimitError as error:
+        return found[offset:], error
+    return found[offset:], None
+
+
+def _print_all(common: Common, found: list[Memory]) -> None:
+    if common.as_json:
+        _print_json(found)
+    elif sys.stdout.isatty():
+        from omi_async.cli.table import print_memories  # noqa: PLC0415  # only a terminal needs it
+
+        print_memories(found)
+    else:
+        for memory in found:
+            print_result("\t".join(_cells(memory)))
 
 
 def _cells(memory: Memory) -> list[str]:
@@ -116,25 +129,6 @@ def _print_json(memories: Iterable[Memory]) -> None:
     for memory in memories:
         stream.write(json_line(memory_payload(memory)))
     stream.flush()
-
-
-def _print_table(memories: list[Memory]) -> None:
-    from rich import box  # noqa: PLC0415  # only a terminal needs it
-    from rich.console import Console  # noqa: PLC0415
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    table = Table("id", "category", "text", box=box.SIMPLE_HEAD)
-    table.columns[0].no_wrap = True
-    for memory in memories:
-        category = (
-            memory.category if memory.visibility == "private" else f"{memory.category} {memory.visibility}"
-        )
-        text = " ".join([memory.content, *(f"#{tag}" for tag in memory.tags)])
-        table.add_row(*[Text(printable(cell)) for cell in (memory.id, category, text)])
-    console = Console()
-    console.print(table)
-    console.print(Text("1 memory" if len(memories) == 1 else f"{len(memories):,} memories"))
 
 
 VISIBILITY = click.Choice(["private", "public"])
@@ -165,7 +159,7 @@ def create_command(  # noqa: PLR0917  # click passes each by its name
 
 
 async def _create(common: Common, fact: Fact, max_wait: float) -> int:
-    async with memories_at_prompt(common, max_wait) as memories:
+    async with memories_at_prompt(common, max_wait, new_database=True) as memories:
         memory = await memories.create(fact)
     _print(common, "stored", memory)
     other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import functools
+import shlex
 from collections.abc import Callable, Sequence
 from typing import Concatenate, Final, NamedTuple, ParamSpec, TypeVar
 
 import click
 
-__all__ = ["LOCAL_DB", "MAX_WAIT", "Command", "Common", "common", "fields_of", "max_wait_option"]
+__all__ = ["IN_MEMORY", "LOCAL_DB", "MAX_WAIT", "Command", "Common", "common", "fields_of", "max_wait_option"]
 
 LOCAL_DB: Final = "omi-local.db"
+
+IN_MEMORY: Final = frozenset({"", ":memory:"})
+"""Databases that end with the process, as SQLite names them."""
 
 DATABASES: Final = (".db", ".sqlite", ".sqlite3")
 
@@ -39,8 +43,28 @@ class Command(click.Command):
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Join ``--local`` with its value, or with the default one."""
-        return super().parse_args(ctx, _with_local_joined(args))
+        """Join ``--local`` with its value, or with the default one; explain what is too much."""
+        ctx.allow_extra_args = True
+        rest = super().parse_args(ctx, _with_local_joined(args))
+        if rest and not ctx.resilient_parsing:
+            ctx.fail(
+                f"Got unexpected extra {'argument' if len(rest) == 1 else 'arguments'} ({' '.join(rest)})"
+                + _quoted_hint(ctx, rest)
+            )
+        return rest
+
+
+TEXTS: Final = ("text", "query", "content")
+"""Parameters that hold a text, one of which a command has at most."""
+
+
+def _quoted_hint(ctx: click.Context, rest: Sequence[str]) -> str:
+    """Say how to give a text of several words, such as that of ``create Likes tea``."""
+    text = next((text for name in TEXTS if (text := ctx.params.get(name))), None)
+    if text is None:
+        return ""
+    whole = shlex.quote(" ".join([text, *rest]))
+    return f". A text of several words is one argument in quotes: {whole}"
 
 
 def _with_local_joined(args: Sequence[str]) -> list[str]:

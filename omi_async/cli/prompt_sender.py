@@ -4,24 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.pacer import Pacer, Permit
 from omi_async.cli.format import until_in_words, window_in_words
-from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
-from omi_async.cli.runtime import connected
 from omi_async.errors import OmiError, RateLimitError
 
 if TYPE_CHECKING:
-    from omi_async.resources.memories import Memories
     from omi_async.session import Session
 
-__all__ = ["PromptSender", "memories_at_prompt"]
+__all__ = ["PromptSender"]
 
 T = TypeVar("T")
 
@@ -29,15 +26,6 @@ RETRY: Final = Retry()
 
 NOTICEABLE: Final = 3.0
 """Seconds from which on a wait is announced: who waits longer without a word takes it for a hang."""
-
-
-@asynccontextmanager
-async def memories_at_prompt(common: Common, max_wait: float) -> AsyncIterator[Memories]:
-    """Open a session whose calls wait so many seconds, in all, for quotas and for a server in trouble."""
-    from omi_async.resources.memories import Memories  # noqa: PLC0415  # the library takes its time
-
-    async with connected(common) as session:
-        yield Memories(PromptSender(session, max_wait))
 
 
 class PromptSender:

@@ -16,15 +16,17 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from omi_async.cli import exit_codes
+from omi_async.cli.format import shortened
 from omi_async.cli.ledger import usable_ledger
 from omi_async.cli.logs import logs_to_stderr
-from omi_async.cli.options import Common
-from omi_async.cli.output import abandon_stdout
+from omi_async.cli.options import IN_MEMORY, LOCAL_DB, Common
+from omi_async.cli.output import abandon_stdout, print_message
 
 if TYPE_CHECKING:
+    from omi_async.resources.memories import Memories
     from omi_async.session import Session
 
-__all__ = ["connected", "graceful_signals", "run_async"]
+__all__ = ["connected", "graceful_signals", "memories_at_prompt", "run_async"]
 
 FEWEST_FILES: Final = 64
 """Files and connections that may be open at least: an import with --local has some 40, at both ends."""
@@ -145,15 +147,22 @@ def graceful_signals(stop: Callable[[], object], let_go: Callable[[], object]) -
 
 
 @contextlib.asynccontextmanager
-async def connected(common: Common, *, connections: int = 8) -> AsyncIterator[Session]:
+async def connected(
+    common: Common, *, connections: int = 8, new_database: bool = False
+) -> AsyncIterator[Session]:
     """Open a session with the server that was named, or with a stand-in server of its own.
 
-    Raises `CommandError` if there is no key.
+    Args:
+        common: names the server.
+        connections: calls on the wire at the same time, at most.
+        new_database: whether the stand-in server may make its database.
+
+    Raises `CommandError` if there is no key, or no database.
     """
     from omi_async.session import Session  # noqa: PLC0415  # aiohttp takes its time
 
     async with contextlib.AsyncExitStack() as stack:
-        server = await _server_for(common, stack)
+        server = await _server_for(common, stack, new_database=new_database)
         session = Session(
             server.api_key,
             base_url=server.base_url,
@@ -169,21 +178,49 @@ async def connected(common: Common, *, connections: int = 8) -> AsyncIterator[Se
         yield session
 
 
+@contextlib.asynccontextmanager
+async def memories_at_prompt(
+    common: Common, max_wait: float, *, new_database: bool = False
+) -> AsyncIterator[Memories]:
+    """Open a session whose calls wait so many seconds, in all, for quotas and for a server in trouble."""
+    from omi_async.cli.prompt_sender import PromptSender  # noqa: PLC0415  # the library takes its time
+    from omi_async.resources.memories import Memories  # noqa: PLC0415
+
+    async with connected(common, new_database=new_database) as session:
+        yield Memories(PromptSender(session, max_wait))
+
+
 class _Server(NamedTuple):
     api_key: str | None
     base_url: str | None
     ledger: Path | None = None
 
 
-async def _server_for(common: Common, stack: contextlib.AsyncExitStack) -> _Server:
+async def _server_for(common: Common, stack: contextlib.AsyncExitStack, *, new_database: bool) -> _Server:
     """Return where the server is; a local one is started first."""
     if common.local is None:
         _require_key()
         return _Server(None, common.base_url, usable_ledger())
     from omi_async.local import LocalServer  # noqa: PLC0415  # only if it is asked for
 
-    server = await stack.enter_async_context(LocalServer(common.local))
+    database = common.local if new_database else _database_that_is_there(common.local)
+    server = await stack.enter_async_context(LocalServer(database))
     return _Server(server.api_key, server.url)
+
+
+def _database_that_is_there(database: str) -> str:
+    """Return a database to read; the default one may be missing, and holds nothing then.
+
+    It is not made: who looks for what an import has stored would believe an empty file.
+    """
+    if database in IN_MEMORY or Path(database).exists():
+        return database
+    if database != LOCAL_DB:
+        raise exit_codes.CommandError(
+            f"there is no {shortened(database)}; `import` and `create` make it, with the same --local"
+        )
+    print_message(f"There is no {LOCAL_DB} in this directory; `import` and `create` make it, with --local.")
+    return ":memory:"
 
 
 def _require_key() -> None:

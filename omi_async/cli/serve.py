@@ -76,6 +76,15 @@ __all__ = ["serve_command"]
     help="Let parallel writes of an account race as on the service: some fail with a 500 after a part of a "
     "batch was stored. SECONDS are what one storage call takes. [without SECONDS: 0.005]",
 )
+@click.option(
+    "--accounts",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Serve so many accounts, each with memories of its own (in DB, DB.2, ...) and a key of its own. The "
+    "keys of all but the first are new with each start.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print address and key as one JSON document.")
 @click.option("-q", "--quiet", is_flag=True, help="No line for each call on stderr.")
 def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **options: Any) -> int:
@@ -93,7 +102,7 @@ def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **opt
 
 async def _serve(
     *, quiet: bool, as_json: bool, host: str, port: int, database: str | None,
-    quotas: str, own: list[Quota], chaos: int | None, no_text_identity: bool, contended: float,
+    quotas: str, own: list[Quota], chaos: int | None, no_text_identity: bool, contended: float, accounts: int,
 ) -> int:  # fmt: skip
     from omi_async import local  # noqa: PLC0415  # aiohttp takes its time
 
@@ -101,7 +110,8 @@ async def _serve(
     given_key = os.environ.get("OMI_API_KEY", "").strip() or None
 
     def ready(server: LocalServer) -> None:
-        _announce(server, database, key_is_new=given_key is None, as_json=as_json)
+        more_keys = [server.add_account() for _ in range(1, accounts)]
+        _announce(server, more_keys, database, key_is_new=given_key is None, as_json=as_json)
 
     with logs_to_stderr(logging.WARNING if quiet else logging.INFO):
         try:
@@ -141,16 +151,21 @@ def _quotas_of(words: Sequence[str]) -> list[Quota]:
     return quotas
 
 
-def _announce(server: LocalServer, database: str | None, *, key_is_new: bool, as_json: bool) -> None:
+def _announce(
+    server: LocalServer, more_keys: list[str], database: str | None, *, key_is_new: bool, as_json: bool
+) -> None:
     """Say where the server is. A key that came from the environment is known there, and not printed."""
     if as_json:
-        new_key = {"api_key": server.api_key} if key_is_new else {}
-        print_json({"event": "ready", "url": server.url, **new_key, "database": database})
+        keys: dict[str, Any] = {"api_key": server.api_key} if key_is_new else {}
+        keys |= {"more_api_keys": more_keys} if more_keys else {}
+        print_json({"event": "ready", "url": server.url, **keys, "database": database})
         return
     kept = f"in {database}" if database else "in memory: they end with the server (--local keeps them)"
     print_message(f"Stand-in Omi server at {server.url}; the memories are {kept}. Ctrl-C ends it.")
     key = f" OMI_API_KEY={shlex.quote(server.api_key)}" if key_is_new else ""
     print_result(f"export OMI_API_BASE={server.url}{key}")
+    for number, another in enumerate(more_keys, 2):
+        print_result(f"# account {number}: export OMI_API_KEY={another}")
     if not key_is_new:
         print_message("Its key is the OMI_API_KEY of this environment.")
 

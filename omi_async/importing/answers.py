@@ -14,7 +14,7 @@ from omi_async.fact import Payload
 from omi_async.importing.item import Item
 from omi_async.importing.report import State
 
-__all__ = ["KnownRefusals", "Matched", "ServerClock", "match"]
+__all__ = ["KnownRefusals", "Matched", "ServerClock", "match", "may_be_locked", "moment_of"]
 
 _FRACTION: Final = re.compile(r"[.,]([0-9]+)", re.ASCII)
 
@@ -28,7 +28,7 @@ class Matched(NamedTuple):
     Attributes:
         found: those that it names; each has its memory and its state now.
         missing: those that it does not.
-        strangers: texts in it that nobody sent; they are counted only where something is missing.
+        strangers: texts in it that were never sent; they are counted only if something is missing.
     """
 
     found: list[Item]
@@ -36,30 +36,33 @@ class Matched(NamedTuple):
     strangers: int
 
 
-def match(items: list[Item], named: BatchAnswer, start: ServerClock) -> Matched:
+def match(items: list[Item], named: BatchAnswer, clock: ServerClock) -> Matched:
     """Find the memory of each item by its text; neither number nor position says anything.
 
-    Where the same text was sent twice, each takes a memory of its own while there are enough of them; a
-    server that knows memories by their text shows the same one for both.
+    If the same text was sent twice, each takes a memory of its own. One that is left without has to be looked
+    for; a server that knows memories by their text names the same one twice, and leaves none without.
     """
     if [item.content for item in items] == named.contents:
-        start.judge(items, named.ids, named.created)
+        clock.judge(items, named.ids, named.created)
         return Matched(items, [], 0)
     by_text: dict[str, list[tuple[str, str]]] = {}
     for memory_id, content, created in zip(named.ids, named.contents, named.created, strict=True):
         by_text.setdefault(content.strip(), []).append((memory_id, created))
+    taken: dict[str, set[str]] = {}
     found, missing = list[Item](), list[Item]()
     ids, moments = list[str](), list[str]()
     for item in items:
         memories = by_text.get(item.content)
-        if memories is None:
+        if not memories:
             missing.append(item)
+            item.others = (item.others or set()) | taken.get(item.content, set())
             continue
-        memory_id, created = memories.pop(0) if len(memories) > 1 else memories[0]
+        memory_id, created = memories.pop(0)
+        taken.setdefault(item.content, set()).add(memory_id)
         found.append(item)
         ids.append(memory_id)
         moments.append(created)
-    start.judge(found, ids, moments)
+    clock.judge(found, ids, moments)
     strangers = len(by_text.keys() - {item.content for item in items}) if missing else 0
     return Matched(found, missing, strangers)
 
@@ -70,67 +73,94 @@ def may_be_locked(item: Item, content: str) -> bool:
 
 
 class ServerClock:
-    """When the import began, by the server's clock: the evidence that tells `existing` from `created`.
+    """The server's clock, as far as its answers show it: the evidence that tells `existing` from `created`.
 
-    The API has no flag for it. A memory whose `created_at` lies before the start was there before. The
-    server's clock is taken to agree with ours unless the Date header of its first answer shows otherwise.
+    The API has no flag for it. A memory whose `created_at` lies before the start of the import was there
+    before. The server's clock is taken to agree with ours unless the Date header of its first answer shows
+    otherwise.
+
+    Attributes:
+        offset: seconds that the server's clock is ahead of ours; None before the first answer.
     """
 
-    def __init__(self, started: float) -> None:
-        self._local = started
-        self._offset: float | None = None  # of the server's clock from ours
+    def __init__(self, started: float = 0.0) -> None:
+        self.offset: float | None = None
+        self._started = started
+        self._least_offset = 0.0
         self._start: datetime  # by the server's clock, once the offset is known
         self._start_text: str  # the same, as the service writes it
 
+    def start(self, moment: float) -> None:
+        """Note when the import begins, by our clock, in epoch seconds."""
+        self._started = moment
+
     def learn(self, answer: Response) -> None:
         """Compare the clocks at the first answer."""
-        if self._offset is not None:
+        if self.offset is not None:
             return
         date, sent, received = answer.header("Date"), answer.sent, answer.received
         moment = parse_http_date(date) if date else None
         offset = 0.0
         if moment is not None and sent is not None and received is not None:
             # A Date has whole seconds: the server's clock stood in [date, date + 1) while ours went from
-            # sent to received. Where the clocks differ, the least difference errs towards `created`.
+            # sent to received. If the clocks differ, the least difference errs towards `created`.
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
             offset = least if least > 0.0 or most < 0.0 else 0.0
+            self._least_offset = min(least, offset)
         try:
-            self._start = datetime.fromtimestamp(self._local + offset, UTC)
+            self._start = datetime.fromtimestamp(self._started + offset, UTC)
         except (ValueError, OverflowError):  # a Date at the end of time
-            offset = 0.0
-            self._start = datetime.fromtimestamp(self._local, UTC)
-        self._offset = offset
+            offset = self._least_offset = 0.0
+            self._start = datetime.fromtimestamp(self._started, UTC)
+        self.offset = offset
         self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+    def at_least(self, moment: float) -> datetime | None:
+        """Return what the server's clock showed at a moment of ours, at least; None if that is unknown."""
+        if self.offset is None:
+            return None
+        return datetime.fromtimestamp(moment + self._least_offset, UTC)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Give items their memories and states; `created` are the texts of `created_at`, or empty."""
-        start = "~" if self._offset is None else self._start_text  # which comes after all dates
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
-            if text > start and text[19::7] == ".Z" and item.first_sent is None:
-                item.state = "created"  # written as our start is: such texts are ordered as the times are
+            if item.first_sent is None and self._certainly_later(text):
+                item.state = "created"
             else:
                 item.state = self.state_of(text, item.first_sent)
+
+    def _certainly_later(self, text: str) -> bool:
+        """Whether a moment is written exactly as our start is, and lies after it: nearly all are and do.
+
+        Such texts are ordered as the moments are. To parse each instead costs as much as all else that is
+        done with an answer.
+        """
+        return self.offset is not None and text > self._start_text and text[19::7] == ".Z"
 
     def state_of(self, text: str, first_sent: float | None = None) -> State:
         """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
 
         The text is the memory's `created_at`, or empty.
         """
-        if self._offset is None:
+        created_at = moment_of(text)
+        if self.offset is None or created_at is None:
             return "created"
-        try:
-            created_at = datetime.fromisoformat(text)
-        except ValueError:
-            return "created"
-        if created_at.tzinfo is None:
-            created_at = created_at.replace(tzinfo=UTC)
         start = self._start
         if first_sent is not None:
-            start = datetime.fromtimestamp(first_sent + self._offset, UTC)
+            start = datetime.fromtimestamp(first_sent + self.offset, UTC)
         if created_at > start:
             return "created"
         return "existing" if created_at <= start - _grain(text) else "created"
+
+
+def moment_of(text: str) -> datetime | None:
+    """Read the server's text for a moment; None if it is none."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _grain(moment: str) -> timedelta:

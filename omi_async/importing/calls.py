@@ -1,13 +1,16 @@
-"""An import's calls: in their turn, repeated where that is safe, and what they say about the server."""
+"""An import's calls: in their turn, repeated if that is safe, and what they say about the server."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
+
+import attrs
 
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Kind, Request
@@ -23,73 +26,110 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
-from omi_async.importing.concurrency import Concurrency
+from omi_async.importing.concurrency import Concurrency, Flight
 from omi_async.importing.item import Item
-from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal
+from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
 
-__all__ = ["Breaker", "Calls", "WindowShut"]
+__all__ = ["Breaker", "Calls", "WindowShut", "Writes"]
 
 T = TypeVar("T")
 
 log: Final = logging.getLogger("omi_async")
-
-CONTENTION: Final = 503
-"""The status that means: too much to do."""
 
 
 class WindowShut(Exception):  # noqa: N818  # no error: there is something else to do meanwhile
     """A call would have to wait for a quota window."""
 
 
+@attrs.define
+class Writes:
+    """What became of the writes of an import.
+
+    Attributes:
+        stored: how many the server carried out.
+        stored_alone: how many of those had no other write of the import beside them.
+        failed: how many failed with a 5xx or were lost.
+    """
+
+    stored: int = 0
+    stored_alone: int = 0
+    failed: int = 0
+
+
 class Calls:
-    """Makes the calls of one import.
+    """Makes the calls of one import; to the pacer they are one `CallGroup`.
 
     Args:
         sender: the session.
-        concurrency: calls on the wire at the same time, at most.
-        retry: tries of a call that was surely not applied; a 429 uses up none.
-        max_wait: seconds that may be spent waiting for quota windows, in all; None for any.
-        signal: stops the waiting; is set when `max_wait` would be passed.
-        report: where calls are counted, and what is waited for is noted.
-        on_leave: is called with the items of a call when it is about to leave, at last, after all waiting.
-        on_park: is called when the import begins to wait for a quota window.
+        concurrency: how many may be on the wire.
+        budget: bounds the waiting for quota windows.
+        signal: stops the waiting.
+        tracker: writes down what is about to leave, and counts the calls.
 
     Attributes:
         pacing: the session's.
-        writes: calls that the server carried out and answered.
+        writes: what became of those that were made.
     """
 
     def __init__(
         self,
         sender: Sender,
         *,
-        concurrency: int,
-        retry: Retry,
-        max_wait: float | None,
+        concurrency: Concurrency,
+        budget: WaitBudget,
         signal: StopSignal,
-        report: ImportReport,
-        on_leave: Callable[[Sequence[Item]], None],
-        on_park: Callable[[], None],
+        tracker: Tracker,
     ) -> None:
         self.pacing = sender.pacing
+        self.writes = Writes()
+        self._concurrency = concurrency
         self._sender = sender
-        self._retry = retry
-        self._group = Concurrency(concurrency, on_park=self._park, reconsider=self.pacing.reconsider)
-        self._wait_budget = WaitBudget(max_wait, signal, report, on_park, lambda: self._group.idle)
+        self._retry = Retry()
+        self._budget = budget
         self._signal = signal
-        self._report = report
-        self._on_leave = on_leave
-        self._loop = asyncio.get_running_loop()
+        self._tracker = tracker
         self._breaker = Breaker()
-        self.writes = 0
+        self._out = 0
 
     @property
     def server_is_down(self) -> bool:
-        """Whether so many calls in a row failed that it is no use to go on."""
+        """Whether so many calls in a row failed that it is pointless to go on."""
         return self._breaker.broken is not None
+
+    # As the pacer sees it
+
+    @property
+    def free(self) -> bool:
+        """Whether another call may begin."""
+        return self._out < self._concurrency.limit
+
+    def begin(self) -> None:
+        """Note that a call begins."""
+        self._out += 1
+        self._budget.idle(idle=False)
+
+    def end(self) -> None:
+        """Note that a call has ended."""
+        self._out -= 1
+        self._budget.idle(idle=not self._out)
+
+    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
+        """Note that calls have to wait for a quota."""
+        self._budget.begin(kind, wait, state)
+
+    @contextmanager
+    def one_at_a_time(self) -> Iterator[None]:
+        """Let only one call be on the wire, so that its failure cannot be the doing of the others."""
+        try:
+            with self._concurrency.one_at_a_time():
+                yield
+        finally:
+            self.pacing.reconsider()  # the others may go again
+
+    # Calls
 
     async def make(
         self,
@@ -99,136 +139,169 @@ class Calls:
         *,
         patient: bool = True,
     ) -> T:
-        """Make a call, again while it was surely not applied and that may pass.
+        """Make a call, again while it was certainly not applied and that may pass.
 
-        Where it may have been applied, its `items` are in doubt, also when it was cancelled on its way.
+        If it may have been applied, its `items` are in doubt, also when it was cancelled on its way.
 
         Raises:
             OmiError: what the last try raised.
             RateLimitError: it would have to wait for a quota for longer than `max_wait` allows; batches have
                 the import end instead.
-            Halt: the import is stopped before a try; the items are in no doubt.
+            ImportHalted: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
-        longest_waits = waits(self._retry)
+        pauses = waits(self._retry)
         repeated = False
         while True:
-            permit, probe = await self._turn(kind, patient=patient)
-            began = self._leave(items, permit, probe=probe)
-            self._report.retries += repeated
-            try:
-                result = await self._sender.send(request, permit=permit)
-            except RateLimitError as error:
-                self._failed(kind, items, error, began, probe=probe)
-                wait = self.pacing.wait(kind, live=False)
-                extra = {"omi_why": "quota", "omi_kind": kind, "omi_wait": wait}
-                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=extra)
-            except OmiError as error:
-                self._failed(kind, items, error, began, probe=probe)
-                longest, chance = next(longest_waits), random.random()  # noqa: S311  # jitter
-                again = wait_after(error, longest, idempotent=request.idempotent, chance=chance)
-                if again is None or self.server_is_down:
-                    raise
-                wait = again
-                extra = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": wait}
-                log.warning("%s; again in %.2f s", log_name(error), wait, extra=extra)
-                await self._signal.wait_for(asyncio.sleep(wait))
-            except BaseException:  # it was cancelled on its way
+            permit, probe = await self._permit(kind, patient=patient)
+            if self._signal.stopped:  # by the very answer that has made room for this call
+                permit.give_back()
                 self._breaker.done(probe=probe)
-                _mark_unknown(items, ResponseLostError("the import ended while the call was on its way"))
-                raise
-            else:
-                self._answered(kind, began, probe=probe)
-                return result
+                raise ImportHalted
+            try:
+                return await self._attempt(kind, request, items, permit, probe=probe, repeated=repeated)
+            except RateLimitError as error:
+                # It uses up no attempt: what it waits for is bounded by `max_wait` alone.
+                wait = self.pacing.wait(kind, live=False)
+                about = {"omi_why": "quota", "omi_kind": kind, "omi_wait": wait}
+                log.warning("%s; the next %s call in %.1f s", log_name(error), kind, wait, extra=about)
+            except OmiError as error:
+                chance = random.random()  # noqa: S311  # jitter
+                pause = wait_after(error, next(pauses), idempotent=request.idempotent, chance=chance)
+                if pause is None or self.server_is_down:
+                    raise
+                about = {"omi_why": "trouble", "omi_kind": kind, "omi_wait": pause}
+                log.warning("%s; again in %.2f s", log_name(error), pause, extra=about)
+                await self._signal.wait_for(asyncio.sleep(pause))
             repeated = True
 
     async def until_open(self, kind: Kind, other: Kind) -> None:
         """Wait until a call of a kind may go, or one of another that is shut too. Raises `ImportHalted`."""
         patience = self.pacing.wait(other, live=False)
-        with self._wait_budget.counted(kind), suppress(RateLimitError):
+        with self._budget.counted(kind), suppress(RateLimitError):
             permit, probe = await self._signal.wait_for(self._passage(kind, patience))
             permit.give_back()
             self._breaker.done(probe=probe)
 
-    async def _turn(self, kind: Kind, *, patient: bool) -> tuple[Permit, bool]:
-        """Wait for a turn; return it, and whether the call is the breaker's probe."""
-        patience = None if kind == "batch" else self._wait_budget.left
+    async def _permit(self, kind: Kind, *, patient: bool) -> tuple[Permit, bool]:
+        """Wait for a permit; return it, and whether the call is the breaker's probe."""
+        patience = None if kind == "batch" else self._budget.left
         try:
             return await self._signal.wait_for(self._passage(kind, patience if patient else 0.0))
         except RateLimitError as error:
             if not patient:
                 raise WindowShut from None
-            self._wait_budget.over(kind)
-            self._wait_budget.gave_up(error.retry_after or 0.0)
+            self._budget.over(kind)
+            self._budget.gave_up(error.retry_after or 0.0)
             raise
 
-    def _leave(self, items: Sequence[Item], permit: Permit, *, probe: bool) -> float:
-        """Write down that a call leaves, and return when, by the loop's clock."""
-        if items:
-            try:
-                self._on_leave(items)
-            except BaseException:
-                permit.give_back()
-                self._breaker.done(probe=probe)
-                raise
-        self._report.requests += 1
-        return self._loop.time()
-
-    def _answered(self, kind: Kind, began: float, *, probe: bool) -> None:
-        if probe:
-            self._breaker.done(probe=probe)
-        if kind != "list":  # a server whose list works may refuse to write all the same
-            self._breaker.succeeded()
-            self.writes += 1
-        self._group.answered(kind, began, self._loop.time())
-
-    def _failed(
-        self, kind: Kind, items: Sequence[Item], error: OmiError, began: float, *, probe: bool
-    ) -> None:
-        """Note which items are in doubt now, and what the error says about the server."""
-        self._breaker.done(probe=probe)
-        if error.maybe_applied:
-            _mark_unknown(items, error)
-        if not isinstance(error, ServerError | TransportError | ResponseFormatError):
-            self._breaker.succeeded()
-        elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
-            self._breaker.failed(error, probe=probe)
-        if isinstance(error, RateLimitError | InvalidRequestError):
-            self._group.open()  # the key was good enough to come so far
-        elif isinstance(error, ServerError) and error.status == CONTENTION:
-            self._group.contended(began, self._loop.time())
-
     async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:
-        """Wait for the breaker and a turn; return the turn, and whether the call is the breaker's probe.
+        """Wait for the breaker and a permit; return it, and whether the call is the breaker's probe.
 
-        Raises `RateLimitError` where a quota asks for more patience, in seconds.
+        Raises `RateLimitError` if a quota asks for more patience, in seconds.
         """
         while True:
             probe = await self._breaker.passage()
             try:
-                permit = await self.pacing.acquire(kind, group=self._group, patience=patience)
+                permit = await self.pacing.acquire(kind, group=self, patience=patience)
             except BaseException:
                 self._breaker.done(probe=probe)
                 raise
-            if probe or not self._breaker.shut:
-                self._wait_budget.over(kind)
+            if (probe or not self._breaker.shut) and self._out <= self._concurrency.limit:
+                self._budget.over(kind)
                 return permit, probe
+            # The breaker has shut, or the limit has gone down, since the permit was given.
             permit.give_back()
+            self._breaker.done(probe=probe)
 
-    def _park(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
-        self._wait_budget.begin(kind, wait, state)
+    async def _attempt(
+        self,
+        kind: Kind,
+        request: Request[T],
+        items: Sequence[Item],
+        permit: Permit,
+        *,
+        probe: bool,
+        repeated: bool,
+    ) -> T:
+        """Make a call once. Whatever becomes of it, the permit, the probe and the flight have their end."""
+        flight = None
+        sent_at = time.time()
+        try:
+            if items:
+                # Written down only now, after all waiting: a crash in an hour of waiting leaves no doubt.
+                await self._tracker.sending(items)
+                flight = self._concurrency.depart()
+            self._tracker.report.requests += 1
+            self._tracker.report.retries += repeated
+            result = await self._sender.send(request, permit=permit)
+        except OmiError as error:
+            self._failed(kind, items, error, sent_at, flight, probe=probe)
+            raise
+        except BaseException:
+            if flight is not None:  # it was cancelled on its way
+                _doubt(items, ResponseLostError("the import ended while the call was on its way"), sent_at)
+            raise
+        else:
+            self._answered(flight)
+            return result
+        finally:
+            permit.give_back()  # which changes nothing if the session has ended it
+            self._breaker.done(probe=probe)
+            if flight is not None:
+                self._concurrency.land(flight)
+            self.pacing.reconsider()  # the limit may be another one now
+
+    def _answered(self, flight: Flight | None) -> None:
+        if flight is None:
+            return  # a server whose list works may refuse to write all the same
+        self._breaker.succeeded()
+        self._concurrency.clean(flight)
+        self.writes.stored += 1
+        self.writes.stored_alone += not flight.accompanied
+
+    def _failed(
+        self,
+        kind: Kind,
+        items: Sequence[Item],
+        error: OmiError,
+        sent_at: float,
+        flight: Flight | None,
+        *,
+        probe: bool,
+    ) -> None:
+        """Note which items are in doubt now, and what the error says about the server."""
+        if error.maybe_applied:
+            for item in items:
+                if item.sent_at is None:  # it is the first time
+                    item.stored_before = self.writes.stored_alone
+            _doubt(items, error, sent_at)
+        if not isinstance(error, ServerError | TransportError | ResponseFormatError):
+            self._breaker.succeeded()
+        elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
+            self._breaker.failed(error, probe=probe, fact=items[0] if len(items) == 1 else None)
+        if flight is None:
+            return
+        if isinstance(error, InvalidRequestError):
+            self._concurrency.clean(flight)  # it has looked at the facts, and had time to
+        elif error.maybe_applied or isinstance(error, ServerError):
+            self._concurrency.troubled(flight)
+            self.writes.failed += 1
+            if len(items) == 1 and not flight.accompanied:
+                items[0].alone += 1
 
 
-def _mark_unknown(items: Sequence[Item], error: OmiError) -> None:
+def _doubt(items: Sequence[Item], error: OmiError, sent_at: float) -> None:
     for item in items:
-        item.unknown_because = error
+        item.doubt(error, sent_at)
 
 
 FAILURES_BEFORE_PAUSE: Final = 5
-"""Server failures in a row, after which the importer pauses and then probes with one call."""
+"""Server failures in a row after which the importer pauses and then probes with one call. With fewer, bad
+luck would stop it; with more, a server that is coming up again is hammered."""
 
 PROBES_BEFORE_STOP: Final = 6
-"""Failed probes in a row, after which a server counts as down."""
+"""Failed probes in a row after which a server counts as down: two minutes of probing, by the pauses below."""
 
 SHORTEST_PAUSE: Final = 2.0
 LONGEST_PAUSE: Final = 60.0
@@ -247,6 +320,7 @@ class Breaker:
         self._failed_probes = 0
         self._opens_at: float | None = None  # of the loop's clock, while it is shut
         self._probe_out = False
+        self._failed_fact: object = None  # the only one that the last failed probe carried
         self._changed = asyncio.Event()
 
     @property
@@ -281,10 +355,13 @@ class Breaker:
             self._opens_at = self.broken = None
             self._changed.set()
 
-    def failed(self, error: OmiError, *, probe: bool) -> None:
-        """Note that a call failed on the server's side."""
+    def failed(self, error: OmiError, *, probe: bool, fact: object = None) -> None:
+        """Note that a call failed on the server's side; `fact` is what it carried, if that was only one."""
         self._failures += 1
-        self._failed_probes += probe
+        if probe:
+            # Six probes with the same fact may say something of that fact, and nothing of the server.
+            self._failed_probes += fact is None or fact is not self._failed_fact
+            self._failed_fact = fact
         if probe or (not self.shut and self._failures >= FAILURES_BEFORE_PAUSE):
             pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
             self._opens_at = asyncio.get_running_loop().time() + pause

@@ -1,170 +1,154 @@
-"""Bringing chunks to the server, and reading from its answers what became of each fact."""
+"""Bringing facts to the server, and reading from its answers what became of each."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from http import HTTPStatus
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 
 from omi_async._api import endpoints
 from omi_async._api.failures import refused_items
 from omi_async._api.messages import BatchAnswer
-from omi_async.errors import InvalidRequestError, OmiError, RateLimitError, ResponseFormatError
+from omi_async.errors import (
+    APIError,
+    AuthenticationError,
+    InvalidRequestError,
+    OmiError,
+    PaymentRequiredError,
+    PermissionDeniedError,
+    RateLimitError,
+    ResponseFormatError,
+)
 from omi_async.importing.answers import KnownRefusals, ServerClock, match
 from omi_async.importing.calls import Calls
 from omi_async.importing.item import Item
 from omi_async.importing.report import State
-from omi_async.importing.stopping import ImportHalted
 from omi_async.importing.tracker import Tracker
 
-__all__ = ["Delivery", "OnUnknown"]
-
-OnUnknown = Literal["reconcile", "report", "resend"]
+__all__ = ["Delivery"]
 
 ISOLATION_CALLS: Final = 6
-"""Calls spent at most to find the bad fact of a refused batch: enough to halve 25 down to 1, and to send
-the rest. Where several facts are bad, what is left then goes one by one."""
+"""Calls spent at most to find the bad fact of a refused batch: enough to halve 25 down to 1, and to send the
+rest. If several facts are bad, what is left then goes one by one."""
 
-SENDINGS: Final = 4
-"""Sendings of a fact at most with ``on_unknown="resend"``, the first one included."""
+REFUSALS_IN_A_ROW: Final = 3
+"""Refusals that are the fault of no fact (a 404, a 409, a firewall's 418) after which the import stops. The
+first ones cost only their batch: something on the way may dislike one text. After a few of them it is the
+address or the account, and every further call would be in vain."""
 
 
 class Delivery:
-    """Delivers chunks; every item it is given ends settled, set aside as doubtful, or open when stopped.
+    """Delivers batches. Each item ends with its state, in doubt, or open because the import ends.
 
     Args:
         calls: makes the calls.
-        account: takes the outcomes.
-        start: tells existing from created.
-        rules: learns from refusals.
-        on_unknown: what to do about a lost answer.
-        set_aside: takes doubtful items, to look for them later.
-        fatal: is told the error that must end the import.
+        tracker: takes what has its state, as soon as it is known.
+        clock: tells existing from created.
+        known_refusals: learns from refusals.
     """
 
     def __init__(
-        self,
-        *,
-        calls: Calls,
-        tracker: Tracker,
-        start: ServerClock,
-        known_refusals: KnownRefusals,
-        on_unknown: OnUnknown,
-        set_aside: Callable[[list[Item]], None],
-        fatal: Callable[[OmiError], None],
+        self, *, calls: Calls, tracker: Tracker, clock: ServerClock, known_refusals: KnownRefusals
     ) -> None:
         self._calls = calls
         self._tracker = tracker
-        self._start = start
+        self._clock = clock
         self._known_refusals = known_refusals
-        self._on_unknown = on_unknown
-        self._set_aside = set_aside
-        self._fatal = fatal
+        self._refusals = 0  # in a row, that are the fault of no fact
 
-    async def deliver(self, items: list[Item], *, patient: bool = True) -> None:
-        """Send a chunk in one call, in more where the server refuses it as it is.
+    async def deliver(self, items: list[Item], *, patient: bool = True) -> list[Item]:
+        """Send items in one call, in more if the server refuses it as it is; return those in doubt.
 
-        Raises `WindowShut`, where it is not `patient`, instead of waiting for a quota window.
+        Raises:
+            OmiError: the import cannot go on.
+            ImportHalted: it is stopped.
+            WindowShut: nothing was sent, since a quota window would have to be waited for and it is not
+                `patient`.
         """
-        refusal = await self._send(items, patient=patient)
-        if refusal is not None:
-            await self._isolate(refusal.items, refusal.error)
-        if self._tracker.watched:
-            await self._tracker.progress()
+        sent = await self._send(items, patient=patient)
+        if sent.refusal is None:
+            return sent.in_doubt
+        return sent.in_doubt + await self._isolate(sent.refused, sent.refusal)
 
-    async def deliver_single(self, item: Item, *, patient: bool = True) -> None:
-        """Send one fact in a call of its own kind, which has its own quota. Raises as `deliver` does."""
-        refusal = await self._send([item], single=True, patient=patient)
-        if refusal is not None:
-            await self._reject(item, refusal.error)
-        if self._tracker.watched:
-            await self._tracker.progress()
+    async def deliver_single(self, item: Item, *, patient: bool = True) -> list[Item]:
+        """Send one fact in a call of its own kind, which has its own quota. Returns as `deliver` does."""
+        sent = await self._send([item], single=True, patient=patient)
+        if sent.refusal is not None:
+            await self._reject(item, sent.refusal)
+        return sent.in_doubt
 
-    async def _send(
-        self, items: list[Item], *, single: bool = False, patient: bool = True
-    ) -> _Refusal | None:
-        """Send items and settle them; return what is refused without saying which is to blame."""
-        for _ in range(ISOLATION_CALLS):
-            if self._known_refusals.any:
-                items[:] = await self._not_refused_before(items)
+    async def _send(self, items: list[Item], *, single: bool = False, patient: bool = True) -> _Sent:
+        """Send items and settle them; what the server refuses by name is rejected, the rest sent again."""
+        calls = ISOLATION_CALLS
+        while True:
+            items = await self._not_refused_before(items)
             if not items:
-                return None
+                return _Sent()
             payloads = [item.payload for item in items]
             request = endpoints.import_single(*payloads) if single else endpoints.import_batch(payloads)
             try:
                 named = await self._calls.make(request.kind, request, items, patient=patient)
             except InvalidRequestError as error:
                 patient = True  # some of them may have their state by now
+                self._refusals = 0
                 self._known_refusals.learn(error, items)
                 others = await self._reject_named(items, error)
-                if len(others) == len(items):
-                    return _Refusal(items, error)
-                refusal = _Refusal(others, error)
+                calls -= 1
+                if len(others) == len(items) or not calls:  # it names none, or one after the other
+                    return _Sent(refused=others, refusal=error)
                 items = others
             except OmiError as error:
-                await self._not_answered(items, error)
-                return None
+                return await self._not_answered(items, error)
             else:
-                await self._answered(items, named)
-                return None
-        return refusal
+                return await self._answered(items, named)
 
-    async def _answered(self, items: list[Item], named: BatchAnswer) -> None:
-        self._start.learn(named.answer)
-        self._tracker.confirmed.extend(named.ids)
-        matched = match(items, named, self._start)
-        if not matched.missing:
-            self._tracker.record(items)
-            if self._tracker.heard:
-                await self._tracker.hand_out()
-            return
-        error = ResponseFormatError(
-            f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
-        )
-        for item in matched.missing:  # before anything is awaited, which may be cancelled
-            item.unknown_because = error
-            item.maybe_reworded = matched.strangers > 0
-        await self._tracker.settle_all(matched.found)
-        await self._doubtful(matched.missing, error)
+    async def _answered(self, items: list[Item], named: BatchAnswer) -> _Sent:
+        self._refusals = 0
+        self._clock.learn(named.answer)
+        if named.ids:
+            self._tracker.last_answer = named
+        matched = match(items, named, self._clock)
+        if matched.missing:
+            words = f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
+            error = ResponseFormatError(words)
+            for item in matched.missing:  # before anything is awaited, which may be cancelled
+                item.doubt(error, named.answer.sent or 0.0)
+                item.tries += 1
+                item.maybe_reworded = matched.strangers > 0
+        await self._tracker.settle(matched.found)
+        return _Sent(in_doubt=matched.missing)
 
-    async def _not_answered(self, items: list[Item], error: OmiError) -> None:
-        if isinstance(error, RateLimitError):
-            for item in items:
-                item.tries += 1  # nobody is to take it for a fact that the server took
-                await self._tracker.settle(
-                    item,
-                    "unknown" if item.unknown_because else "not_sent",
-                    error=item.unknown_because or error,
-                )
-        elif not error.maybe_applied or self._calls.server_is_down:
-            self._fatal(error)
-            raise ImportHalted from None
-        else:
-            await self._doubtful(items, error)
-
-    async def _doubtful(self, items: list[Item], error: OmiError) -> None:
+    async def _not_answered(self, items: list[Item], error: OmiError) -> _Sent:
+        """Read from an error whether the items are in doubt. Raises it if the import cannot go on."""
         for item in items:
             item.tries += 1
-            if item.tries == 1:
-                item.writes_before = self._calls.writes
-        if self._on_unknown == "reconcile":
-            self._set_aside(items)
-            return
-        again = []
+        if error.maybe_applied and not self._calls.server_is_down:
+            return _Sent(in_doubt=items)
+        if not isinstance(error, RateLimitError) and not self._costs_only_its_batch(error):
+            raise error
         for item in items:
-            if self._on_unknown == "resend" and item.tries < SENDINGS and not item.maybe_reworded:
-                again.append(item)
-            else:
-                await self._tracker.settle(item, "unknown", error=error)
-        if again:
-            await self.deliver(again)
+            item.become(
+                "unknown" if item.unknown_because else "not_sent", error=item.unknown_because or error
+            )
+        await self._tracker.settle(items)
+        return _Sent()
+
+    def _costs_only_its_batch(self, error: OmiError) -> bool:
+        """Whether an error is a refusal that was not foreseen, and not the last one of too many in a row."""
+        if not isinstance(error, APIError) or not 400 <= error.status < 500:  # noqa: PLR2004  # the 4xx class
+            return False
+        if isinstance(error, AuthenticationError | PaymentRequiredError | PermissionDeniedError):
+            return False
+        self._refusals += 1
+        return self._refusals < REFUSALS_IN_A_ROW
 
     # Refusals
 
     async def _not_refused_before(self, items: list[Item]) -> list[Item]:
         """Settle what the server is known to refuse, and return the others."""
+        if not self._known_refusals.any:
+            return items
         others = []
         for item in items:
             refused = self._known_refusals.refuse(item.payload)
@@ -190,45 +174,59 @@ class Delivery:
 
     async def _refuse(self, item: Item, state: State, error: OmiError) -> None:
         """Settle a refused item. One that is sent again unlooked-for may be stored by an earlier call."""
-        await self._tracker.settle(item, state if item.unknown_because is None else "unknown", error=error)
+        await self._tracker.settle(
+            [item.become(state if item.unknown_because is None else "unknown", None, error)]
+        )
 
-    async def _isolate(self, items: list[Item], error: InvalidRequestError) -> None:
+    async def _isolate(self, items: list[Item], error: InvalidRequestError) -> list[Item]:
         """Find the bad fact of a refused batch, at the cost of `ISOLATION_CALLS` for one bad fact.
 
         Half of the suspects is sent at a time: what is taken is stored; what is refused holds the bad one,
         and then the other half is cleared of suspicion and sent at the end, together. The last suspect is
-        guilty without a call of its own where that proves it: not where a half was lost instead of taken, nor
-        where (413) the size of a group was to blame.
+        guilty without a call of its own if that proves it: not if a half was lost instead of taken, nor if
+        (413) the size of a group was to blame. Returns those in doubt.
         """
-        suspects, cleared, calls = items, list[Item](), ISOLATION_CALLS
-        own_words, proof = False, error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        lost = _lost_calls(items)
+        suspects, cleared, in_doubt = items, list[Item](), list[Item]()
+        calls, own_words, proven = ISOLATION_CALLS, False, False
+        one_is_bad, lost = error.status != HTTPStatus.REQUEST_ENTITY_TOO_LARGE, _lost_calls(items)
         while len(suspects) > 1 and calls > 1:
             half, rest = suspects[: len(suspects) // 2], suspects[len(suspects) // 2 :]
             calls -= 1
-            refusal = await self._send(half, single=len(half) == 1)
-            if refusal is None:
+            sent = await self._send(half, single=len(half) == 1)
+            in_doubt += sent.in_doubt
+            if sent.refusal is None:
                 suspects = rest
             else:
-                suspects, error, own_words = refusal.items, refusal.error, len(half) == 1
+                suspects, error, own_words = sent.refused, sent.refusal, len(half) == 1
                 cleared += rest
         if cleared:
-            calls -= 1
-            refusal = await self._send(cleared)
-            if refusal is not None:
-                suspects, own_words, calls = [*refusal.items, *suspects], False, len(items)
-        proof = proof and lost == _lost_calls(items)
-        if len(suspects) == 1 and (own_words or (proof and calls < 1)):
+            sent = await self._send(cleared)
+            in_doubt += sent.in_doubt
+            if sent.refusal is None:
+                proven = calls <= 1 and one_is_bad and lost == _lost_calls(items)
+            else:
+                suspects, own_words = [*sent.refused, *suspects], False
+        if len(suspects) == 1 and (own_words or proven):
             await self._reject(suspects[0], error)
-        else:
-            for item in suspects:
-                await self.deliver_single(item)
+            return in_doubt
+        for item in suspects:
+            in_doubt += await self.deliver_single(item)
+        return in_doubt
 
 
 @attrs.frozen
-class _Refusal:
-    items: list[Item]
-    error: InvalidRequestError
+class _Sent:
+    """What became of the items of a call that have no state by it.
+
+    Attributes:
+        in_doubt: may be stored or not.
+        refused: were refused without a word which of them is to blame.
+        refusal: the server's words for that.
+    """
+
+    in_doubt: list[Item] = attrs.field(factory=list)
+    refused: list[Item] = attrs.field(factory=list)
+    refusal: InvalidRequestError | None = None
 
 
 def _lost_calls(items: list[Item]) -> int:

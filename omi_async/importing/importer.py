@@ -1,33 +1,39 @@
-"""The importer: workers over the chunks of a source, and how an import ends."""
+"""The importer: workers over the batches of a source, and how an import ends."""
 
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Final, Self, TypeVarTuple
 
-from omi_async._api.retry import Retry
 from omi_async.constants import BATCH_SIZE
 from omi_async.errors import ConfigurationError, OmiError, RateLimitError
 from omi_async.importing.answers import KnownRefusals, ServerClock
-from omi_async.importing.calls import Calls
-from omi_async.importing.delivery import Delivery, OnUnknown
-from omi_async.importing.forecast import CallPace, Forecast, foresee
-from omi_async.importing.intake import FactLike, Intake
-from omi_async.importing.item import Item
-from omi_async.importing.journal.journal import Journal
-from omi_async.importing.lanes import Lanes, TwoLanes
+from omi_async.importing.calls import Calls, WindowShut
+from omi_async.importing.concurrency import Caution, Concurrency
+from omi_async.importing.delivery import Delivery
+from omi_async.importing.forecast import Forecast, foresee
+from omi_async.importing.intake import Intake
+from omi_async.importing.item import Batch, Item
+from omi_async.importing.journal.protocol import ImportJournal
+from omi_async.importing.lanes import TwoLanes
+from omi_async.importing.options import ImportOptions
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import ImportHalted, StopSignal
-from omi_async.importing.tracker import OnOutcome, OnProgress, Tracker
+from omi_async.importing.stopping import ImportHalted, StopSignal, outlast
+from omi_async.importing.tracker import Tracker
+from omi_async.importing.waiting import WaitBudget
 
-__all__ = ["FactLike", "Importer"]
+__all__ = ["Importer"]
+
+Ts = TypeVarTuple("Ts")
+
+SENDINGS: Final = 4
+"""Sendings of a fact at most with ``on_unknown="resend"``, the first one included."""
 
 
 class Importer:
@@ -48,65 +54,46 @@ class Importer:
         report: the account so far.
     """
 
-    def __init__(
-        self,
-        sender: Sender,
-        facts: Iterable[FactLike] | AsyncIterable[FactLike],
-        *,
-        concurrency: int = 4,
-        journal: str | os.PathLike[str] | Journal | None = None,
-        dedupe: bool = True,
-        skip_existing: bool = False,
-        on_unknown: OnUnknown = "reconcile",
-        max_wait: float | None = None,
-        lanes: Lanes = "batch",
-        drain_timeout: float = 30.0,
-        on_outcome: OnOutcome | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> None:
-        if concurrency < 1 or concurrency != int(concurrency):
-            raise ValueError(f"concurrency must be a whole number from 1 on, not {concurrency!r}")
-        for name, seconds in (("drain_timeout", drain_timeout), ("max_wait", max_wait)):
-            if seconds is not None and not seconds >= 0:
-                raise ValueError(f"{name} must be a number of seconds from 0 on, not {seconds!r}")
-        if on_unknown not in get_args(OnUnknown):
-            raise ValueError(f"on_unknown must be one of {get_args(OnUnknown)}, not {on_unknown!r}")
-        if lanes not in get_args(Lanes):
-            raise ValueError(f"lanes must be one of {get_args(Lanes)}, not {lanes!r}")
-        if journal is not None and not dedupe:
-            raise ValueError("a journal knows facts by their text; dedupe=False cannot go with it")
+    def __init__(self, sender: Sender, facts: object, options: ImportOptions, caution: Caution) -> None:
         self._sender = sender
-        self._journal = journal if isinstance(journal, Journal | None) else Journal(journal)
-        self._skip_existing = skip_existing
-        self._concurrency = concurrency
-        self._max_wait = max_wait
-        self._lanes = lanes
-        self._drain_timeout = drain_timeout
+        self._options = options
         self._signal = StopSignal()
         self._tracker = Tracker(
-            room=(concurrency + 1) * BATCH_SIZE,
+            room=(options.concurrency + 1) * BATCH_SIZE,
             signal=self._signal,
-            on_outcome=on_outcome,
-            on_progress=on_progress,
+            journal=options.journal,
+            on_outcome=options.on_outcome,
+            on_progress=options.on_progress,
         )
-        self._tracker.journal = self._journal
-        self._pace = CallPace()
-        self._known_refusals = KnownRefusals()
+        self._budget = WaitBudget(options.max_wait, self._signal, self._tracker.report)
+        known_refusals = KnownRefusals()
         self._intake = Intake(
+            facts,
             tracker=self._tracker,
-            known_refusals=self._known_refusals,
-            dedupe=dedupe,
-            journal=self._journal,
-            doubtful=self._doubtful_from_earlier,
+            signal=self._signal,
+            known_refusals=known_refusals,
+            journal=options.journal,
+            dedupe=options.dedupe,
         )
-        self._chunks = self._intake.chunks_of(facts)
-        self._pulling = asyncio.Lock()
-        self._returned: deque[Item] = deque()  # of chunks from which single facts were taken
-        self._on_unknown = on_unknown
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clock = ServerClock()
+        calls = Calls(
+            sender,
+            concurrency=Concurrency(options.concurrency, caution),
+            budget=self._budget,
+            signal=self._signal,
+            tracker=self._tracker,
+        )
+        self._calls = calls
+        self._delivery = Delivery(
+            calls=calls, tracker=self._tracker, clock=self._clock, known_refusals=known_refusals
+        )
+        self._reconciler = Reconciler(
+            calls=calls, tracker=self._tracker, clock=self._clock, signal=self._signal
+        )
+        self._resolving = False
+        self._cut_short = False
+        self._started: float | None = None
         self._main: asyncio.Task[None] | None = None
-        self._started = False
-        self._failure: Exception | None = None
 
     # What a user sees
 
@@ -125,8 +112,9 @@ class Importer:
         Quota windows count as far as they are known by now; single facts (``lanes="both"``) do not, and make
         it sooner.
         """
-        seconds = self._pace.seconds(asyncio.get_running_loop().time())
-        return foresee(self._sender.pacing, facts_left, seconds / max(1, self.report.requests))
+        now = asyncio.get_running_loop().time()
+        busy = 0.0 if self._started is None else now - self._started - self._budget.waited(now)
+        return foresee(self._sender.pacing, facts_left, max(0.0, busy) / max(1, self.report.requests))
 
     async def run(self) -> ImportReport:
         """Import everything and return the report.
@@ -151,9 +139,9 @@ class Importer:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
-        await self._join()
+        await self._join(cancelled=kind is not None and issubclass(kind, asyncio.CancelledError))
 
-    def __aiter__(self) -> AsyncIterator[FactOutcome]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> FactOutcome:
@@ -167,227 +155,216 @@ class Importer:
         self._raise_failure()
         raise StopAsyncIteration
 
-    # The run
+    # The task that a user waits in
 
     async def _start(self, *, streaming: bool) -> None:
-        if self._main is not None or self._started:
+        if self._started is not None:
             raise ConfigurationError("an importer runs once; make another for another import")
-        self._started = True
+        self._started = asyncio.get_running_loop().time()
         self._tracker.streaming = streaming
-        if self._journal is not None:
-            await self._begin_journal(self._journal)
+        if self._options.journal is not None:
+            await self._begin_journal(self._options.journal)
         self._main = asyncio.create_task(self._import(), name="omi_async import")
         self._main.add_done_callback(lambda _task: self._tracker.wake())
 
-    async def _begin_journal(self, journal: Journal) -> None:
-        """Open the journal in a thread: a large one takes seconds. When cancelled, close it again."""
-        beginning = asyncio.ensure_future(asyncio.to_thread(journal.begin, self._sender.base_url))
+    async def _begin_journal(self, journal: ImportJournal) -> None:
+        """Open the journal. When cancelled, close it again: it is half open by then."""
+        beginning = asyncio.create_task(journal.begin(self._sender.base_url))
         try:
-            await asyncio.shield(beginning)
+            await asyncio.wait({beginning})
         except asyncio.CancelledError:
-            await _to_the_end(lambda: asyncio.wait({beginning}))
+            await outlast(beginning)
             if not beginning.cancelled() and beginning.exception() is None:
-                journal.end()
+                await outlast(asyncio.create_task(journal.end()))
             raise
+        beginning.result()
 
-    async def _join(self) -> None:
-        """Wait for the end; when cancelled, stop first, and when stopped or cancelled before, at once."""
-        assert self._main is not None  # noqa: S101  # both callers started it
+    async def _join(self, *, cancelled: bool = False) -> None:
+        """Wait for the end. When cancelled, stop first; if it was stopped before, end at once."""
+        main = self._main
+        assert main is not None  # noqa: S101  # both callers started it
+        if cancelled:
+            await outlast(main, impatient=main.cancel)
+            return
         try:
-            await asyncio.wait({self._main})
+            await asyncio.wait({main})
         except asyncio.CancelledError:
-            if self._signal.stopped.is_set():
-                self._main.cancel()
+            if self._signal.stopped:
+                main.cancel()
             self.stop()
-            while not self._main.done():
-                try:
-                    await asyncio.wait({self._main})
-                except asyncio.CancelledError:
-                    self._main.cancel()
+            await outlast(main, impatient=main.cancel)
             raise
-        self._main.result()
+        main.result()
 
     def _raise_failure(self) -> None:
-        if self._failure is not None:
-            error = ImportStoppedError(f"the import was stopped: {self._failure}", self.report)
-            if (trouble := self._tracker.trouble) not in {None, self._failure}:
-                error.add_note(f"while it was ending: {trouble}")
-            raise error from self._failure
+        if self._signal.errors:
+            first, *others = self._signal.errors
+            error = ImportStoppedError(f"the import was stopped: {first}", self.report)
+            for other in others[:1]:
+                error.add_note(f"while it was ending: {other}")
+            raise error from first
+
+    # The import, in a task of its own, so that nobody's cancellation falls into the middle of its end
 
     async def _import(self) -> None:
+        """Run the workers, then close everything.
+
+        An import ends in this order, whatever ends it:
+
+        1. `stop` is set; whatever only waits is halted, and no call begins any more.
+        2. Calls on the wire land within `drain_timeout`; then they are cancelled, which leaves their facts in
+           doubt. With that the task group ends, and nothing of the import runs beside this task.
+        3. The source is closed, so that it lets go of its files.
+        4. Each fact that is still open gets its state, which the journal and the callbacks are told.
+        5. The journal is closed. After it nothing is written, so this comes last.
+
+        A cancellation that falls into 3 to 5 is the caller's impatience. It interrupts what is waited for at
+        that moment, a callback or a source, and no step is left out.
+        """
         loop = asyncio.get_running_loop()
-        started = loop.time()
-        self._pace.begin(started)
-        report = self.report
-        self._wire_up(ServerClock(time.time()))
+        began = loop.time()
         try:
-            self._spawn(self._begin_work())
-            await self._until_done()
+            async with self._signal.ends_after(self._options.drain_timeout), asyncio.TaskGroup() as helpers:
+                helpers.create_task(self._tell_of_waits())
+                async with asyncio.TaskGroup() as self._tasks:
+                    self._begin(self._begin_work)
+                self._budget.end()
+        except ImportHalted:
+            self._cut_short = True
         finally:
-            await _to_the_end(self._end_tasks)
-            await self._close_source()
-            report.complete = self._chunks.exhausted
-            report.elapsed = loop.time() - started
-            self._failure = self._failure or self._tracker.trouble
+            self._signal.stop()
+            self._budget.end()
+            await _to_the_end(self._close_source)
             try:
-                await _to_the_end(self._close_books)
+                await _to_the_end(self._close_tracker)
+                self.report.complete = not (
+                    self._cut_short or self.report.not_sent or not self._intake.exhausted
+                )
+                self.report.elapsed = loop.time() - began
+                await _to_the_end(self._tracker.progress)
             finally:
-                self._failure = self._failure or self._tracker.trouble
-                if self._journal is not None:
-                    self._journal.end()
+                if self._options.journal is not None:
+                    await _to_the_end(self._options.journal.end)
 
-    def _wire_up(self, start: ServerClock) -> None:
-        calls = Calls(
-            self._sender,
-            concurrency=self._concurrency,
-            retry=Retry(),
-            max_wait=self._max_wait,
-            signal=self._signal,
-            report=self.report,
-            on_leave=self._tracker.sending,
-            on_park=self._park,
-        )
-        self._delivery = Delivery(
-            calls=calls,
-            tracker=self._tracker,
-            start=start,
-            known_refusals=self._known_refusals,
-            on_unknown=self._on_unknown,
-            set_aside=self._set_aside,
-            fatal=self._fail,
-        )
-        self._two_lanes = TwoLanes(calls, self._delivery, lambda: self._chunks.drained, self._returned.extend)
-        self._reconciler = Reconciler(
-            calls=calls,
-            tracker=self._tracker,
-            start=start,
-            signal=self._signal,
-            delivery=self._delivery,
-            spawn=self._spawn,
-        )
+    def _begin(self, work: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        self._tasks.create_task(self._guarded(work, *arguments))
 
-    def _park(self) -> None:
-        now = asyncio.get_running_loop().time()
-        self._pace.park(now, self._sender.pacing.wait("batch", live=False))
-        self._spawn(self._tracker.progress())
-
-    def _set_aside(self, items: list[Item]) -> None:
-        self._reconciler.set_aside(items)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        self._tasks.add(asyncio.create_task(work))
-
-    async def _until_done(self) -> None:
-        """Wait for all tasks; once stopped, at most for `drain_timeout`."""
-        stopped = asyncio.create_task(self._signal.stopped.wait())
+    async def _guarded(self, work: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
+        """Do a task's work. An error stops the import, but not the other tasks' calls on the wire."""
         try:
-            while self._tasks and not stopped.done():
-                done, _ = await asyncio.wait({*self._tasks, stopped}, return_when=asyncio.FIRST_COMPLETED)
-                self._collect(done)
-            deadline = asyncio.get_running_loop().time() + self._drain_timeout
-            while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
-                done, _ = await asyncio.wait(self._tasks, timeout=left)
-                self._collect(done)
-        finally:
-            stopped.cancel()
+            await work(*arguments)
+        except ImportHalted:
+            self._cut_short = True
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            self._cut_short = True
+            if task is None or task.cancelling():
+                raise
+            self._signal.fail(OmiError("the source raised CancelledError"))
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
+            self._signal.fail(error)
+        except BaseException as error:  # noqa: BLE001  # an exception of the source's that is no Exception
+            self._signal.fail(OmiError(f"the source raised {type(error).__name__}"))
 
-    def _collect(self, done: Iterable[asyncio.Task[Any]]) -> None:
-        for task in done:
-            if task in self._tasks:
-                self._tasks.discard(task)
-                if task.cancelled():
-                    if not self._signal.stopped.is_set():
-                        self._fail(OmiError("the source raised CancelledError"))
-                    continue
-                error = task.exception()
-                if isinstance(error, Exception):
-                    if not isinstance(error, ImportHalted):
-                        self._fail(error)
-                elif error is not None:
-                    self._fail(OmiError(f"the source raised {type(error).__name__}"))
-
-    async def _end_tasks(self) -> None:
-        """Cancel what did not land in time; a cancelled call gives its connection back."""
-        self._signal.stop()
-        while self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            done, _ = await asyncio.wait(self._tasks)
-            self._collect(done)
+    async def _tell_of_waits(self) -> None:
+        """Tell the caller when the import begins to wait for a quota window."""
+        while await self._budget.another_wait():
+            await self._tracker.progress()
 
     async def _close_source(self) -> None:
-        try:
-            await self._chunks.close()
-        except asyncio.CancelledError:  # nobody waits for it any longer; the books are still to be closed
-            pass
-        except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
-            self._failure = self._failure or error
+        """Close the source. One that does not let go must not hold up the end: what it holds is its own."""
+        with suppress(asyncio.CancelledError):
+            try:
+                async with asyncio.timeout(self._options.drain_timeout) as scope:
+                    await self._intake.close()
+            except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
+                if not scope.expired():
+                    self._signal.fail(error)
 
-    async def _close_books(self) -> None:
-        await self._tracker.close(self._why_not_sent())
-        await self._tracker.progress()
-
-    def _fail(self, error: Exception) -> None:
-        """End the import because of an error: the first one is the cause."""
-        self._failure = self._failure or self._tracker.trouble or error
-        self._signal.stop()
-
-    def _why_not_sent(self) -> OmiError:
-        if self._failure is None:
-            return OmiError("not sent: the import was stopped first")
-        return OmiError(f"not sent: the import was stopped ({self._failure})")
+    async def _close_tracker(self) -> None:
+        errors = self._signal.errors
+        why = f"the import was stopped ({errors[0]})" if errors else "the import was stopped first"
+        await self._tracker.close(OmiError(f"not sent: {why}"))
 
     # The workers
 
     async def _begin_work(self) -> None:
-        if self._skip_existing:
+        self._clock.start(time.time())
+        if self._options.skip_existing:
             try:
                 self._intake.held.update(await self._reconciler.held())
             except RateLimitError:  # `max_wait` does not last for it
                 self._signal.stop()
-        for _ in range(self._concurrency):
-            self._spawn(self._work())
+        for _ in range(self._options.concurrency):
+            self._begin(self._work if self._options.lanes == "batch" else self._work_in_both_lanes)
 
     async def _work(self) -> None:
-        while True:
-            chunk = self._chunk_at_once()
-            if chunk is None:
-                chunk = await self._signal.wait_for(self._next_chunk())
-            if not chunk:
+        while (batch := await self._intake.next_batch()) is not None:
+            await self._send(batch)
+
+    async def _work_in_both_lanes(self) -> None:
+        lanes = TwoLanes(self._calls, self._intake)
+        while await self._intake.has_more():
+            lane = await lanes.choose()
+            batch = await self._intake.next_batch(1 if lane == "create" else BATCH_SIZE)
+            if batch is None:
                 return
-            if self._lanes == "batch":
-                await self._delivery.deliver(chunk)
-            elif not await self._two_lanes.bring(chunk):
-                self._returned.extend(chunk)
-            if self._tracker.trouble is not None:
-                self._fail(self._tracker.trouble)
+            batch.single = lane == "create"
+            try:
+                await self._send(batch, patient=False)
+            except WindowShut:
+                self._intake.give_back([item for item in batch.items if item.state is None])
 
-    def _chunk_at_once(self) -> list[Item] | None:
-        """Return what `_next_chunk` would, if there is nothing to wait for."""
-        if self._signal.stopped.is_set() or self._returned or self._pulling.locked():
-            return None
-        return self._chunks.at_once()
+    async def _send(self, batch: Batch, *, patient: bool = True) -> None:
+        """Send a batch, and decide what happens with the facts of it that are in doubt then."""
+        items = batch.items
+        if batch.in_doubt:  # by an earlier run
+            items = await self._doubtful(items)
+        while items:
+            if batch.alone:
+                with self._calls.one_at_a_time():
+                    in_doubt = await self._delivery.deliver_single(*items)
+            elif batch.single:
+                in_doubt = await self._delivery.deliver_single(*items, patient=patient)
+            else:
+                in_doubt = await self._delivery.deliver(items, patient=patient)
+            items = await self._doubtful(in_doubt)
+            await self._tracker.progress()
 
-    async def _next_chunk(self) -> list[Item]:
-        async with self._pulling:
-            chunk = [self._returned.popleft() for _ in range(min(BATCH_SIZE, len(self._returned)))]
-            if len(chunk) < BATCH_SIZE:
-                chunk += await self._chunks.next(BATCH_SIZE - len(chunk))
-            return chunk
+    async def _doubtful(self, items: list[Item]) -> list[Item]:
+        """Decide what happens with facts that a call may have stored; return those to send again now."""
+        if not items:
+            return items
+        if self._signal.stopped:  # nothing is looked for any more, nor sent: they are settled at the close
+            raise ImportHalted
+        again: list[Item] = []
+        if self._options.on_unknown == "reconcile":
+            self._reconciler.add(items)
+            if not self._resolving:
+                self._resolving = True
+                self._begin(self._resolve_doubt)
+            return again
+        if self._options.on_unknown == "resend":
+            again = [item for item in items if item.tries < SENDINGS and not item.maybe_reworded]
+        unknown = [item for item in items if item not in again]
+        await self._tracker.settle([item.become("unknown", error=item.unknown_because) for item in unknown])
+        return again
 
-    def _doubtful_from_earlier(self, item: Item) -> Item | None:
-        """Look for what an earlier run left in doubt; or send it, where the user trusts the server."""
-        if self._on_unknown == "resend":
-            return item  # still in doubt, until a call with it is answered
-        if self._on_unknown == "reconcile":
-            self._reconciler.set_aside([item])
-        else:
-            self._tracker.record([item.become("unknown", error=item.unknown_because)])
-        return None
+    async def _resolve_doubt(self) -> None:
+        """Look for the facts in doubt, and send again what is certainly absent, until there is no doubt."""
+        try:
+            while self._reconciler.waiting:
+                for batch in await self._reconciler.resolve():
+                    self._begin(self._send, batch)
+                await self._tracker.progress()
+        finally:
+            self._resolving = False
 
 
 async def _to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
-    """Take a step of the ending, again where a cancellation broke into it: the books must be closed."""
+    """Take a step of the ending, again if a cancellation broke into it."""
     while True:
         try:
             await step()

@@ -1,21 +1,27 @@
-"""What happens to an element when it is pulled: it gets its index, and perhaps its state at once."""
+"""The facts' way in: pulled when they are needed, checked, folded, and recalled from earlier runs.
+
+Nothing is pulled ahead of the room that the tracker has, and each element is read before the next one is
+pulled: a source may use one mapping for all of its facts.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from itertools import islice
 from typing import Any, Final, Literal
 
 import attrs
 
+from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
-from omi_async.fact import AnyFact, Payload, checked
+from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
-from omi_async.importing.chunks import Chunks
-from omi_async.importing.item import Item, content_key
-from omi_async.importing.journal.journal import Journal
+from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.journal.rows import Recalled
 from omi_async.importing.report import FactOutcome
+from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tracker import Tracker
 
 __all__ = ["FactLike", "Intake", "SeenTexts"]
@@ -26,159 +32,228 @@ FactLike = AnyFact | FactOutcome
 An outcome that has a fact counts as that fact, so that `ImportReport.failures` can be imported again."""
 
 YIELD_EVERY: Final = 256
-"""Facts pulled in a row before other tasks of the event loop get their turn."""
+"""Facts pulled in a row before other tasks of the event loop get their turn: some milliseconds. A source that
+never waits would otherwise keep the loop for itself while its facts need no call."""
 
 
 class Intake:
-    """Admits pulled elements: makes facts of them, folds the equal ones, recalls those of earlier runs.
+    """Makes batches of what a source gives.
 
     Args:
-        account: takes the items and outcomes.
-        rules: what the server is known to refuse.
-        dedupe: whether to fold equal texts.
+        facts: the source. A TypeError is raised for what is none.
+        tracker: takes the items, and what is settled on the way in.
+        signal: stops the waiting.
+        known_refusals: what the server is known to refuse.
         journal: recalls earlier runs, and folds in place of memory.
-        doubtful: takes an item that an earlier run left in doubt; gives it back where it is to be sent.
+        dedupe: whether to fold equal texts.
 
     Attributes:
+        exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
         held: the ids of memories that the account is known to hold, by content key.
     """
 
     def __init__(
         self,
+        facts: object,
         *,
         tracker: Tracker,
+        signal: StopSignal,
         known_refusals: KnownRefusals,
+        journal: ImportJournal | None,
         dedupe: bool,
-        journal: Journal | None,
-        doubtful: Callable[[Item], Item | None],
     ) -> None:
+        self.exhausted = False
         self.held: dict[bytes, str] = {}
+        self._elements = _iterator_of(facts)
         self._tracker = tracker
+        self._signal = signal
         self._known_refusals = known_refusals
-        self._folds = dedupe and journal is None  # which folds by itself
         self._journal = journal
-        self._doubtful = doubtful
-        self._seen = SeenTexts()
-        self._outcome_owed = False
+        self._seen = SeenTexts() if dedupe and journal is None else None  # a journal folds by itself
+        self._part: list[Item] = []  # of the next batch
+        self._doubtful: list[Item] = []  # by calls of an earlier run
+        self._broken = False
+        self._pulled = 0  # since the loop had its turn
+        self._pulling = asyncio.Lock()
 
-    def chunks_of(self, facts: Iterable[FactLike] | AsyncIterable[FactLike]) -> Chunks[Item]:
-        """Return the chunks of a source, as this admits them."""
-        return Chunks(facts, self.admit, room=self.room, due=self.due, pause=self.pause)
+    @property
+    def left(self) -> int | None:
+        """How many facts are yet to be given out; None while that is unknown."""
+        return len(self._part) if self.exhausted else None
 
-    def admit(self, elements: Iterator[FactLike]) -> tuple[list[Item], int]:
-        """Pull elements; return the items to be sent, and how many were pulled. The others have their state.
+    async def next_batch(self, size: int = BATCH_SIZE) -> Batch | None:
+        """Return the next batch, of which only the last is smaller; None at the end.
 
-        Each is read before the next one is pulled: a source may use one mapping for all of its facts. Where
-        the source raises, those that came before are accounted for.
+        Raises what the source raises, and `ImportHalted` once stopped.
         """
-        items: list[Item] = []
-        index = first = self._tracker.report.pulled
-        try:
-            for element in elements:
-                try:
-                    payload = checked(element)  # type: ignore[arg-type]  # it refuses an outcome
-                except InvalidFactError as error:
-                    items += self._in_spite_of(error, index, element)
-                else:
-                    items.append(Item(index, payload, element))
-                index += 1
-        finally:
-            self._tracker.enter(items, index - first)
-            wanted = self._wanted(items)
-            self._outcome_owed = self._outcome_owed or len(wanted) < index - first
-        return wanted, index - first
+        async with self._pulling:
+            await self._fill(size)
+            if self._doubtful:
+                doubtful, self._doubtful = self._doubtful, []
+                return Batch(doubtful, in_doubt=True)
+            items, self._part = self._part[:size], self._part[size:]
+            return Batch(items) if items else None
 
-    def _wanted(self, items: list[Item]) -> list[Item]:
-        """Settle what need not be sent, and return the others."""
-        if self._folds:
-            items = self._folded(items)
-        elif self._journal is not None:
-            items = self._unsettled(items, self._journal)
-        if self.held or self._known_refusals.any:
-            items = [item for item in items if not self._settled_by_what_is_known(item)]
+    async def has_more(self) -> bool:
+        """Whether there is another batch. Raises as `next_batch`."""
+        async with self._pulling:
+            await self._fill(1)
+            return bool(self._part or self._doubtful)
+
+    async def _fill(self, size: int) -> None:
+        while len(self._part) < size and not self._doubtful and not self.exhausted and not self._broken:
+            await self._make_room()
+            items = await self._pull(size - len(self._part))
+            self._part += await self._wanted(items)
+            await self._tracker.hand_out()  # before more is pulled, which may take its time
+
+    async def _make_room(self) -> None:
+        """Wait until something may be pulled, and let other tasks have their turn if that is due."""
+        if self._tracker.full:
+            await self._signal.wait_for(self._tracker.wait_for_room())
+        elif self._pulled >= YIELD_EVERY:
+            self._pulled = 0
+            await asyncio.sleep(0)
+        if self._signal.stopped:
+            raise ImportHalted
+
+    # Pulling and checking
+
+    async def _pull(self, most: int) -> list[Item]:
+        """Pull elements, at most so many; return the items among them. What is none has its state."""
+        most = max(1, min(most, self._tracker.room))
+        before = self._tracker.report.pulled
+        items: list[Item] = []
+        try:
+            if isinstance(self._elements, AsyncIterator):
+                await self._signal.wait_for(self._read_waiting(self._elements, most, items))
+            else:
+                self._read(self._elements, most, items)
+        except BaseException:
+            self._broken = True  # an iterator that raised, or was cancelled, has come to its end
+            raise
+        self._pulled += self._tracker.report.pulled - before
         return items
 
-    def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:
+    def _read(self, elements: Iterator[FactLike], most: int, items: list[Item]) -> None:
+        index = first = self._tracker.report.pulled
+        try:
+            for element in islice(elements, most):
+                if (item := self._checked(index, element)) is not None:
+                    items.append(item)
+                index += 1
+            self.exhausted = index - first < most
+        finally:
+            self._tracker.opened(items, index - first)
+
+    async def _read_waiting(self, elements: AsyncIterator[FactLike], most: int, items: list[Item]) -> None:
+        """Read from a source that may have to be waited for: each element counts at once."""
+        for _ in range(most):
+            try:
+                element = await anext(elements)
+            except StopAsyncIteration:
+                self.exhausted = True
+                return
+            item = self._checked(self._tracker.report.pulled, element)
+            self._tracker.opened([] if item is None else [item], 1)
+            if item is None:
+                return  # its outcome is to be told before the next one is waited for
+            items.append(item)
+
+    def _checked(self, index: int, element: FactLike) -> Item | None:
+        """Return the item of an element; count one that cannot be a fact, and return None."""
+        try:
+            return Item(index, checked(element), element)  # type: ignore[arg-type]  # it refuses an outcome
+        except InvalidFactError as error:
+            return self._in_spite_of(error, index, element)
+
+    def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> Item | None:
         """Return the item of an outcome that has a fact; count anything else as what it is."""
         if isinstance(element, FactOutcome):
             if element.fact is None:
                 self._tracker.add(attrs.evolve(element, index=index))
-                return []
+                return None
             try:
-                return [Item(index, checked(element.fact), element.fact)]
+                return Item(index, checked(element.fact), element.fact)
             except InvalidFactError as another:
                 error = another
         _forget_frames(error)
         self._tracker.add(FactOutcome(index, None, "invalid", error=error))
-        return []
+        return None
 
-    def _folded(self, items: list[Item]) -> list[Item]:
+    # What need not be sent
+
+    async def _wanted(self, items: list[Item]) -> list[Item]:
+        """Settle what need not be sent, set aside what is in doubt, and return the others."""
+        if self._seen is not None:
+            items = self._folded(items, self._seen)
+        elif self._journal is not None and items:
+            items = await self._recalled(items, self._journal)
+        if self.held or self._known_refusals.any:
+            items = [item for item in items if not await self._settled_by_what_is_known(item)]
+        return items
+
+    def _folded(self, items: list[Item], seen: SeenTexts) -> list[Item]:
         """Settle those whose text came earlier, and return the others."""
-        came_again = self._seen.came_again([item.content for item in items])
+        came_again = seen.came_again([item.content for item in items])
         if True not in came_again:
             return items
-        first, again = list[Item](), list[Item]()
-        for item, came in zip(items, came_again, strict=True):
-            (again if came else first).append(item)
-        self._tracker.note([item.become("duplicate") for item in again])
-        return first
+        pairs = [*zip(items, came_again, strict=True)]
+        self._tracker.count([item.become("duplicate") for item, again in pairs if again])
+        return [item for item, again in pairs if not again]
 
-    def room(self) -> int:
-        """Return how many facts may be admitted before `due` is to be asked."""
-        tracker = self._tracker
-        return max(1, min(tracker.room, YIELD_EVERY - tracker.report.pulled % YIELD_EVERY))
-
-    def due(self) -> bool:
-        """Whether there is to be a pause before anything more is pulled."""
-        tracker = self._tracker
-        return self._outcome_owed or tracker.report.pulled % YIELD_EVERY == 0 or tracker.full
-
-    async def pause(self) -> None:
-        """Hand out what is owed, wait for room, let others have their turn, as each is due.
-
-        With the element accounted for, whoever waits here may be cancelled.
-        """
-        if self._outcome_owed:
-            self._outcome_owed = False
-            await self._tracker.hand_out()
-        if self._tracker.full:
-            await self._tracker.wait_for_room()
-        elif self._tracker.report.pulled % YIELD_EVERY == 0:
-            await asyncio.sleep(0)
-
-    def _unsettled(self, items: list[Item], journal: Journal) -> list[Item]:
+    async def _recalled(self, items: list[Item], journal: ImportJournal) -> list[Item]:
         """Settle those of which the journal knows what became of them, and return the others."""
-        known, others = list[Item](), list[Item]()
         try:
-            recalled = journal.recall([item.content for item in items])
+            recalled = await journal.recall([item.content for item in items])
         except JournalError as error:
             for item in items:  # an earlier run may have stored it
                 item.unknown_because = error
             raise
+        known, others = list[Item](), list[Item]()
         for item, what in zip(items, recalled, strict=True):
             if what is not None and _becomes(item, what):
                 known.append(item)
-            elif item.unknown_because is None or self._doubtful(item) is not None:
+            elif item.unknown_because is not None:
+                self._doubtful.append(item)
+            else:
                 others.append(item)
-        if known:
-            self._tracker.note(known)
+        self._tracker.count(known)
         return others
 
-    def _settled_by_what_is_known(self, item: Item) -> bool:
+    async def _settled_by_what_is_known(self, item: Item) -> bool:
         """Settle an item of which the server, or the account, says that it need not be sent."""
-        if item.unknown_because is not None:
-            return False  # by a call of an earlier run
         if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
-            self._tracker.record([item.become("existing", memory_id)])
+            await self._tracker.settle([item.become("existing", memory_id)])
             return True
-        if self._known_refusals.any and (refused := self._known_refusals.refuse(item.payload)) is not None:
-            self._tracker.record([item.become("invalid", error=refused)])
+        if (refused := self._known_refusals.refuse(item.payload)) is not None:
+            await self._tracker.settle([item.become("invalid", error=refused)])
             return True
         return False
 
+    def give_back(self, items: list[Item]) -> None:
+        """Take back items that were not sent; they are in the next batches."""
+        self._part[:0] = items
+
+    async def close(self) -> None:
+        """Close an async source that was not read to its end, so that it can let go of its files now."""
+        close = getattr(self._elements, "aclose", None)
+        if close is not None and not self.exhausted:
+            await close()
+
+
+def _iterator_of(facts: object) -> Iterator[FactLike] | AsyncIterator[FactLike]:
+    """Return what the facts are pulled from. Raises TypeError for what holds no facts."""
+    refuse_table(facts)
+    if isinstance(facts, AsyncIterable):
+        return aiter(facts)
+    if isinstance(facts, Iterable) and not isinstance(facts, str | bytes):
+        return iter(facts)
+    raise TypeError(f"facts must be an iterable of facts, not {type(facts).__name__}")
+
 
 def _forget_frames(error: BaseException) -> None:
-    """Let go of what raised an error: failures are kept by the thousand, and frames hold whole chunks."""
+    """Let go of what raised an error: failures are kept by the thousand, and frames hold whole batches."""
     error.__traceback__ = error.__context__ = None
     if error.__cause__ is not None:
         _forget_frames(error.__cause__)
@@ -191,7 +266,7 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
         return True
     item.place, item.first_sent = recalled.place, recalled.sent_at
     if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
-        return False  # mended, or nobody can tell: worth another call
+        return False  # fixed, or nothing is known of how it was: worth another call
     if recalled.state is not None:
         error = OmiError(recalled.words or "refused by the server in an earlier run")
         rejected = recalled.state == "rejected"
@@ -217,8 +292,8 @@ _ANY_SHARD: Final = SHARDS - 1
 class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
-    They are two of Python's own keyed hashes (SipHash, PEP 456): a cryptographic one costs three times that.
-    They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
+    They are two of Python's own keyed hashes (SipHash, PEP 456), which is as safe here as a cryptographic
+    one. They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
     """
 
     def __init__(self) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from hashlib import blake2b
 from typing import Final
 
+import attrs
+
 from omi_async.errors import OmiError
 from omi_async.fact import Fact, Payload, fact_of
 from omi_async.importing.report import State
 
-__all__ = ["KEY_BYTES", "Item", "content_key"]
+__all__ = ["KEY_BYTES", "Batch", "Item", "content_key"]
 
 
 class Item:
@@ -18,67 +20,98 @@ class Item:
     Args:
         index: its place among those pulled.
         payload: what is sent of it.
-        given: what was given.
+        source_value: what the source gave.
 
     Attributes:
         content: its text.
         tries: calls that carried it and may have stored it.
-        writes_before: calls that had been carried out when the first of its own failed.
-        doubt: the error of the last of them, while it is open whether it did.
-        altered: an answer held a text that nobody sent; this fact may stand there in other words.
-        place: where it stands in the journal, once it does.
+        alone: those of them that carried nothing else, with no other call of the import on the wire.
+        stored_before: calls that had stored other facts, with no other call beside them, before the first of
+            its own failed.
+        unknown_because: the error of the last of its calls, while it is open whether that has stored it.
+        sent_at: when the first of those calls left, by our clock, in epoch seconds.
+        maybe_reworded: an answer held a text that was never sent; this fact may stand there in other words.
+        others: ids of memories with its text that belong to other facts of this import.
+        place: its place in the journal, once it has one.
         first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
-        state: the one that it has in the end; until then it has no such attribute.
-        memory_id: the memory that holds it, where that is known.
-        error: why it failed, where it did.
+        state: the one that it has in the end; None until then.
+        memory_id: the memory that holds it, if that is known.
+        error: why it failed, if it did.
     """
 
     __slots__ = (
-        "_given",
+        "_source_value",
+        "alone",
         "content",
         "error",
         "first_sent",
         "index",
         "maybe_reworded",
         "memory_id",
+        "others",
         "payload",
         "place",
+        "sent_at",
         "state",
+        "stored_before",
         "tries",
         "unknown_because",
-        "writes_before",
     )
 
-    def __init__(self, index: int, payload: Payload, given: object = None) -> None:
+    def __init__(self, index: int, payload: Payload, source_value: object = None) -> None:
         self.index = index
         self.payload = payload
         self.content = payload["content"]
-        self._given = given
-        self.tries = 0
-        self.writes_before = 0
+        self._source_value = source_value
+        self.tries = self.alone = self.stored_before = 0
         self.unknown_because: OmiError | None = None
+        self.sent_at: float | None = None
         self.maybe_reworded = False
+        self.others: set[str] | None = None
         self.place: int | None = None
         self.first_sent: float | None = None
-        self.state: State
+        self.state: State | None = None
         self.memory_id: str | None = None
         self.error: OmiError | None = None
 
     def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
-        """Take its state, and return itself; the account is still to be told."""
+        """Take its state, and return itself; the tracker is still to be told."""
         self.state, self.memory_id, self.error = state, memory_id, error
         return self
 
+    def doubt(self, error: OmiError, sent_at: float) -> None:
+        """Note that a call which left at that moment may have stored it."""
+        self.unknown_because = error
+        if self.sent_at is None:
+            self.sent_at = sent_at
+
     @property
     def fact(self) -> Fact:
-        """The fact that was given, or the one that it amounts to, made when somebody asks for it."""
-        if not isinstance(self._given, Fact):
-            self._given = fact_of(self.payload)
-        return self._given
+        """The fact that was given, or the one that it amounts to, made when it is asked for."""
+        if not isinstance(self._source_value, Fact):
+            self._source_value = fact_of(self.payload)
+        return self._source_value
 
 
-KEY_BYTES = 16
+@attrs.define
+class Batch:
+    """Facts that go in one call.
 
+    Attributes:
+        items: at most 25.
+        in_doubt: whether a call of an earlier run may have stored them.
+        single: whether it is one fact, to go in a call of its own kind.
+        alone: whether no other call of the import may be on the wire beside it, to see whose fault it is.
+    """
+
+    items: list[Item]
+    in_doubt: bool = False
+    single: bool = False
+    alone: bool = False
+
+
+KEY_BYTES: Final = 16
+"""Bytes of a text's hash: even among a billion facts two of them are alike less often than disks fail."""
 
 _BLANK: Final = blake2b(digest_size=KEY_BYTES)  # a copy is made in half the time that a new one takes
 

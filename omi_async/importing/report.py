@@ -74,8 +74,9 @@ class ImportReport:
         requests: calls made, whatever their answer.
         retries: those of them that repeated a call.
         elapsed: seconds.
-        complete: whether the input was read to its end; where it was not, the rest of it is in no count.
-        resume_at: when the quota window opens that the import would have waited for, where that ended it.
+        complete: whether the import came to its end: the input was read to its end, nothing is left
+            `not_sent`, and it was not stopped or cancelled before what was in doubt was looked for.
+        resume_at: when the quota window opens that the import would have waited for, if that ended it.
         waiting_for: the quota that the import is waiting for at this moment; None while it waits for none.
     """
 
@@ -145,7 +146,7 @@ class ImportReport:
             for state, words in _WORDS.items()
             if state == "created" or getattr(self, state)
         ]
-        end = "" if self.complete else "; the input was not read to its end"
+        end = "" if self.complete else "; the import did not come to its end"
         lines = [
             f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
             f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",

@@ -1,15 +1,36 @@
-"""Stopping without losing what is on the wire."""
+"""Stopping without losing what is on the wire.
+
+A stop must end at once whatever only waits (for a quota window, for the source, for the next look at the
+list), and must not touch a call that has left: its answer says which facts are stored. So every wait of an
+import stands in a scope that the signal knows, and no call does::
+
+    a worker:   | wait for the source | wait for a permit | call on the wire ....... | wait for the source
+                                                                    ^ stop()         ^ halted here, at once
+    another:    | wait for the source | wait for a permit (an hour)
+                                                ^ stop(): halted here, at once
+
+    the import: | the workers, in a task group ....................| each open fact gets its state
+                                                ^ stop()  --drain_timeout-->| what is still out is cancelled
+
+The scopes are asyncio's own timeouts, without an end until there is a stop. Their bookkeeping tells our
+cancellation from one that comes from outside, which passes through as it is.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal"]
+__all__ = ["ImportHalted", "StopSignal", "outlast"]
 
 T = TypeVar("T")
+
+SAME_BREATH: Final = 0.05
+"""Seconds within which another cancellation is the same one: whoever cancels by level says it at every turn
+of the loop. One that comes later is a caller who has lost patience."""
 
 
 class ImportHalted(Exception):  # noqa: N818  # no error: a task of the import ends here because the import is stopped
@@ -17,70 +38,76 @@ class ImportHalted(Exception):  # noqa: N818  # no error: a task of the import e
 
 
 class StopSignal:
-    """Tells the tasks of an import to end: at once where they wait, after their call where they make one.
+    """Tells the tasks of an import to end: at once while they wait, after their call while they make one.
 
     Attributes:
-        stopped: set once `stop` was called.
+        stopped: whether the import is to end.
+        errors: what made it end, the first one first; what came up while it was ending comes after.
     """
 
     def __init__(self) -> None:
-        self.stopped = asyncio.Event()
-        self._waiting: set[asyncio.Task[Any]] = set()
+        self.stopped = False
+        self.errors: list[Exception] = []
+        self._scopes: dict[asyncio.Timeout, float] = {}
 
     def stop(self) -> None:
         """Stop; calling it again changes nothing."""
-        if not self.stopped.is_set():
-            self.stopped.set()
-            for task in self._waiting:
-                if task is asyncio.current_task():  # a callback stops it: once it really waits
-                    asyncio.get_running_loop().call_soon(self._interrupt, task)
-                else:
-                    task.cancel()
+        if self.stopped:
+            return
+        self.stopped = True
+        for scope, seconds in self._scopes.items():
+            # The task is not cancelled itself: it may be the one that calls this, in a callback.
+            scope.reschedule(asyncio.get_running_loop().time() + seconds)
 
-    def _interrupt(self, task: asyncio.Task[Any]) -> None:
-        if task in self._waiting:
-            task.cancel()
+    def fail(self, error: Exception) -> None:
+        """Stop because of an error."""
+        self.errors.append(error)
+        self.stop()
 
-    async def wait_for(self, awaitable: Awaitable[T]) -> T:
-        """Await something that may be given up at any time. Raises `ImportHalted` once stopped."""
-        if self.stopped.is_set():
-            _dispose(awaitable)
-            raise ImportHalted
-        task = _current_task()
-        self._waiting.add(task)
+    @asynccontextmanager
+    async def ends_after(self, seconds: float) -> AsyncIterator[None]:
+        """Cancel what is in here so many seconds after a stop. Raises `ImportHalted` then."""
         try:
-            return await awaitable
-        except asyncio.CancelledError:
-            if self.stopped.is_set() and task in self._waiting and task.uncancel() == 0:
+            async with asyncio.timeout(None) as scope:
+                self._scopes[scope] = seconds
+                if self.stopped:
+                    scope.reschedule(asyncio.get_running_loop().time() + seconds)
+                try:
+                    yield
+                finally:
+                    del self._scopes[scope]
+        except TimeoutError:
+            if scope.expired():
                 raise ImportHalted from None
-            raise
-        finally:
-            self._waiting.discard(task)
+            raise  # it is the work's own
 
-    @contextmanager
-    def uninterrupted(self) -> Iterator[None]:
-        """Let what is awaited in here finish, although it is awaited inside `wait_for`."""
-        task = _current_task()
-        waiting = task in self._waiting
-        self._waiting.discard(task)
-        try:
-            yield
-        finally:
-            if waiting:
-                self._waiting.add(task)
-        if waiting and self.stopped.is_set():
+    async def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await something that may be given up at any time. Raises `ImportHalted` once stopped."""
+        if self.stopped:
+            work.close()  # never begun, it would warn otherwise
             raise ImportHalted
+        async with self.ends_after(0.0):
+            return await work
 
 
-def _current_task() -> asyncio.Task[Any]:
-    task = asyncio.current_task()
-    if task is None:
-        raise RuntimeError("must be called in a task")
-    return task
+async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | None = None) -> None:
+    """Wait for a task's end through all cancellations; tell of one that is not just the last one repeated.
+
+    anyio, and with it Starlette and others, cancels a task again at every turn of the loop until its scope is
+    left, which would keep a core busy as long as this waits. So its own shield is used if it is there.
+    """
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    with _shield_of_anyio():
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                if loop.time() - last > SAME_BREATH and impatient is not None:
+                    impatient()
+                last = loop.time()
 
 
-def _dispose(awaitable: Awaitable[Any]) -> None:
-    """Close a coroutine that will not be awaited, which would warn otherwise."""
-    close = getattr(awaitable, "close", None)
-    if close is not None:
-        close()
+def _shield_of_anyio() -> AbstractContextManager[Any]:
+    anyio: Any = sys.modules.get("anyio")  # not imported: whoever cancels by it has done that
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

@@ -1,7 +1,7 @@
-"""The books of an import: every pulled fact is open until it is settled, once.
+"""Every pulled fact is open until it is settled, once.
 
-Whatever happens, the importer closes the books at its end: what is still open then is `unknown` where a call
-may have stored it, and `not_sent` where none can have. So the conservation law holds by construction.
+Whatever happens, the importer closes the tracker at its end: what is still open then is `unknown` if a call
+may have stored it, and `not_sent` if none can have. So the law of the report holds by construction.
 """
 
 from __future__ import annotations
@@ -13,18 +13,19 @@ from collections.abc import Awaitable, Callable, Sequence
 from operator import attrgetter
 from typing import Final
 
+from omi_async._api.messages import BatchAnswer
 from omi_async.errors import JournalError, OmiError
 from omi_async.importing.item import Item
-from omi_async.importing.journal.journal import Journal
-from omi_async.importing.report import FAILED, FactOutcome, ImportReport, State
+from omi_async.importing.journal.protocol import ImportJournal
+from omi_async.importing.report import FAILED, FactOutcome, ImportReport
 from omi_async.importing.stopping import ImportHalted, StopSignal
 
-__all__ = ["Item", "OnOutcome", "OnProgress", "Tracker"]
+__all__ = ["OnOutcome", "OnProgress", "Tracker"]
 
-CONFIRMED_KEPT: Final = 25
-
-MOST_ASIDE: Final = 1000
-"""Facts in doubt that may wait to be looked for, before nothing more is pulled."""
+MOST_IN_DOUBT: Final = 1000
+"""Facts in doubt that may wait to be looked for before nothing more is pulled. Without them, an import whose
+looks wait an hour for the list's quota would stand still after a few lost answers; without a bound, memory
+would grow with a server that loses every answer."""
 
 OnOutcome = Callable[[FactOutcome], Awaitable[None] | None]
 OnProgress = Callable[[ImportReport], Awaitable[None] | None]
@@ -34,21 +35,17 @@ class Tracker:
     """Counts, delivers each outcome once, and holds the senders back while the reader is slow.
 
     Args:
-        room: pulled facts that may be without a delivered outcome, not counting those set aside.
-        signal: stops the import, but no callback in the middle.
+        room: pulled facts that may be without a delivered outcome, not counting those to be looked for.
+        signal: is set by an error of a callback or of the journal.
+        journal: where outcomes are written before they are told.
         on_outcome: called with each outcome.
         on_progress: called with the report after each settled batch.
 
     Attributes:
         report: the counts.
         streaming: whether outcomes are read one by one through `next_outcome`.
-        heard: whether anybody is called with outcomes.
-        watched: whether anybody is called with the report.
-        open: items without a state.
-        confirmed: ids that answers have named, the last few: what the list must show.
-        set_aside: how many of them are in doubt and wait to be looked for.
-        journal: where verdicts are written before anybody hears of them.
-        trouble: the first error of a callback or of the journal, which must end the import.
+        in_doubt: how many of the open facts wait to be looked for.
+        last_answer: the last one that named memories: what the list must show.
     """
 
     def __init__(
@@ -56,45 +53,43 @@ class Tracker:
         *,
         room: int,
         signal: StopSignal,
+        journal: ImportJournal | None,
         on_outcome: OnOutcome | None,
         on_progress: OnProgress | None,
     ) -> None:
         self.report = ImportReport()
         self.streaming = False
-        self.heard = on_outcome is not None
-        self.watched = on_progress is not None
-        self.open: set[Item] = set()
-        self.set_aside = 0
-        self.confirmed: deque[str] = deque(maxlen=CONFIRMED_KEPT)
-        self.journal: Journal | None = None
-        self.trouble: Exception | None = None
+        self.in_doubt = 0
+        self.last_answer: BatchAnswer | None = None
         self._room = room
         self._signal = signal
+        self._journal = journal
         self._on_outcome = on_outcome
         self._on_progress = on_progress
+        self._open: set[Item] = set()
         self._stream: deque[FactOutcome] = deque()
+        self._owed: deque[FactOutcome] = deque()  # counted, but the callback has not been called yet
         self._changed = asyncio.Event()
         self._calling_back = asyncio.Lock()
-        self._owed: deque[FactOutcome] = deque()  # counted, but the callback has not been called yet
 
     # The facts' way in
 
-    def enter(self, items: Sequence[Item], pulled: int) -> None:
-        """Count pulled elements, and open the items that became of them, until they are settled."""
+    def opened(self, items: Sequence[Item], pulled: int) -> None:
+        """Count pulled elements, and keep the items that became of them open until they are settled."""
         self.report.pulled += pulled
-        self.open.update(items)
+        self._open.update(items)
 
     @property
     def room(self) -> int:
         """How many may be pulled for sure, whatever happens meanwhile."""
-        return self._room - len(self.open) - len(self._stream)
+        return self._room - len(self._open) - len(self._stream)
 
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
-        room = self._room - len(self.open) - len(self._stream)
-        # As many as were settled: where every answer is lost, the bound is the room alone.
-        return room <= 0 and room + min(self.set_aside, MOST_ASIDE, self.report.settled) <= 0
+        room = self.room
+        # No more than were settled: if every answer is lost, the bound is the room alone.
+        return room <= 0 and room + min(self.in_doubt, MOST_IN_DOUBT, self.report.settled) <= 0
 
     async def wait_for_room(self) -> None:
         """Wait until something may be pulled again."""
@@ -102,57 +97,42 @@ class Tracker:
             self._changed.clear()
             await self._changed.wait()
 
-    def sending(self, items: Sequence[Item]) -> None:
+    def look_for(self, number: int) -> None:
+        """Note that so many more of the open facts wait to be looked for, or fewer."""
+        self.in_doubt += number
+        self._changed.set()
+
+    async def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `ImportHalted` if that fails."""
-        if self.journal is not None:
+        if self._journal is not None:
             try:
-                self.journal.sending(items)
+                await self._journal.sending(items)
             except JournalError as error:
-                self._stop_for(error)
+                self._signal.fail(error)
                 raise ImportHalted from None
 
     # The outcomes' way out
 
-    async def settle(
-        self,
-        item: Item,
-        state: State,
-        *,
-        memory_id: str | None = None,
-        error: OmiError | None = None,
-    ) -> None:
-        """Give an open item its one state."""
-        await self.settle_all([item.become(state, memory_id, error)])
-
-    async def settle_all(self, items: Sequence[Item]) -> None:
-        """Take open items that have become something, and hand their outcomes out."""
-        self.record(items)
-        if self.heard:
-            await self.hand_out()
-
-    def record(self, items: Sequence[Item]) -> None:
-        """Take what open items have become, first to the journal, then to the report; `hand_out` is owed."""
-        if self.journal is not None:
+    async def settle(self, items: Sequence[Item]) -> None:
+        """Take open items that have their state: first to the journal, then to the report and the caller."""
+        if self._journal is not None and items:
             try:
-                self.journal.settled(items)
+                await self._journal.settled(items)
             except JournalError as error:
-                self._stop_for(error)
-        self.note(items)
+                self._signal.fail(error)  # and told all the same: the server has them
+        self.count(items)
+        await self.hand_out()
 
-    def note(self, items: Sequence[Item]) -> None:
-        """Take what open items have become, as the journal knows already; `hand_out` is owed."""
-        self.open.difference_update(items)
+    def count(self, items: Sequence[Item]) -> None:
+        """Take open items that have their state, which the journal knows; `hand_out` is owed."""
+        self._open.difference_update(items)
         states = [item.state for item in items]
-        if self.heard or self.streaming or not FAILED.isdisjoint(states):
+        if self._on_outcome is not None or self.streaming or not FAILED.isdisjoint(states):
             for item in items:
-                self.add(
-                    FactOutcome(
-                        item.index, item.fact, item.state, item.memory_id, item.error, item.fact.origin
-                    )
-                )
+                self.add(_outcome_of(item))
         else:
             for state in {*states}:
-                self.report.count(state, states.count(state))
+                self.report.count(state or "unknown", states.count(state))
         self._changed.set()
 
     def add(self, outcome: FactOutcome) -> None:
@@ -165,24 +145,20 @@ class Tracker:
         self._changed.set()
 
     async def hand_out(self) -> None:
-        """Call back with what is owed. What a cancelled task leaves owed, the next one hands out.
-
-        An error of the callback is kept; it must not cost the books.
-        """
-        if self._on_outcome is not None:
-            with self._signal.uninterrupted():
-                async with self._calling_back:
-                    while self._owed:
-                        await self._call_back(self._on_outcome, self._owed.popleft())
+        """Call back with what is owed. What a cancelled task leaves owed, the next one hands out."""
+        if self._owed and self._on_outcome is not None:
+            async with self._calling_back:
+                while self._owed:
+                    await self._call_back(self._on_outcome, self._owed.popleft())
 
     async def progress(self) -> None:
-        """Tell whoever watches that a batch is settled."""
+        """Tell the caller that a batch is settled."""
         if self._on_progress is not None:
-            with self._signal.uninterrupted():
-                async with self._calling_back:
-                    await self._call_back(self._on_progress, self.report)
+            async with self._calling_back:
+                await self._call_back(self._on_progress, self.report)
 
     async def _call_back(self, callback: Callable[..., Awaitable[None] | None], argument: object) -> None:
+        """Call back. An error is kept, and stops the import; it must not cost the account of the facts."""
         try:
             result = callback(argument)
             if inspect.isawaitable(result):
@@ -191,13 +167,9 @@ class Tracker:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            self._stop_for(OmiError("a callback raised CancelledError"))
+            self._signal.fail(OmiError("a callback raised CancelledError"))
         except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
-            self._stop_for(error)
-
-    def _stop_for(self, trouble: Exception) -> None:
-        self.trouble = self.trouble or trouble
-        self._signal.stop()
+            self._signal.fail(error)
 
     async def next_outcome(self, ended: Callable[[], bool]) -> FactOutcome | None:
         """Return the next outcome for the reader, or None when the import has `ended` and all are read."""
@@ -211,21 +183,28 @@ class Tracker:
         return outcome
 
     def wake(self) -> None:
-        """Let the reader and the senders look again: the import has ended."""
+        """Let the reader look again: the import has ended."""
         self._changed.set()
 
     # The end
 
     async def close(self, reason: OmiError) -> None:
-        """Settle whatever is open, and check the law."""
-        await self.settle_all(
-            [
+        """Settle whatever is open, and check the law.
+
+        A state that is known already stays: its answer came, and only the settling of it was cut short.
+        """
+        items = sorted(self._open, key=attrgetter("index"))
+        for item in items:
+            if item.state is None and item.unknown_because is not None:
                 item.become("unknown", error=item.unknown_because)
-                if item.unknown_because is not None
-                else item.become("not_sent", error=reason)
-                for item in sorted(self.open, key=attrgetter("index"))
-            ]
-        )
+            elif item.state is None:
+                item.become("not_sent", error=reason)
+        await self.settle(items)
         report = self.report
         if report.settled != report.pulled:
-            raise RuntimeError(f"the books do not balance: {report!r}; please report this")
+            raise RuntimeError(f"the counts do not add up: {report!r}; please report this")
+
+
+def _outcome_of(item: Item) -> FactOutcome:
+    state = item.state or "unknown"
+    return FactOutcome(item.index, item.fact, state, item.memory_id, item.error, item.fact.origin)

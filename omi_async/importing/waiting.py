@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -17,11 +17,15 @@ from omi_async.importing.stopping import StopSignal
 __all__ = ["WaitBudget"]
 
 NOTICED: Final = 1.0
-"""Seconds without any call, after which a wait of something minor is what the import waits for."""
+"""Seconds without any call after which a wait of something minor is what the import waits for. Without them a
+progress bar would flicker between two batches."""
+
+SAME: Final = 1.0
+"""Seconds by which the end of a wait may move and still be the same wait."""
 
 
 class WaitBudget:
-    """Counts the waits for quota windows, once for all who wait, and ends the import where they are too long.
+    """Counts the waits for quota windows, once for all who wait, and ends the import if they are too long.
 
     Only the waits of what the import is there for count: its batches. While those go, a list that is looked
     through or a single fact may wait as long as it likes; when its patience ends, that ends alone.
@@ -30,32 +34,29 @@ class WaitBudget:
         max_wait: seconds in all; None for any.
         signal: is set when they would be passed.
         report: gets to know what is waited for, and when to come again.
-        on_park: is called when another wait begins.
-        idle: tells whether no call of the import is on the wire.
     """
 
-    def __init__(
-        self,
-        max_wait: float | None,
-        signal: StopSignal,
-        report: ImportReport,
-        on_park: Callable[[], None],
-        idle: Callable[[], bool],
-    ) -> None:
+    def __init__(self, max_wait: float | None, signal: StopSignal, report: ImportReport) -> None:
+        self._news = asyncio.Event()
+        self._ended = False
         self._max_wait = max_wait
         self._signal = signal
         self._report = report
-        self._on_park = on_park
-        self._idle = idle
         self._counted: Counter[Kind] = Counter(["batch"])
         self._until: dict[Kind, float] = {}
         self._aside: dict[Kind, QuotaState | None] = {}  # what waits without being counted
-        self._parked = 0.0
+        self._waited = 0.0
+        self._idle = True
+        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def left(self) -> float | None:
         """Seconds that may yet be waited; None for any."""
-        return None if self._max_wait is None else max(0.0, self._max_wait - self._parked)
+        return None if self._max_wait is None else max(0.0, self._max_wait - self._waited)
+
+    def waited(self, now: float) -> float:
+        """Return the seconds that were waited until this moment of the loop's clock."""
+        return self._waited - max(0.0, max(self._until.values(), default=now) - now)
 
     @contextmanager
     def counted(self, kind: Kind) -> Iterator[None]:
@@ -69,36 +70,19 @@ class WaitBudget:
 
     def begin(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         """Note that calls of a kind wait for so long from now on."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
         if not self._counted[kind]:
-            if kind not in self._aside:
-                loop.call_later(NOTICED, self._show_aside, kind)
             self._aside[kind] = state
+            self._look_again_soon()
             return
+        now = asyncio.get_running_loop().time()
         before = max(now, *self._until.values(), 0.0)
-        another = abs(self._until.get(kind, 0.0) - now - wait) > 1.0
+        another = abs(self._until.get(kind, 0.0) - now - wait) > SAME
         self._until[kind] = now + wait
-        self._parked += max(now, *self._until.values()) - before
-        if self._max_wait is not None and self._parked > self._max_wait:
+        self._waited += max(now, *self._until.values()) - before
+        if self._max_wait is not None and self._waited > self._max_wait:
             self.gave_up(wait)
             self._signal.stop()
         self._show(state, another=another)
-
-    def _show_aside(self, kind: Kind) -> None:
-        """Show a wait that does not count, if there is nothing else that the import does."""
-        if kind not in self._aside or self._signal.stopped.is_set():
-            return
-        if not self._until and self._idle():
-            self._show(self._aside[kind])
-        else:
-            asyncio.get_running_loop().call_later(NOTICED, self._show_aside, kind)
-
-    def _show(self, state: QuotaState | None, *, another: bool = False) -> None:
-        another = another or self._report.waiting_for is None
-        self._report.waiting_for = state
-        if another:
-            self._on_park()
 
     def over(self, kind: Kind) -> None:
         """Note that a call of a kind may go, or does not wait any longer."""
@@ -112,3 +96,41 @@ class WaitBudget:
         """Note when it is worth while to come again: the soonest of what was not waited for."""
         opens = datetime.now(UTC) + timedelta(seconds=wait)
         self._report.resume_at = min(opens, self._report.resume_at or opens)
+
+    def idle(self, *, idle: bool) -> None:
+        """Note whether no call of the import is on the wire."""
+        self._idle = idle
+        if idle and self._aside:
+            self._look_again_soon()
+
+    async def another_wait(self) -> bool:
+        """Return True when the import begins to wait for a quota, and False when it has ended."""
+        await self._news.wait()
+        self._news.clear()
+        return not self._ended
+
+    def end(self) -> None:
+        """Wait for nothing any longer: the import has ended."""
+        self._ended = True
+        self._news.set()
+        self._until.clear()
+        self._aside.clear()
+        self._report.waiting_for = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _look_again_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(NOTICED, self._show_aside)
+
+    def _show_aside(self) -> None:
+        """Show a wait that does not count, if the import does nothing else."""
+        self._timer = None
+        if self._aside and self._idle and not self._until and not self._signal.stopped:
+            self._show(next(iter(self._aside.values())))
+
+    def _show(self, state: QuotaState | None, *, another: bool = False) -> None:
+        another = another or self._report.waiting_for is None
+        self._report.waiting_for = state
+        if another:
+            self._news.set()

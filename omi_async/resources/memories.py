@@ -13,14 +13,15 @@ from omi_async._api.codec import format_error
 from omi_async._api.paging import Paginator
 from omi_async.errors import ListLimitError
 from omi_async.fact import AnyFact, Fact, checked_changes, fact_from
-from omi_async.importing.delivery import OnUnknown
+from omi_async.importing.concurrency import Caution
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.journal import Journal
-from omi_async.importing.lanes import Lanes
+from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
+from omi_async.inbox import FactInbox
 from omi_async.memory import Memory
 
 __all__ = ["Memories"]
@@ -46,6 +47,7 @@ class Memories:
 
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
+        self._caution = Caution()  # learned by one import, and known to the next
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
@@ -256,9 +258,7 @@ class Memories:
         on_progress: OnProgress | None = None,
     ) -> Importer:
         """Return an `Importer`, which yields the outcomes one by one; the arguments are `import_facts`'s."""
-        return Importer(
-            self._sender,
-            facts,
+        options = ImportOptions(
             concurrency=concurrency,
             journal=journal,
             dedupe=dedupe,
@@ -270,3 +270,42 @@ class Memories:
             on_outcome=on_outcome,
             on_progress=on_progress,
         )
+        return Importer(self._sender, facts, options, self._caution)
+
+    def inbox(
+        self,
+        *,
+        journal: str | PathLike[str] | Journal,
+        flush_after: float | None = 2.0,
+        remember: float | None = 86_400.0,
+        concurrency: int = 4,
+        on_unknown: OnUnknown = "reconcile",
+        max_wait: float | None = None,
+        lanes: Lanes = "batch",
+        drain_timeout: float = 30.0,
+    ) -> FactInbox:
+        """Return a `FactInbox`, for facts that come one by one, forever.
+
+        Args:
+            journal: a path or a `Journal`, by which a fact that comes again is known. An inbox has one of its
+                own, and so has each process.
+            flush_after: seconds that a fact may wait for others, so that they leave in one call; None to wait
+                for full batches.
+            remember: seconds for which a settled fact is known. Within them the same text is not stored
+                again; after them it is, as a memory that was deleted and is said again should be. They must
+                be more than a queue takes to deliver again. Forever if None.
+            concurrency: as for `import_facts`; so are the others.
+            on_unknown: likewise.
+            max_wait: likewise, for each round of facts.
+            lanes: likewise.
+            drain_timeout: likewise.
+        """
+        options = ImportOptions(
+            concurrency=concurrency,
+            journal=journal,
+            on_unknown=on_unknown,
+            max_wait=max_wait,
+            lanes=lanes,
+            drain_timeout=drain_timeout,
+        )
+        return FactInbox(self._sender, options, self._caution, flush_after=flush_after, remember=remember)

@@ -269,7 +269,7 @@ def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
 
 async def test_collections_do_not_look_at_what_was_imported_while_a_command_calls(tmp_path: Path) -> None:
     frozen = gc.get_freeze_count()
-    async with connected(Common(local=str(tmp_path / "omi.sqlite3"))) as session:
+    async with connected(Common(local=":memory:")) as session:
         await session.memories.create("meanwhile")
         assert gc.get_freeze_count() > frozen + 10_000
     assert gc.get_freeze_count() == 0

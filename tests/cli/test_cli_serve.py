@@ -95,6 +95,33 @@ def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.mark.slow
+def test_serve_has_as_many_accounts_as_are_asked_for(
+    start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    server = start("serve", "--port", 0, "--json", "-q", "--accounts", 3, "--local", "kept.db")
+    assert server.stdout is not None
+    event = json.loads(server.stdout.readline())
+    keys = [event["api_key"], *event["more_api_keys"]]
+    assert len(set(keys)) == 3
+    for number, key in enumerate(keys):
+        use({"OMI_API_KEY": key, "OMI_API_BASE": event["url"]}, monkeypatch)
+        assert omi("create", f"text {number}").code == 0
+        assert [memory["content"] for memory in omi("list", "--json").events] == [f"text {number}"]
+    server.send_signal(signal.SIGTERM)
+    assert ended(server).code == 0
+    assert (tmp_path / "kept.db.3").exists()
+
+
+def test_the_keys_of_more_accounts_are_printed_as_comments(start: Start):
+    variables = ready(server := start("serve", "--port", 0, "-q", "--accounts", 2))
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    assert line.startswith("# account 2: export OMI_API_KEY=omi_dev_")
+    assert variables["OMI_API_KEY"] not in line
+    server.send_signal(signal.SIGTERM)
+    assert ended(server).code == 0
+
+
 @pytest.mark.parametrize("seed", [3, 7])
 def test_with_chaos_and_a_kill_every_fact_is_stored_once(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int

@@ -54,8 +54,8 @@ async def test_as_many_calls_as_allowed_are_on_the_wire(concurrency: int) -> Non
         before = asyncio.get_running_loop().time()
         await session.memories.import_facts(facts(25 * 20), concurrency=concurrency)
         assert server.max_in_flight == concurrency
-        # Each call takes a second; the first may go alone, then the wire is never idle.
-        assert 20 / concurrency <= asyncio.get_running_loop().time() - before < 20 / concurrency + 1.5
+        # Each call takes a second; the first goes alone, then two, four, and so on.
+        assert 20 / concurrency <= asyncio.get_running_loop().time() - before < 20 / concurrency + 2.5
 
 
 async def test_duplicates_are_folded_before_packing(server: LocalServer, session: Session) -> None:

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from omi_async import Fact, FactOutcome, ImportReport, ImportStoppedError, Retry, ServerError, Session
+from omi_async import Fact, FactOutcome, ImportStoppedError, ServerError, Session
 from omi_async._api.endpoints import import_batch
 from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer, Permit
 from omi_async.fact import fact_payload
 from omi_async.importing.calls import Calls
+from omi_async.importing.concurrency import Caution, Concurrency
 from omi_async.importing.stopping import StopSignal
+from omi_async.importing.tracker import Tracker
+from omi_async.importing.waiting import WaitBudget
 from omi_async.local import FOREVER, Fault, LocalServer, Quota
 from tests.clock import elapsed
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving
@@ -176,15 +179,14 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
             permit.answered(Response(500))
             raise ServerError("down", status=500)
 
+    signal = StopSignal()
+    tracker = Tracker(room=100, signal=signal, journal=None, on_outcome=None, on_progress=None)
     calls = Calls(
         Failing(),
-        concurrency=1,
-        retry=Retry(),
-        max_wait=None,
-        signal=StopSignal(),
-        report=ImportReport(),
-        on_leave=lambda _items: None,
-        on_park=lambda: None,
+        concurrency=Concurrency(1, Caution()),
+        budget=WaitBudget(None, signal, tracker.report),
+        signal=signal,
+        tracker=tracker,
     )
     request = import_batch([fact_payload(Fact("x"))])
     before = asyncio.get_running_loop().time()

@@ -377,13 +377,14 @@ async def test_a_fact_that_makes_the_server_fail_harms_nobody_else(stored_prefix
 
 
 @pytest.mark.virtual_clock
-async def test_a_server_that_says_yes_and_stores_nothing_is_not_believed_for_ever() -> None:
+async def test_no_fact_is_blamed_while_the_server_stores_none() -> None:
     async with serving() as (server, session):
         empty = Fault.answer(200, body=b'{"memories": [], "created_count": 0}')
         server.faults.add(empty, on="batch", times=FOREVER)
         server.faults.add(Fault.answer(500, "x"), on="create", times=FOREVER)
         report = await session.memories.import_facts(facts(3))
-        assert counts(report) == {"rejected": 3}
+        assert counts(report) == {"not_sent": 3}
+        assert not report.complete
 
 
 # Endings
@@ -392,13 +393,14 @@ async def test_a_server_that_says_yes_and_stores_nothing_is_not_believed_for_eve
 @pytest.mark.virtual_clock
 async def test_what_is_in_doubt_at_the_stop_is_unknown() -> None:
     async with serving(text_identity=False) as (server, session):
-        server.faults.add(Fault.slow(10), Fault.after_all(), on="batch")
-        importer = session.memories.importer(facts(50), concurrency=2)
-        asyncio.get_running_loop().call_later(1.5, importer.stop)
+        server.faults.add(Fault.slow(0), Fault.slow(10), Fault.after_all(), on="batch")
+        importer = session.memories.importer(facts(75), concurrency=2)
+        asyncio.get_running_loop().call_later(0.5, importer.stop)
         report = await importer.run()
-        assert counts(report) == {"created": 25, "unknown": 25}
+        assert counts(report) == {"created": 50, "unknown": 25}
         assert calls(server, "list") == 0
-        assert len(server.memories()) == 50
+        assert len(server.memories()) == 75
+        assert not report.complete
 
 
 @pytest.mark.virtual_clock

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from http import HTTPStatus
 
 import pytest
 from hypothesis import example, given, settings
@@ -225,8 +226,6 @@ async def test_what_is_sent_again_after_the_lesson_is_spared() -> None:
         (401, AuthenticationError),
         (402, APIError),
         (403, APIError),
-        (404, APIError),
-        (409, APIError),
         (302, APIError),
     ],
 )
@@ -246,6 +245,40 @@ async def test_a_refused_key_ends_it_after_one_round(
     assert 1 <= len(server.requests) <= concurrency
     assert server.memories() == []
     assert all("the import was stopped" in str(o.error) for o in outcomes)
+
+
+@pytest.mark.parametrize("status", [404, 409, 418, 451])
+async def test_a_refusal_that_was_not_foreseen_costs_its_batch(
+    server: LocalServer, session: Session, status: int
+) -> None:
+    server.faults.add(Fault.slow(0), *[Fault.answer(status, "no")] * 2, Fault.slow(0), on="batch")
+    server.faults.add(*[Fault.answer(status, "no")] * 2, on="batch")
+    report = await session.memories.import_facts(facts(250), concurrency=1)
+    assert counts(report) == {"created": 150, "not_sent": 100}
+    assert {str(o.error) for o in report.failures} == {f"cannot create a batch of 25: {words(status)}: no"}
+    assert not report.complete
+
+
+def words(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+@pytest.mark.parametrize("status", [404, 409, 418])
+@pytest.mark.parametrize("concurrency", [1, 4])
+async def test_a_few_of_them_in_a_row_end_the_import(
+    server: LocalServer, session: Session, status: int, concurrency: int
+) -> None:
+    server.faults.add(Fault.answer(status, "no"), on="any", times=FOREVER)
+    outcomes: list[FactOutcome] = []
+    with pytest.raises(ImportStoppedError, match=r"the import was stopped: .*no") as stopped:
+        await session.memories.import_facts(facts(2_500), concurrency=concurrency, on_outcome=outcomes.append)
+    assert isinstance(stopped.value.__cause__, APIError)
+    assert_complete(stopped.value.report, outcomes)
+    assert counts(stopped.value.report) == {"not_sent": stopped.value.report.pulled}
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize("stage", ["half", "single", "again"])

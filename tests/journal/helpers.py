@@ -5,9 +5,10 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.fact import fact_payload
@@ -16,6 +17,8 @@ from omi_async.importing.journal.rows import Recalled
 from omi_async.local import LocalServer
 
 SERVER = "the service"
+
+T = TypeVar("T")
 
 
 def texts(numbers: Iterable[int]) -> list[str]:
@@ -96,23 +99,33 @@ def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
 
 
 def begin(journal: Journal, address: str = SERVER) -> None:
-    journal.begin(address)
+    journal._begin(address, time.time())  # what `begin` does in a thread
 
 
 def recall(journal: Journal, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:
-    return journal.recall(contents)
+    return done(journal.recall(contents))
 
 
 def sending(journal: Journal, items: Sequence[Item]) -> None:
-    journal.sending(items)
+    done(journal.sending(items))
 
 
 def settled(journal: Journal, items: Sequence[Item]) -> None:
-    journal.settled(items)
+    done(journal.settled(items))
 
 
 def end(journal: Journal) -> None:
-    journal.end()
+    done(journal.end())
+
+
+def done(method: Coroutine[Any, Any, T]) -> T:
+    """Run a method that has nothing to wait for: in an import, a cancellation cannot fall into its middle."""
+    try:
+        method.send(None)
+    except StopIteration as returned:
+        result: T = returned.value
+        return result
+    raise AssertionError("it waited")
 
 
 def database(journal: Journal) -> sqlite3.Connection:
@@ -184,14 +197,14 @@ class Crashing(Journal):
         if self.crashed:
             raise JournalError("crashed")
 
-    def sending(self, items: Any) -> None:
+    async def sending(self, items: Any) -> None:
         self._point()
-        super().sending(items)
+        await super().sending(items)
         self._point()
 
-    def settled(self, verdicts: Any) -> None:
+    async def settled(self, verdicts: Any) -> None:
         self._point()
-        super().settled(verdicts)
+        await super().settled(verdicts)
         self._point()
 
 

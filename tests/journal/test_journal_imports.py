@@ -469,12 +469,12 @@ async def test_what_a_journal_that_cannot_be_read_may_know_is_unknown(
 async def test_the_first_failure_is_the_cause(server: LocalServer, path: Path) -> None:
     """A call is out, and comes back with a 401, after the journal has failed for another."""
     journal = Journal(path)
-    server.faults.add(Fault.slow(3), on="batch")
-    server.faults.add(Fault.poison("number 3.", status=401), on="batch")
+    server.faults.add(Fault.slow(0), Fault.slow(3), on="batch")
+    server.faults.add(Fault.poison("number 33.", status=401), on="batch")
 
     async def facts() -> AsyncIterator[str]:
-        for number in range(50):
-            if number == 25:
+        for number in range(75):
+            if number == 50:
                 await asyncio.sleep(2)
                 read_only(journal)
             yield f"number {number}."

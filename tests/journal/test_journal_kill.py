@@ -36,24 +36,24 @@ class Cut(Journal):
         if f"{point} {self.calls}" == cut:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def sending(self, items):
+    async def sending(self, items):
         self.calls += 1
         self.at("before sending")
-        super().sending(items)
+        await super().sending(items)
         self.at("after sending")
 
-    def settled(self, verdicts):
+    async def settled(self, verdicts):
         self.at("before settled")
-        super().settled(verdicts)
+        await super().settled(verdicts)
         self.at("after settled")
 
-    def begin(self, server):
-        super().begin(server)
+    async def begin(self, server):
+        await super().begin(server)
         self.at("after begin")
 
-    def end(self):
+    async def end(self):
         self.at("before end")
-        super().end()
+        await super().end()
         self.at("after end")
 
 async def main():

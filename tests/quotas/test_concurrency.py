@@ -2,124 +2,113 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
-from typing import Any
+from collections.abc import Callable
 
-import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from omi_async._api.messages import Kind
-from omi_async.importing.concurrency import HEAD_START, Concurrency
-from tests.clock import elapsed
-
-pytestmark = pytest.mark.virtual_clock
+from omi_async.importing.concurrency import MOST_PATIENCE, PATIENCE, Caution, Concurrency, Flight
 
 
 class Driver:
-    """Calls of so many seconds, as many at a time as are allowed."""
+    """Calls in rounds, as many at a time as are allowed."""
 
-    def __init__(self, most: int) -> None:
-        self.it = Concurrency(most, on_park=lambda *_: None, reconsider=lambda: None)
+    def __init__(self, most: int, caution: Caution | None = None) -> None:
+        self.caution = caution or Caution()
+        self.it = Concurrency(most, self.caution)
         self.most = most
-        self.highest = 0
+        self.calls = 0
+        self.failed = 0
 
-    async def calls(self, count: int, took: Any, *, kind: Kind = "batch") -> None:
-        now = asyncio.get_running_loop().time
-        out: set[asyncio.Task[None]] = set()
-
-        async def one() -> None:
-            began = now()
-            seconds = took(self.out) if callable(took) else took
-            await asyncio.sleep(abs(seconds))
-            self.it.end()
-            if seconds < 0:
-                self.it.contended(began, now())
+    def round(self, fails: Callable[[int], bool] = lambda _beside: False) -> int:
+        """Let as many go as may, and come back; return how many."""
+        flights: list[Flight] = [self.it.depart() for _ in range(self.it.limit)]
+        assert 1 <= len(flights) <= self.most
+        for flight in flights:
+            self.calls += 1
+            self.it.land(flight)
+            if fails(len(flights)):
+                self.failed += 1
+                self.it.troubled(flight)
             else:
-                self.it.answered(kind, began, now())
-
-        for _ in range(count):
-            while not self.it.free:
-                _, out = await asyncio.wait(out, return_when=asyncio.FIRST_COMPLETED)
-            self.it.begin()
-            out.add(asyncio.create_task(one()))
-            self.highest = max(self.highest, self.it._out)
-            assert self.it._out <= self.most
-            assert 1 <= self.it.limit <= self.most
-        await asyncio.wait(out)
-
-    @property
-    def out(self) -> int:
-        return self.it._out
+                self.it.clean(flight)
+        return len(flights)
 
 
-@pytest.mark.parametrize("most", [1, 4, 16])
-async def test_the_first_call_goes_alone_and_then_all(most: int) -> None:
-    driver = Driver(most)
-    assert driver.it.limit == 1
-    await driver.calls(1, 0.1)
-    assert driver.it.limit == most
-
-
-async def test_a_first_call_that_takes_its_time_does_not_hold_the_others_for_long() -> None:
-    driver = Driver(4)
-    before = asyncio.get_running_loop().time()
-    driver.it.begin()
-    assert driver.it.limit == 1
-    await asyncio.sleep(HEAD_START + 0.01)
-    assert driver.it.limit == 4
-    assert elapsed(before) < 2
-
-
-async def test_one_burst_of_contention_halves_once() -> None:
-    # Catches: 16 answers of one moment that halve it 16 times, down to 1.
+def test_it_begins_with_one_and_doubles_while_all_is_clean() -> None:
     driver = Driver(16)
-    await driver.calls(1, 0.1)
-    await driver.calls(16, -1.0)
-    assert driver.it.limit == 8
-    await driver.calls(8, -1.0)
-    assert driver.it.limit == 4
-    for _ in range(8):
-        await driver.calls(driver.it.limit, -1.0)
-    assert driver.it.limit == 1
+    assert [driver.round() for _ in range(6)] == [1, 2, 4, 8, 16, 16]
 
 
-async def test_success_brings_it_back_and_not_above() -> None:
-    driver = Driver(8)
-    await driver.calls(1, 0.1)
+def test_trouble_in_company_leads_down_at_once() -> None:
+    driver = Driver(16)
     for _ in range(5):
-        await driver.calls(8, -0.1)
+        driver.round()
+    assert driver.round(lambda _: True) == 16
     assert driver.it.limit == 1
-    await driver.calls(200, 0.1)
-    assert driver.it.limit == 8
+    # Catches: a burst that counts as sixteen stumbles, after which more are never tried again.
+    assert driver.caution.stumbles == 1
 
 
-async def test_a_server_that_queues_gets_fewer() -> None:
+def test_what_fails_alone_says_nothing_about_company() -> None:
+    driver = Driver(4)
+    for _ in range(9):
+        driver.round(lambda _: True)
+    assert (driver.it.limit, driver.caution.stumbles) == (1, 0)
+    assert [driver.round() for _ in range(3)] == [1, 2, 4]
+
+
+def test_one_failure_among_many_costs_half() -> None:
     driver = Driver(16)
-    await driver.calls(64, 0.3)
-    assert driver.it.limit == 16
-    await driver.calls(48, lambda out: 0.3 * out)  # one at a time
-    assert driver.it.limit < 16
+    for _ in range(5):
+        driver.round()
+    one = iter([True])
+    driver.round(lambda _: next(one, False))
+    assert driver.it.limit >= 8
+    while driver.it.limit < 16:
+        driver.round()
+    assert driver.calls < 31 + 16 + 3 * PATIENCE
 
 
-async def test_a_server_that_has_become_slower_for_good_is_believed_in_the_end() -> None:
+@given(st.integers(0, 2**32), st.integers(2, 16))
+def test_on_a_server_that_fails_in_company_it_stays_at_one(seed: int, most: int) -> None:
+    chance = random.Random(seed)
+    driver = Driver(most)
+    for _ in range(2000):
+        driver.round(lambda beside: beside > 1 and chance.random() < (0.12 if beside == 2 else 0.5))
+    assert driver.failed < 2000 / 40
+    rounds = [driver.it.limit for _ in range(200) if driver.round(lambda beside: beside > 1)]
+    assert rounds.count(1) > 190
+
+
+def test_what_a_session_has_learned_the_next_import_knows() -> None:
+    first = Driver(4)
+    for _ in range(3):
+        first.round()
+    first.round(lambda _: True)
+    second = Driver(4, first.caution)
+    assert [second.round() for _ in range(PATIENCE - 4)] == [1] * (PATIENCE - 4)
+
+
+def test_a_server_is_forgiven_for_what_was_long_ago() -> None:
     driver = Driver(8)
-    await driver.calls(64, 0.3)
-    await driver.calls(4000, 2.0)
-    assert driver.it.limit == 8
+    for _ in range(4):
+        driver.round()
+    driver.round(lambda _: True)
+    for _ in range(400):
+        driver.round()
+    assert (driver.it.limit, driver.caution.stumbles) == (8, 0)
 
 
-async def test_noise_of_milliseconds_lowers_nothing() -> None:
-    chance = random.Random(5)
-    driver = Driver(16)
-    await driver.calls(16, 0.001)
-    await driver.calls(500, lambda _: chance.choice([0.001, 0.002, 0.01, 0.05, 0.2, 0.4]))
-    assert driver.it.limit == 16
+def test_patience_has_an_end() -> None:
+    assert Caution(stumbles=50).patience == MOST_PATIENCE
 
 
-async def test_calls_of_one_kind_are_not_measured_by_those_of_another() -> None:
-    # Catches: single facts of a tenth of a second that make batches of three seconds look like congestion.
-    driver = Driver(8)
-    for _ in range(10):
-        await driver.calls(40, 0.1, kind="create")
-        await driver.calls(40, 3.0, kind="batch")
-        assert driver.it.limit == 8
+def test_one_at_a_time_holds_as_long_as_it_is_asked_for() -> None:
+    it = Concurrency(8, Caution(limit=8))
+    with it.one_at_a_time():
+        with it.one_at_a_time():
+            assert it.limit == 1
+        assert it.limit == 1
+    assert it.limit == 8

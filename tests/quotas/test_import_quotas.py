@@ -213,9 +213,9 @@ async def test_nothing_is_in_doubt_in_the_journal_while_an_import_is_parked(
     written: list[float] = []
     sending = Journal.sending
 
-    def noted(journal: Journal, items: Any) -> None:
+    async def noted(journal: Journal, items: Any) -> None:
         written.append(asyncio.get_running_loop().time())
-        sending(journal, items)
+        await sending(journal, items)
 
     monkeypatch.setattr(Journal, "sending", noted)
     async with serving(quotas=[hourly(4)]) as (server, session):

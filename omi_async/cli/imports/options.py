@@ -13,8 +13,7 @@ from omi_async.cli.options import Common, fields_of
 
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
-    from omi_async.importing.delivery import OnUnknown
-    from omi_async.importing.lanes import Lanes
+    from omi_async.importing.options import Lanes, OnUnknown
     from omi_async.sources._detect import Format
 
 __all__ = ["ImportOptions", "import_options"]

@@ -13,8 +13,8 @@ from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.progress import counts_of
 from omi_async.cli.output import print_event, print_message, print_report
-from omi_async.importing.delivery import OnUnknown
 from omi_async.importing.journal.journal import Journal
+from omi_async.importing.options import OnUnknown
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 
 __all__ = ["ImportResult"]

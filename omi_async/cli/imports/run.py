@@ -35,7 +35,9 @@ async def import_all(common: Common, options: ImportOptions) -> int:
         with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
             result = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
             async with (
-                connected(common, connections=max(CONNECTIONS, options.concurrency)) as session,
+                connected(
+                    common, connections=max(CONNECTIONS, options.concurrency), new_database=True
+                ) as session,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
                 with watched(inputs, as_json=common.as_json) as view:

@@ -11,18 +11,15 @@ from typing import Any, BinaryIO, Final
 import click
 
 from omi_async._api import json
-from omi_async.cli.imports.failure_record import journal_at
 from omi_async.cli.imports.inputs import is_plain_file
 from omi_async.cli.imports.options import ImportOptions
-from omi_async.cli.options import Common
+from omi_async.cli.imports.reference import journal_at
+from omi_async.cli.options import IN_MEMORY, Common
 from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal.journal import Journal
 
 __all__ = ["has_unknown_facts", "journal_for", "opened"]
-
-IN_MEMORY: Final = frozenset({"", ":memory:"})
-"""Databases that end with the process, as SQLite names them."""
 
 _LONGEST_LINE: Final = 2**20
 """Bytes of a line that is read here. A failure's is shorter; a document may be one line of gigabytes."""
