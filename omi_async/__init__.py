@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
+    from omi_async.session_pool import SessionPool
 
 __all__ = [
     "APIError",
@@ -98,6 +99,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "SessionPool",
     "State",
     "TransportError",
     "__version__",
@@ -152,6 +154,7 @@ _HOMES = {
     "memory": ("Memory",),
     "resources.memories": ("Memories",),
     "session": ("Session",),
+    "session_pool": ("SessionPool",),
 }
 """The modules that the names live in."""
 
