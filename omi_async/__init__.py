@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         State,
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
+    from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
@@ -69,11 +70,16 @@ __all__ = [
     "FactOutcome",
     "Forecast",
     "ImportFailedError",
+    "ImportJob",
+    "ImportJobs",
     "ImportReport",
     "ImportStoppedError",
     "Importer",
+    "InputTooLargeError",
     "InvalidFactError",
     "InvalidRequestError",
+    "JobSnapshot",
+    "JobState",
     "Journal",
     "JournalError",
     "JournalInUseError",
@@ -145,6 +151,13 @@ _HOMES = {
     "importing.tracker": (
         "OnOutcome",
         "OnProgress",
+    ),
+    "jobs": (
+        "ImportJob",
+        "ImportJobs",
+        "InputTooLargeError",
+        "JobSnapshot",
+        "JobState",
     ),
     "memory": ("Memory",),
     "resources.memories": ("Memories",),

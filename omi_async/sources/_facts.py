@@ -28,6 +28,8 @@ def open_facts(
     format: Format = "auto",  # noqa: A002 - what the command line calls it
     mapping: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    *,
+    name: str | None = None,
 ) -> Facts:
     """Read facts from a file of another system.
 
@@ -39,13 +41,15 @@ def open_facts(
         mapping: field of the fact to key or column of the file, such as ``{"content": "data.memory"}``; a
             dotted path reaches into nested JSON. What is not mapped goes by its usual names.
         defaults: ``category``, ``visibility`` and ``tags`` of the records that have none.
+        name: what origins and errors call the source; None for its own name.
 
     Nothing is opened before the first fact is asked for. Raises `ValueError` for an unknown format and for an
     unusable mapping or default, `TypeError` for what can be no source; iterating raises `SourceError`.
     """
     if format not in get_args(Format):
         raise ValueError(f"format must be one of {', '.join(get_args(Format))}, not {format!r}")
-    return Facts(path_or_stdin, name_of(path_or_stdin), format, fields_from(mapping, defaults))
+    own_name = name_of(path_or_stdin)
+    return Facts(path_or_stdin, name or own_name, format, fields_from(mapping, defaults))
 
 
 class Facts:
