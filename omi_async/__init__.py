@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         State,
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
+    from omi_async.inbox import FactInbox
     from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
@@ -66,6 +67,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Fact",
+    "FactInbox",
     "FactLike",
     "FactOutcome",
     "Forecast",
@@ -152,6 +154,7 @@ _HOMES = {
         "OnOutcome",
         "OnProgress",
     ),
+    "inbox": ("FactInbox",),
     "jobs": (
         "ImportJob",
         "ImportJobs",

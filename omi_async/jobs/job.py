@@ -26,7 +26,9 @@ __all__ = ["READING", "ImportJob", "SessionFor"]
 
 SessionFor = Callable[[str], "Session | Awaitable[Session]"]
 
-READING: Final = frozenset({"format", "mapping", "defaults"})
+READING: Final = frozenset(
+    {"format", "mapping", "defaults", "template", "where", "under", "only_tag", "include", "long", "encoding"}
+)
 """The options that are of the reading of the input; all others are the import's."""
 
 _PATIENCE: Final = 30.0

@@ -19,6 +19,7 @@ from omi_async.jobs.record import JobRecord
 from omi_async.jobs.spool import name_for, spool
 from omi_async.jobs.turns import Turns
 from omi_async.sources._detect import Format
+from omi_async.sources._options import Long
 
 __all__ = ["ImportJobs", "JobOptions"]
 
@@ -38,6 +39,13 @@ class JobOptions(TypedDict, total=False):
     format: Format
     mapping: Mapping[str, str] | None
     defaults: Mapping[str, Any] | None
+    template: str | None
+    where: Mapping[str, str | list[str]] | list[str] | None
+    under: str | list[str]
+    only_tag: str | list[str]
+    include: str | list[str]
+    long: Long
+    encoding: str | None
     concurrency: int
     skip_existing: bool
     on_unknown: OnUnknown
