@@ -7,24 +7,22 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
 from omi_async.errors import OmiError, RateLimitError, ServerError, TransportError
+from omi_async.importing.importer import Importer
 from omi_async.importing.report import ImportReport, ImportStoppedError
 from omi_async.jobs.files import JobFiles
 from omi_async.jobs.record import JobRecord, JobSnapshot, JobState, settled
 from omi_async.jobs.turns import Turns
-from omi_async.sources import SourceError, open_facts
-
-if TYPE_CHECKING:
-    from omi_async.importing.importer import Importer
-    from omi_async.session import Session
+from omi_async.session import Session
+from omi_async.sources import Facts, SourceError, open_facts
 
 __all__ = ["READING", "ImportJob", "SessionFor"]
 
-SessionFor = Callable[[str], "Session | Awaitable[Session]"]
+SessionFor = Callable[[str], Session | Awaitable[Session]]
 
 READING: Final = frozenset(
     {"format", "mapping", "defaults", "template", "where", "under", "only_tag", "include", "long", "encoding"}
@@ -276,15 +274,15 @@ class ImportJob:
         counted = 0
         try:
             async with self._facts() as facts:
-                async for batch in facts.batches():
-                    counted += len(batch)
+                async for _ in facts:
+                    counted += 1
                     if self._wake.is_set():
                         return
         except SourceError:
             return  # the import comes to the same place, and tells it
         await self._note(expected=counted)
 
-    def _facts(self) -> Any:
+    def _facts(self) -> Facts:
         reading = {name: value for name, value in self._record.options.items() if name in READING}
         name = self._record.name
         return open_facts(self.files.input(name), **reading, name=name)
