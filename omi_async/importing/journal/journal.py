@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
@@ -18,7 +17,7 @@ from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.journal.file import Database, Durability, open_file, translated
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.rows import (
+from omi_async.importing.journal.row import (
     ALL_LETTERS,
     IN_DOUBT,
     NOT_SENT,
@@ -28,11 +27,10 @@ from omi_async.importing.journal.rows import (
     Entry,
     Recalled,
     Row,
-    Rows,
     letter_of,
-    recalled,
     state_of,
 )
+from omi_async.importing.journal.rows import Rows
 from omi_async.importing.report import State
 
 __all__ = ["Entry", "Journal", "Recalled"]
@@ -207,7 +205,7 @@ class Journal:
             row = self._rows.get(number)
             if row.key(at) == key and not self._is_expired(row, at):
                 of_this_import = number >= self._first_row or not self._see(number, 1 << at)
-                return "seen" if of_this_import else recalled(place, row)
+                return "seen" if of_this_import else row.recall(at)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
@@ -228,18 +226,9 @@ class Journal:
         """Forget what was settled too long ago, so that neither the file nor the index grows forever."""
         if self.remember is None:
             return
-        before = now - self.remember
         with self._using("cannot be written"), self._rows.transaction():
-            for row in self._rows:
-                if row.settled_at is None:
-                    continue
-                if row.settled_at >= before:
-                    break  # later rows were settled later, but for some that were in doubt
-                if row.forget_settled():
-                    self._rows.update(row)
-                else:
-                    self._index.remove(row.keys, row.number * ROW)
-                    self._rows.delete(row.number)
+            for row in self._rows.expire(now - self.remember):
+                self._index.remove(row.keys, row.number * ROW)
 
     def _keys(self, contents: Iterable[str]) -> list[bytes]:
         """Return the keys of stripped texts at the server of this import."""
@@ -315,17 +304,8 @@ class Journal:
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
-        letters: dict[str, Counter[str]] = {}
         with self._using("cannot be read"):
-            for server, states in self._rows.all_states():
-                letters.setdefault(server, Counter()).update(states)
-        counts: dict[str, dict[State, int]] = {}
-        for server, of_server in letters.items():
-            by_state = Counter[State]()
-            for letter, count in of_server.items():
-                by_state[state_of(letter)] += count
-            counts[server] = dict(by_state)
-        return counts
+            return self._rows.counts()
 
     def unfinished(self) -> Iterator[Entry]:
         """Yield the facts that are not safely stored, in the order of their first sending."""
@@ -344,10 +324,5 @@ class Journal:
         if self._importing.locked():
             raise JournalInUseError(f"the journal {self.path} is in use by an import; wait for its end")
         letters = {letter for letter in ALL_LETTERS if state_of(letter) in states} - {NOT_SENT}
-        forgotten = 0
         with self._using("cannot be written"), self._rows.transaction():
-            for row in self._rows:
-                forgotten += row.forget(letters)
-                self._rows.update(row)
-        self._rows.forget_cached()
-        return forgotten
+            return self._rows.forget(letters)
