@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
@@ -9,7 +10,6 @@ from typing import Any, Final
 import attrs
 
 from omi_async.errors import OmiError
-from omi_async.fact import Payload
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.report import State
 
@@ -105,8 +105,10 @@ def state_of(letter: str) -> State:
 
 
 def letter_of(item: Item) -> str:
-    """Return the letter for what became of an item."""
-    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state or "unknown"]
+    """Return the letter for what became of an item; one without a state is being sent."""
+    if item.state is None:
+        return SENDING
+    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state]
 
 
 ROW: Final = 32
@@ -138,26 +140,23 @@ class Row:
         """Return the content key of a fact."""
         return self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
 
-    def become(  # what is known of a fact
-        self,
-        at: int,
-        letter: str,
-        memory_id: str | None,
-        *,
-        fact: Payload | None,
-        error: OmiError | None,
-        texts: bool,
-    ) -> None:
-        """Note what became of a fact; of one that is safely stored, the text is not needed any more."""
-        place = str(at)
-        self.states[at], self.ids[at] = letter, memory_id
+    def become(self, at: int, item: Item, *, texts: bool) -> None:
+        """Note what a fact is by now; of one that is safely stored, the text is not needed any more."""
+        letter, place = letter_of(item), str(at)
+        self.states[at], self.ids[at] = letter, item.memory_id
         self.errors.pop(place, None)
         if letter in STORED:
             self.facts.pop(place, None)
-        elif texts and fact is not None:
-            self.facts[place] = fact
-        elif texts and error is not None:
-            self.errors[place] = kept_words(error)
+        elif texts and letter == SENDING:
+            self.facts[place] = item.payload  # a rejected fact comes again when its user has changed it
+        elif texts and item.error is not None:
+            self.errors[place] = kept_words(item.error)
+        if letter != SENDING:
+            self.settled_at = time.time()
+
+    def was_settled_before(self, moment: float, at: int) -> bool:
+        """Return whether a fact was settled before a moment."""
+        return self.settled_at is not None and self.settled_at < moment and self.states[at] not in IN_DOUBT
 
     def forget(self, letters: AbstractSet[str]) -> int:
         """Let the facts with these letters count as not sent; return how many there are."""
