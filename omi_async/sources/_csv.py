@@ -4,65 +4,155 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, islice
 from typing import Final
 
 import attrs
 
 from omi_async.errors import InvalidFactError
+from omi_async.sources._columns import USUAL, Columns, columns_of, in_one_form
 from omi_async.sources._errors import SourceError
-from omi_async.sources._fields import Columns, Fields
-from omi_async.sources._records import Batch, Block, Entry, Lines, Records, decoded, shown
+from omi_async.sources._lines import Block, Lines, clean
+from omi_async.sources._options import ReadOptions
+from omi_async.sources._records import Batch, Records, decoded, shown
 
-__all__ = ["DELIMITERS", "Dialect", "dialect_of", "read_csv", "reads_as_table"]
+__all__ = ["DELIMITERS", "Dialect", "dialect_of", "read_csv"]
+
+DELIMITERS: Final = ",;\t|"
 
 _MOST_LINES: Final = 512
 _MOST_BYTES: Final = 64 * 1024
 """What one row may span. A fact has 500 characters; whatever is longer has lost its closing quote."""
+
+_HEADER_LINES: Final = 50
+"""Lines that a header may span: more of them is a quote that never closes."""
 
 
 def read_csv(lines: Lines, records: Records) -> Iterator[Batch]:
     """Read a fact of each row below the header; rows of empty cells are skipped.
 
     A row that breaks is one invalid outcome, and reading goes on with the line after its first. Raises
-    `SourceError` if no column holds the text.
+    `SourceError` if no column holds the text, or two may.
     """
     feed = _Feed(lines.blocks())
-    header = _read_header(feed)
-    if header is None:
+    header = _header_lines(feed)
+    if not header:
         return
-    number, line = header
-    dialect = dialect_of(line, records.fields)
-    if dialect is None or dialect.columns is None:
-        raise SourceError.at(records.name, number, _no_column(line, records))
-    table = _Table(feed, dialect, dialect.columns, records)
+    number = feed.number
+    dialect = dialect_of(header, records.options)
+    if dialect is None:
+        raise SourceError.at(records.name, number, _no_column(header[0], records.options))
+    if dialect.columns.problem:
+        raise SourceError.at(records.name, number, dialect.columns.problem)
+    for _ in range(dialect.lines):
+        feed.take()
+    table = _Table(feed, dialect, records)
     while feed.fill():
         yield table.drain()
     feed.check()
 
 
-def _read_header(feed: _Feed) -> tuple[int, str] | None:
-    """Take the first line that is not blank, past the ``sep=;`` that Excel writes for itself."""
+def _header_lines(feed: _Feed) -> list[str]:
+    """Return the lines that begin with the header, past the ``sep=;`` that Excel writes for itself."""
     while feed.fill():
-        number, raw = feed.number, feed.take()
-        line = raw.decode("utf-8", "replace").strip("\r\n")
+        line = feed.ahead(1)[0].strip("\r\n")
         if line.strip() and not line.lower().startswith("sep="):
-            return number, line
+            while _is_open(header := feed.ahead(_HEADER_LINES)) and feed.more():
+                pass
+            return header
+        feed.take()
     feed.check()
-    return None
+    return []
 
 
-def _no_column(line: str, records: Records) -> str:
-    names = ", ".join(repr(name[:40]) for name in line.strip()[:400].split(_likely_delimiter(line)))
-    if records.fields.mapping:
-        return f"the header has not all columns of the mapping {dict(records.fields.mapping)}; it has {names}"
+def _is_open(lines: Sequence[str]) -> bool:
+    """Whether a quote opens in the first line that none of these lines closes."""
+    quotes = accumulate(line.count('"') for line in lines)
+    return len(lines) < _HEADER_LINES and all(number % 2 for number in quotes)
+
+
+def _no_column(line: str, options: ReadOptions) -> str:
+    line = line.strip("\r\n")
+    delimiter = max(DELIMITERS, key=line.count)
+    names = [name.strip().strip('"') for name in line[:400].split(delimiter)]
+    have = f"it has {', '.join(repr(name[:40]) for name in names)}"
+    wanted = [name for name in options.fields.mapping.values() if name]
+    wanted += options.fields.template.names if options.fields.template else []
+    wanted += options.where.values
+    known = [in_one_form(name) for name in names]
+    if missing := [name for name in wanted if in_one_form(name) not in known]:
+        what = ", ".join(map(repr, missing))
+        mapped = f"the header has not all columns of the mapping {dict(options.fields.mapping)}; "
+        return f"{mapped if options.fields.mapping else ''}there is no column {what}; {have}"
     return (
-        f"no column of the header is called content, text or memory; name it with a mapping. It has {names}"
+        f"no column of the header is called {USUAL}; name the one with the text (--map content=NAME), or make"
+        f" a sentence of several (--template); {have}"
     )
 
 
-def _likely_delimiter(line: str) -> str:
-    return max(DELIMITERS, key=line.count)
+@attrs.frozen
+class Dialect:
+    """How the rows of a table are written.
+
+    Attributes:
+        delimiter: what stands between the cells.
+        columns: where the parts of a fact stand.
+        spaced: whether a space follows each delimiter, which belongs to no cell.
+        lines: how many lines the header has.
+    """
+
+    delimiter: str
+    columns: Columns
+    spaced: bool = False
+    lines: int = 1
+
+    @property
+    def width(self) -> int:
+        """How many columns there are."""
+        return self.columns.width
+
+    def rows(self, lines: Iterable[str], *, spaced: bool = False) -> Iterator[list[str]]:
+        """Return the rows of lines; raises `csv.Error` at a quote in the wrong place.
+
+        Args:
+            lines: the lines, each with its end.
+            spaced: whether spaces in front of a cell are no part of it, whatever the header shows.
+        """
+        # Strict, as otherwise a quote in the wrong place changes the text instead of being told.
+        return csv.reader(
+            lines, delimiter=self.delimiter, skipinitialspace=spaced or self.spaced, strict=True
+        )
+
+    def lenient_rows(self, lines: Iterable[str]) -> Iterator[list[str]]:
+        """Return rows to be counted only. Raises `ValueError` for a cell beyond all bounds."""
+        try:
+            yield from csv.reader(lines, delimiter=self.delimiter, skipinitialspace=True)
+        except csv.Error as error:
+            raise ValueError(str(error)) from error
+
+
+def dialect_of(lines: Sequence[str], options: ReadOptions) -> Dialect | None:
+    """Read a header with each delimiter, and take the one with most columns; None if none has the text."""
+    dialects = [dialect for mark in DELIMITERS if (dialect := _dialect(lines, mark, options)) is not None]
+    return max(dialects, key=lambda dialect: dialect.width, default=None)
+
+
+def _dialect(lines: Sequence[str], delimiter: str, options: ReadOptions) -> Dialect | None:
+    rows = csv.reader(
+        [line.rstrip("\r\n") + "\n" for line in lines[:_HEADER_LINES]],
+        delimiter=delimiter,
+        skipinitialspace=True,
+    )
+    try:
+        header = next(rows, [])
+    except csv.Error:
+        return None
+    columns = columns_of(header, options)
+    if columns is None:
+        return None
+    spaced = lines[0].count(delimiter) == lines[0].count(f"{delimiter} ") > 0
+    return Dialect(delimiter, columns, spaced, rows.line_num)
 
 
 class _Runaway(Exception):  # noqa: N818 - a signal, which only `_Table` sees
@@ -90,15 +180,20 @@ class _Feed:
     def fill(self) -> bool:
         """Read a block if no line is left; False at the end of the file, and at damage."""
         while not self._lines:
-            try:
-                block = next(self._blocks, None)
-            except SourceError as error:  # what is still at hand goes first
-                self._failure = error
+            if not self.more():
                 return False
-            if block is None:
-                return False
-            self._lines.extend(block[1])
         return True
+
+    def more(self) -> bool:
+        """Read a block behind what is at hand; False if there is none."""
+        try:
+            block = next(self._blocks, None)
+        except SourceError as error:  # what is still at hand goes first
+            self._failure = error
+            return False
+        if block is not None:
+            self._lines.extend(block[1])
+        return block is not None
 
     def check(self) -> None:
         """Raise the `SourceError` that ended the file before its time, if one did."""
@@ -110,6 +205,10 @@ class _Feed:
         """Whether a line is at hand without reading."""
         return bool(self._lines)
 
+    def ahead(self, most: int) -> list[str]:
+        """Return the lines that come next, as far as they are at hand, without taking them."""
+        return [clean(line).decode("utf-8", "replace") for line in islice(self._lines, most)]
+
     def take(self) -> bytes:
         """Take a line out, one that belongs to no row."""
         self.number += 1
@@ -120,6 +219,10 @@ class _Feed:
         self.row = []
         self.damage = None
         self._size = 0
+
+    def again(self) -> list[str]:
+        """Return the lines of the row once more, as they were handed out."""
+        return [line.decode("utf-8", "surrogateescape") + "\n" for line in self.row]
 
     def give_back(self) -> None:
         """Give back all lines of the row but the first."""
@@ -136,6 +239,8 @@ class _Feed:
         if not self.fill():
             raise StopIteration
         line = self.take()
+        if not self.row:  # inside of a cell it would be text
+            line = clean(line)
         self.row.append(line)
         self._size += len(line)
         try:
@@ -148,56 +253,68 @@ class _Feed:
 class _Table:
     """The rows below a header."""
 
-    def __init__(self, feed: _Feed, dialect: Dialect, columns: Columns, records: Records) -> None:
+    def __init__(self, feed: _Feed, dialect: Dialect, records: Records) -> None:
         self._feed = feed
         self._dialect = dialect
-        self._columns = columns
+        self._columns = dialect.columns
         self._records = records
-        self._rows = self._reader()
+        self._rows = dialect.rows(feed)
         self._suspect = 0
-
-    def _reader(self) -> Iterator[list[str]]:
-        # Strict, as otherwise a quote in the wrong place changes the text instead of being told.
-        return csv.reader(
-            self._feed, delimiter=self._dialect.delimiter, skipinitialspace=self._dialect.spaced, strict=True
-        )
+        self._header = list(map(in_one_form, dialect.columns.header))
 
     def drain(self) -> Batch:
         """Read all rows that begin in the lines at hand."""
         batch: Batch = []
         while self._feed.buffered:
-            item = self._next()
-            if item is not None:
-                batch.append(item)
+            batch += self._next()
         return batch
 
-    def _next(self) -> Entry | None:
+    def _next(self) -> Batch:
         feed = self._feed
         feed.begin()
         number = feed.number
         try:
             row = next(self._rows)
+            if any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for cell in row):
+                # A space in front of a quoted cell would make its quotes, and its commas, part of the text.
+                row = next(self._dialect.rows(feed.again(), spaced=True))
         except (csv.Error, _Runaway) as error:
-            self._rows = self._reader()
+            self._rows = self._dialect.rows(feed)
             return self._broken(_advice(error), number)
         if not any(map(str.strip, row)) and feed.damage is None:
-            return None
-        return self._refused(row, number) or self._records.add(self._columns.of_row, row, number)
+            return []
+        return self._refused(row, number) or self._entries(row, number)
 
-    def _refused(self, row: list[str], number: int) -> Entry | None:
+    def _entries(self, row: list[str], number: int) -> Batch:
+        records, columns = self._records, self._columns
+        if list(map(in_one_form, row)) == self._header:  # files joined by `cat` have a header each
+            records.leave_out("repeated header")
+            return []
+        if not columns.wants(row):
+            records.leave_out("not chosen by where")
+            return []
+        record = columns.record_of(row)
+        try:
+            parts = columns.parts_of(row)
+        except InvalidFactError as error:
+            error.record = record
+            return [records.refuse(error, number)]
+        return records.entries(parts, number, record, explained=columns.explained)
+
+    def _refused(self, row: list[str], number: int) -> Batch:
         feed, width = self._feed, self._columns.width
         if feed.damage is not None:
-            return self._records.refuse(feed.damage, number)
-        if len(row) > width:
+            return [self._records.refuse(feed.damage, number)]
+        if any(map(str.strip, row[width:])):  # empty cells too many are a comma at the end of the line
             return self._broken(
                 f"has {len(row)} cells below {width} columns; quote a text that holds the delimiter",
                 number,
             )
         if number <= self._suspect and (len(row) < width or sum(line.count(b'"') for line in feed.row) % 2):
             return self._broken("is a piece of the broken row above it, or has cells missing", number)
-        return None
+        return []
 
-    def _broken(self, why: str, number: int) -> Entry:
+    def _broken(self, why: str, number: int) -> Batch:
         """Refuse the first line of a row, and read the others again: a stray quote may have eaten them."""
         feed = self._feed
         self._suspect = max(self._suspect, feed.number - 1)
@@ -207,7 +324,7 @@ class _Table:
             decoded(feed.row[0])
         except InvalidFactError as damage:
             error = damage
-        return self._records.refuse(error, number)
+        return [self._records.refuse(error, number)]
 
 
 def _advice(error: Exception) -> str:
@@ -221,63 +338,3 @@ def _advice(error: Exception) -> str:
     if "expected after" in reason:
         return "a quote closes in the middle of a cell; write quotes inside of a cell twice"
     return f"is no row of a table: {reason}"
-
-
-DELIMITERS: Final = ",;\t|"
-
-_WORDS: Final = 2
-"""Words in the name of a column, at most, if nothing but the header says that a file is a table."""
-
-
-@attrs.frozen
-class Dialect:
-    """How the rows of a table are written.
-
-    Attributes:
-        header: the names of the columns.
-        delimiter: what stands between the cells.
-        spaced: whether a space follows each delimiter, which belongs to no cell.
-        columns: the places of the parts of a fact; None if no column holds the text.
-    """
-
-    header: list[str]
-    delimiter: str
-    spaced: bool
-    columns: Columns | None
-
-
-def dialect_of(line: str, fields: Fields) -> Dialect | None:
-    """Read a header with each delimiter, and take the one with most columns; None if none has the text."""
-    dialects = [_split(line, delimiter, fields) for delimiter in DELIMITERS]
-    fitting = [dialect for dialect in dialects if dialect.columns is not None]
-    return max(fitting, key=lambda dialect: len(dialect.header), default=None)
-
-
-def _split(line: str, delimiter: str, fields: Fields) -> Dialect:
-    spaced = line.count(delimiter) == line.count(f"{delimiter} ") > 0
-    try:
-        header = next(csv.reader([line], delimiter=delimiter, skipinitialspace=spaced), [])
-    except csv.Error:
-        header = []
-    return Dialect(header, delimiter, spaced, fields.columns(header))
-
-
-def reads_as_table(lines: Sequence[str], dialect: Dialect, *, single: bool) -> bool:
-    """Whether the lines below a likely header are rows of it, and not sentences with commas.
-
-    The names of two fields make a header whatever stands below. A single column looks like any text; it is a
-    table only with `single`.
-    """
-    width = len(dialect.header)
-    if any(len(name.split()) > _WORDS for name in dialect.header):
-        return False
-    if width == 1:
-        return single
-    if dialect.columns is not None and dialect.columns.known > 1:
-        return True
-    rows = csv.reader([f"{line}\n" for line in lines[1:]], delimiter=dialect.delimiter)
-    try:
-        fits = [len(row) == width for row in rows]
-    except csv.Error:  # a cell beyond all bounds: no table that anybody made
-        return False
-    return sum(fits) * 2 >= len(fits)

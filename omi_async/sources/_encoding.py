@@ -89,13 +89,20 @@ def _salvage(member: zlib._Decompress, packed: bytes) -> bytes:
     return bytes(data)
 
 
-def utf8(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Recode to UTF-8 and drop the byte order mark; UTF-8 itself is passed on unchecked, broken or not."""
+def utf8(chunks: Iterable[bytes], encoding: str | None = None) -> Iterator[bytes]:
+    """Recode to UTF-8 and drop the byte order mark; UTF-8 itself is passed on unchecked, broken or not.
+
+    Args:
+        chunks: the bytes of a file.
+        encoding: what they are, if the caller knows; a byte order mark knows better.
+    """
     head, chunks = peek(chunks, _tells_encoding)
-    for mark, encoding in _MARKS:
+    for mark, marked in _MARKS:
         if head.startswith(mark):
             rest = _without(chunks, len(mark))
-            return _recoded(rest, encoding) if encoding else rest
+            return _recoded(rest, marked) if marked else rest
+    if encoding is not None:
+        return chunks if encoding.startswith("utf-8") else _recoded(chunks, encoding)
     unmarked = _unmarked_utf16(head[:1024])
     return _recoded(chunks, unmarked) if unmarked else chunks
 
@@ -125,16 +132,15 @@ def _unmarked_utf16(sample: bytes) -> str | None:
 
 
 def _recoded(chunks: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    # Half a surrogate pair becomes bad UTF-8: that spoils its own record only.
-    decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    # What is no text becomes bad UTF-8, half a surrogate pair for one: that spoils its own record only.
+    errors = "surrogatepass" if encoding.startswith(("utf-16", "utf-32")) else "surrogateescape"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
     for chunk in itertools.chain(chunks, [None]):
         try:
             text = decoder.decode(chunk or b"", final=chunk is None)
         except UnicodeDecodeError as error:
-            yield (
-                error.object[: error.start].decode(encoding, "surrogatepass").encode("utf-8", "surrogatepass")
-            )
+            yield (error.object[: error.start].decode(encoding, errors).encode("utf-8", errors))
             raise DamagedStreamError(
                 f"the file is broken {encoding.upper()} here ({error.reason}); save it as UTF-8"
             ) from error
-        yield text.encode("utf-8", "surrogatepass")
+        yield text.encode("utf-8", errors)

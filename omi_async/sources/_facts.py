@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Mapping
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from functools import partial
 from queue import SimpleQueue
 from types import TracebackType
-from typing import Any, Final, Generic, Self, TypeVar, get_args
+from typing import Any, Final, Generic, Self, TypeVar
 
-from omi_async.sources._detect import Format, read_batches
-from omi_async.sources._fields import Fields, fields_from
-from omi_async.sources._records import Batch, Entry
-from omi_async.sources._streams import Place, Stop, chunks_of, name_of, opened
+from omi_async.sources._detect import FORMATS, Format
+from omi_async.sources._options import Long, ReadOptions, options_from
+from omi_async.sources._records import Batch, Entry, Reading, Recognised
+from omi_async.sources._source import read_source
+from omi_async.sources._streams import Place, Stop, name_of
 
 __all__ = ["Bridge", "Facts", "open_facts"]
 
@@ -28,24 +29,54 @@ def open_facts(
     format: Format = "auto",  # noqa: A002 - what the command line calls it
     mapping: Mapping[str, str] | None = None,
     defaults: Mapping[str, Any] | None = None,
+    *,
+    template: str | None = None,
+    where: Mapping[str, str | Iterable[str]] | Iterable[str] | None = None,
+    under: str | Iterable[str] = (),
+    only_tag: str | Iterable[str] = (),
+    include: str | Iterable[str] = (),
+    long: Long = "reject",
+    encoding: str | None = None,
 ) -> Facts:
-    """Read facts from a file of another system.
+    """Read facts from a file, a ZIP archive or a folder of another system.
 
     Args:
         path_or_stdin: a path, ``"-"`` for standard input, or a file object opened in binary mode, which is
-            borrowed and left open. Any of them may be gzipped.
-        format: ``"jsonl"``, ``"json"``, ``"csv"``, ``"tsv"``, ``"text"`` or ``"markdown"``; ``"auto"`` looks
-            at the content first and at the name second.
+            borrowed and left open. Any of them may be gzipped, or a ZIP archive.
+        format: the format, such as ``"csv"``, ``"markdown"`` or ``"claude"``; ``"auto"`` looks at the content
+            first and at the name second, and refuses what is no list of facts.
         mapping: field of the fact to key or column of the file, such as ``{"content": "data.memory"}``; a
-            dotted path reaches into nested JSON. What is not mapped goes by its usual names.
+            dotted path reaches into nested JSON. What is not mapped goes by its usual names; a field that is
+            mapped to ``""`` is left out.
         defaults: ``category``, ``visibility`` and ``tags`` of the records that have none.
+        template: makes the text of a row or object: ``"User reads {Title}[ by {Author}]"``. An empty cell
+            makes the record invalid, but inside of ``[...]`` it leaves that part out.
+        where: takes only records with these values: ``{"Shelf": "read"}``, or ``["Shelf=read"]``.
+        under: takes only what stands below these headings of Markdown.
+        only_tag: takes only facts with one of these tags.
+        include: what is left out unless it is named: ``projects``, ``instructions``, ``pending``,
+            ``relations``, ``archived``, ``journals``.
+        long: what becomes of a text of more than 500 characters: ``"reject"`` makes it invalid, ``"split"``
+            makes several facts of it, at paragraphs, lines and sentences.
+        encoding: what the bytes are, such as ``"cp1252"``, if they are neither UTF-8 nor UTF-16.
 
     Nothing is opened before the first fact is asked for. Raises `ValueError` for an unknown format and for an
-    unusable mapping or default, `TypeError` for what can be no source; iterating raises `SourceError`.
+    unusable choice, `TypeError` for what can be no source; iterating raises `SourceError`.
     """
-    if format not in get_args(Format):
-        raise ValueError(f"format must be one of {', '.join(get_args(Format))}, not {format!r}")
-    return Facts(path_or_stdin, name_of(path_or_stdin), format, fields_from(mapping, defaults))
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, not {format!r}")
+    options = options_from(
+        mapping,
+        defaults,
+        template=template,
+        where=where,
+        under=under,
+        only_tag=only_tag,
+        include=include,
+        long=long,
+        encoding=encoding,
+    )
+    return Facts(path_or_stdin, name_of(path_or_stdin), format, options)
 
 
 class Facts:
@@ -53,11 +84,20 @@ class Facts:
 
     ``async with`` ends the reading on leaving; without it the reading ends at the end of the file, by
     `aclose`, or when the object is dropped.
+
+    Attributes:
+        name: the file, as the caller named it.
+        skipped: what was left out on purpose, by reason: ``Counter({"deleted": 2, "task": 1})``. It is
+            complete at the end; before that it may count what was read ahead.
+        recognised: what each file was taken for, with the columns of a table.
     """
 
-    def __init__(self, place: Place, name: str, wanted: Format, fields: Fields) -> None:
+    def __init__(self, place: Place, name: str, wanted: Format, options: ReadOptions) -> None:
+        reading = Reading(options)
         self.name = name
-        self._read = partial(_batches, place, name, wanted, fields)
+        self.skipped: Counter[str] = reading.skipped
+        self.recognised: Sequence[Recognised] = reading.recognised
+        self._read = partial(_batches, place, name, wanted, reading)
         self._bridge: Bridge[Entry] | None = None
         self._pending: deque[Entry] = deque()
         self._closed = False
@@ -72,19 +112,6 @@ class Facts:
                 raise StopAsyncIteration
             await self._refill()
         return self._pending.popleft()
-
-    async def batches(self) -> AsyncIterator[list[Entry]]:
-        """Yield lists of what is read already: the facts and outcomes that `anext` would return, in order.
-
-        To wait once for a few hundred of them costs a tenth of waiting for each.
-        """
-        while True:
-            try:
-                first = await anext(self)
-            except StopAsyncIteration:
-                return
-            rest, self._pending = self._pending, deque()
-            yield [first, *rest]
 
     async def _refill(self) -> None:
         if self._bridge is None:
@@ -124,13 +151,12 @@ class Facts:
 
 
 def _batches(
-    place: Place, name: str, wanted: Format, fields: Fields, stop: Stop
+    place: Place, name: str, wanted: Format, reading: Reading, stop: Stop
 ) -> Generator[Batch, None, None]:
     """Open and read, all of it in the thread: to open a pipe may take as long as to read it."""
-    with opened(place, name, stop) as stream:
-        for batch in read_batches(chunks_of(stream, stop), name, wanted, fields):
-            for at in range(0, len(batch), MOST):
-                yield batch[at : at + MOST]
+    for batch in read_source(place, name, wanted, reading, stop):
+        for at in range(0, len(batch), MOST):
+            yield batch[at : at + MOST]
 
 
 AHEAD: Final = 3

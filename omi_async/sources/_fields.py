@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import attrs
 
-from omi_async._api.json import loads
 from omi_async.constants import VISIBILITIES
 from omi_async.errors import InvalidFactError
 from omi_async.fact import Fact
+from omi_async.sources._template import Template, is_absent
 
-__all__ = ["Columns", "Fields", "fields_from"]
+__all__ = ["FIELD_NAMES", "TEXT_KEYS", "Fields", "Parts", "Record", "fields_from", "value_at"]
 
 TEXT_KEYS: Final = ("content", "text", "memory", "fact", "body", "note", "value")
 """Names of the text in the exports of other systems (`memory`: mem0); the first one present counts."""
 
-_COLUMNS: Final = {
+FIELD_NAMES: Final = {
     "content": TEXT_KEYS,
-    "category": ("category", "type"),
+    # Not `type` or `kind`: in the exports of other systems these say what a record is, not what it is about.
+    "category": ("category",),
     "visibility": ("visibility",),
     "tags": ("tags", "labels", "keywords"),
 }
@@ -30,18 +30,36 @@ Record = Mapping[str, Any]
 
 
 @attrs.frozen
+class Parts:
+    """What a record says of a fact, unchecked; None and empty values are for the defaults."""
+
+    content: Any
+    category: Any = None
+    visibility: Any = None
+    tags: Any = None
+
+
+@attrs.frozen
 class Fields:
     """Makes facts of records.
 
     Attributes:
-        mapping: field of the fact to key (or dotted path) or column of the record.
-        defaults: for records that have no category, visibility or tags; an empty one is none.
+        mapping: field of the fact to key (or dotted path) or column of the record; to "" for a field that is
+            to be taken from nowhere.
+        category: for records that have none; so are visibility and tags.
+        template: makes the text of several keys or columns.
     """
 
     mapping: Mapping[str, str] = attrs.field(factory=dict)
     category: str | None = None
     visibility: str = "private"
     tags: tuple[str, ...] = ()
+    template: Template | None = None
+
+    @property
+    def reshapes(self) -> bool:
+        """Whether the caller said what stands where, so that no format need be recognised."""
+        return self.template is not None or any(self.mapping.values())
 
     def of_text(self, text: str, origin: str) -> Fact:
         """Make a fact of a bare text. Raises `InvalidFactError`."""
@@ -49,65 +67,73 @@ class Fields:
 
     def of_json(self, value: object, origin: str) -> Fact:
         """Make a fact of a JSON object or string. Raises `InvalidFactError`."""
+        return self.of_parts(self.parts_of(value), origin)
+
+    def parts_of(self, value: object) -> Parts:
+        """Find the parts of a fact in a JSON object or string. Raises `InvalidFactError`."""
         if not isinstance(value, dict):
             if isinstance(value, str):
-                return self.of_text(value, origin)
+                return Parts(value)
             raise InvalidFactError(f"a fact must be an object or a string, not {_json_name(value)}")
         get = self._getter(value) if self.mapping else value.get
-        content = get("content")
-        if content is None and "content" not in self.mapping:
-            content = _first(value, TEXT_KEYS)
-        if content is None:
-            raise self._no_content(value)
-        return self.of_parts(content, get("category"), get("visibility"), get("tags"), origin)
+        if self.template is not None:
+            content: Any = self.template.render(lambda name: value_at(value, name))
+        else:
+            content = get("content")
+            if content is None and "content" not in self.mapping:
+                content = _first(value, TEXT_KEYS)
+            if content is None:
+                raise self._no_content(value)
+        return Parts(content, get("category"), get("visibility"), get("tags"))
 
-    def of_parts(self, content: Any, category: Any, visibility: Any, tags: Any, origin: str) -> Fact:
+    def of_parts(self, parts: Parts, origin: str) -> Fact:
         """Make a fact, with the defaults for what is None or empty. Raises `InvalidFactError`.
 
         Nothing but the exact word makes a fact public.
         """
-        if visibility is None or visibility == "":
+        visibility, category, tags = parts.visibility, parts.category, parts.tags
+        if is_absent(visibility):
             visibility = self.visibility
         elif not isinstance(visibility, str) or visibility not in VISIBILITIES:
             raise InvalidFactError(
                 "visibility: must be exactly 'private' or 'public', in lower case; empty means the default",
                 field="visibility",
             )
-        return Fact(
-            content,
-            category=self.category if category is None or category == "" else category,
-            visibility=visibility,
-            tags=self.tags if tags is None or tags == [] else tags,
-            origin=origin,
+        try:
+            return Fact(
+                parts.content,
+                category=self.category if is_absent(category) else category,
+                visibility=visibility,
+                tags=self.tags if tags == [] or is_absent(tags) else tags,
+                origin=origin,
+            )
+        except InvalidFactError as error:
+            if error.field != "category":
+                raise
+            raise self.bad_category(error, f"{self.mapping.get('category', 'category')!r}") from None
+
+    def bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
+        """Say which part of the file is to blame for a category, and how to do without."""
+        words = (
+            f"{error}; it comes from {place}, and --map category= (mapping={{'category': ''}}) leaves it out"
         )
+        return InvalidFactError(words, field="category", record=error.record)
 
     @property
     def keys(self) -> frozenset[str]:
         """The keys of a record whose values, if not empty, `of_json` makes a fact of or else raises."""
-        return frozenset(self.mapping.get(field, field) for field in _COLUMNS)
+        return frozenset(self.mapping.get(field, field) for field in FIELD_NAMES)
 
     def has_text(self, record: Record) -> bool:
         """Whether the record says a text, good or bad."""
+        if self.template is not None:
+            return any(value_at(record, name) is not None for name in self.template.names)
         if "content" in self.mapping:
             return value_at(record, self.mapping["content"]) is not None
         return _first(record, TEXT_KEYS) is not None
 
-    def columns(self, header: Sequence[str]) -> Columns | None:
-        """Find the columns by their names, in any case; None if one is missing that is needed."""
-        names = [name.strip().casefold() for name in header]
-        found: dict[str, int] = {}
-        for field, synonyms in _COLUMNS.items():
-            mapped = self.mapping.get(field)
-            wanted = synonyms if mapped is None else (mapped.strip().casefold(),)
-            place = next((names.index(name) for name in wanted if name in names), None)
-            if place is not None:
-                found[field] = place
-            elif mapped is not None or field == "content":
-                return None
-        return Columns(fields=self, width=len(header), **found)
-
     def _getter(self, record: Record) -> Callable[[str], Any]:
-        return lambda field: value_at(record, self.mapping.get(field, field))
+        return lambda field: value_at(record, key) if (key := self.mapping.get(field, field)) else None
 
     def _no_content(self, record: Record) -> InvalidFactError:
         if "unreadable" in record:  # a failures file of ours, with a line that was not fixed yet
@@ -121,55 +147,18 @@ class Fields:
         return InvalidFactError(f"content: {missing}", field="content")
 
 
-@attrs.frozen
-class Columns:
-    """Makes facts of the rows below a header; the numbers are places in the row."""
-
-    fields: Fields
-    width: int
-    content: int
-    category: int | None = None
-    visibility: int | None = None
-    tags: int | None = None
-
-    @property
-    def known(self) -> int:
-        """How many columns hold a part of a fact."""
-        return sum(place is not None for place in self._places)
-
-    def of_row(self, row: Sequence[str], origin: str) -> Fact:
-        """Make a fact of a row, whose missing cells are empty. Raises `InvalidFactError`."""
-        content, category, visibility, tags = self._cells(row)
-        try:
-            return self.fields.of_parts(content, category.strip(), visibility, _tags(tags), origin)
-        except InvalidFactError as error:
-            error.record = self._record(row)
-            raise
-
-    def _record(self, row: Sequence[str]) -> dict[str, Any]:
-        """Return what the row says, as JSON would say it: a failures file is JSON."""
-        record: dict[str, Any] = dict(zip(_COLUMNS, self._cells(row), strict=True))
-        with contextlib.suppress(InvalidFactError):
-            record["tags"] = _tags(record["tags"])
-        return record
-
-    def _cells(self, row: Sequence[str]) -> list[str]:
-        width = len(row)
-        return [row[place] if place is not None and place < width else "" for place in self._places]
-
-    @property
-    def _places(self) -> tuple[int | None, ...]:
-        return self.content, self.category, self.visibility, self.tags
-
-
-def fields_from(mapping: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None) -> Fields:
+def fields_from(
+    mapping: Mapping[str, Any] | None, defaults: Mapping[str, Any] | None, template: Template | None = None
+) -> Fields:
     """Check a caller's mapping and defaults. Raises `ValueError` that names the entry at fault."""
     mapping = dict(mapping or {})
     for field, key in mapping.items():
-        if field not in _COLUMNS:
-            raise ValueError(f"mapping: {field!r} is no field of a fact; there are {', '.join(_COLUMNS)}")
-        if not (isinstance(key, str) and key):
+        if field not in FIELD_NAMES:
+            raise ValueError(f"mapping: {field!r} is no field of a fact; there are {', '.join(FIELD_NAMES)}")
+        if not isinstance(key, str) or (field == "content" and not key):
             raise ValueError(f"mapping: {field!r} must map to the name of a key or column, not {key!r}")
+    if template is not None and "content" in mapping:
+        raise ValueError("a template makes the content; leave 'content' out of the mapping")
     given = {field: value for field, value in (defaults or {}).items() if value is not None}
     for field in given:
         if field not in _DEFAULTED:
@@ -178,7 +167,7 @@ def fields_from(mapping: Mapping[str, Any] | None, defaults: Mapping[str, Any] |
         model = Fact("a text", **given)
     except InvalidFactError as error:
         raise ValueError(f"defaults: {error}") from error
-    return Fields(mapping, model.category, model.visibility, model.tags)
+    return Fields(mapping, model.category, model.visibility, model.tags, template)
 
 
 def _first(record: Record, keys: Sequence[str]) -> Any:
@@ -200,21 +189,6 @@ def value_at(record: Record, path: str) -> Any:
             return None
         value = value.get(key)
     return value
-
-
-def _tags(cell: str) -> Any:
-    """Read the tags of a cell: a JSON list, or words between ``;`` or ``|`` or ``,``."""
-    cell = cell.strip()
-    if cell.startswith("[") and cell.endswith("]"):
-        try:
-            return loads(cell)
-        except ValueError:
-            raise InvalidFactError(
-                'tags: must be a JSON list such as ["tea", "work"], or words between ; or | or ,',
-                field="tags",
-            ) from None
-    separator = next((mark for mark in ";|," if mark in cell), ";")
-    return [tag for part in cell.split(separator) if (tag := part.strip())]
 
 
 def _json_name(value: object) -> str:

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import codecs
-import json
-import re
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NoReturn
-
-import attrs
+from itertools import chain
+from typing import Any, Final
 
 from omi_async.errors import InvalidFactError
-from omi_async.sources._errors import DamagedStreamError, SourceError
-from omi_async.sources._records import LONGEST, Batch, Entry, Records, batched, shown
+from omi_async.sources._errors import SourceError
+from omi_async.sources._json_scanner import Broken, Scanner
+from omi_async.sources._records import LONGEST, Batch, Records, batched
 
-__all__ = ["CONTAINERS", "Broken", "Scanner", "read_json"]
+__all__ = ["CONTAINERS", "read_json"]
 
 CONTAINERS: Final = ("memories", "results", "facts", "items", "data")
 """Keys under which an object may hold its list of records."""
 
 
-def read_json(chunks: Iterable[bytes], records: Records) -> Iterator[Batch]:
+def read_json(chunks: Iterable[bytes], records: Records, lists: Iterable[str] = ()) -> Iterator[Batch]:
     """Read the records of a document, or of several, one after the other.
 
-    A record is the element of a list, or of the list under one of the `CONTAINERS`, or an object for itself.
-    A broken element whose brackets and quotes are in order is one invalid outcome; beyond any other damage
-    nothing can be told apart, and `SourceError` is raised with its line.
+    A record is the element of a list, or of the list under one of the `CONTAINERS` or of the keys in `lists`,
+    or an object for itself. A broken element whose brackets and quotes are in order is one invalid outcome;
+    beyond any other damage nothing can be told apart, and `SourceError` is raised with its line.
     """
-    return batched(_Document(Scanner(chunks, records.name), records).items())
+    document = _Document(Scanner(chunks, records.name), records, frozenset(lists))
+    return batched(chain.from_iterable(document.batches()))
 
 
 class _Document:
-    def __init__(self, scanner: Scanner, records: Records) -> None:
+    def __init__(self, scanner: Scanner, records: Records, lists: frozenset[str]) -> None:
         self._scanner = scanner
         self._records = records
+        self._lists = lists
 
-    def items(self) -> Iterator[Entry]:
+    def batches(self) -> Iterator[Batch]:
+        """Yield what comes of each record, to the end of the file."""
         while mark := self._scanner.peek():
             if mark == "[":
                 yield from self._elements()
@@ -46,57 +46,49 @@ class _Document:
             else:
                 yield self._record()
 
-    def _record(self) -> Entry:
+    def _elements(self) -> Iterator[Batch]:
+        for _ in self._scanner.elements():
+            yield self._record()
+
+    def _record(self) -> Batch:
         value, line = self._scanner.value()
         if isinstance(value, Broken):
-            return self._records.refuse(InvalidFactError(value.reason, record=value.text), line)
-        return self._records.add(self._records.fields.of_json, value, line)
+            return [self._records.refuse(InvalidFactError(value.reason, record=value.text), line)]
+        return self._records.take(value, line)
 
-    def _elements(self) -> Iterator[Entry]:
-        scanner = self._scanner
-        scanner.expect("[")
-        while scanner.peek() != "]":
-            yield self._record()
-            if scanner.peek() != "]":
-                scanner.expect(",")
-        scanner.expect("]")
-
-    def _object(self) -> Iterator[Entry]:
-        """Read an object for the list in it; without one the object is a record itself."""
+    def _object(self) -> Iterator[Batch]:
+        """Read an object for the lists in it; without any the object is a record itself."""
         scanner, line = self._scanner, self._scanner.line
-        own: dict[str, object] = {}
+        own: dict[str, Any] = {}
         found = False
         start = scanner.offset
-        for key in self._keys():
-            if key in CONTAINERS and scanner.peek() == "[" and not self._records.fields.has_text(own):
+        for key in scanner.members():
+            if scanner.peek() == "[" and self._is_list_of_records(key, own):
                 found = True
                 yield from self._elements()
-                continue
-            own[key], _ = scanner.value()
-            if found or scanner.offset - start > LONGEST:  # no record; and it may go on like this forever
-                own.clear()
+            elif self._lists:
+                # What stands beside the lists of a known format is no record, and may be large.
+                scanner.skip()
+            else:
+                own[key], _ = scanner.value()
+                if found or scanner.offset - start > LONGEST:  # no record; it may go on like this forever
+                    own.clear()
         if not found:
             yield self._own_record(own, line)
 
-    def _keys(self) -> Iterator[str]:
-        """Yield each key of an object, and stand before its value."""
-        scanner = self._scanner
-        scanner.expect("{")
-        while scanner.peek() != "}":
-            key, line = scanner.value()
-            if not isinstance(key, str):
-                raise SourceError.at(
-                    self._records.name, line, "a key in quotes must stand here; fix the file"
-                )
-            scanner.expect(":")
-            yield key
-            if scanner.peek() != "}":
-                scanner.expect(",")
-        scanner.expect("}")
+    def _is_list_of_records(self, key: str, own: dict[str, Any]) -> bool:
+        if self._lists:
+            return key in self._lists
+        # The `items` of an object that has a text belong to it.
+        return (
+            key in CONTAINERS
+            and self._records.find is None
+            and not self._records.options.fields.has_text(own)
+        )
 
-    def _own_record(self, own: dict[str, object], line: int) -> Entry:
+    def _own_record(self, own: dict[str, Any], line: int) -> Batch:
         records = self._records
-        if not records.count and not records.fields.has_text(own):
+        if records.find is None and not records.count and not records.options.fields.has_text(own):
             keys = ", ".join(repr(key[:40]) for key in [*own][:10]) or "nothing"
             raise SourceError.at(
                 records.name,
@@ -106,162 +98,5 @@ class _Document:
             )
         for value in own.values():
             if isinstance(value, Broken):
-                return records.refuse(InvalidFactError(value.reason, record=value.text), line)
-        return records.add(records.fields.of_json, own, line)
-
-
-_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_TOKEN: Final = re.compile(r'"(?:[^"\\\n\r]++|\\[^\n\r])*+"|["\[\]{},]')
-"""A whole string, a bracket, a comma; or the quote of a string that does not end on its line."""
-
-_CLOSES: Final = {"[": "]", "{": "}"}
-
-
-@attrs.frozen
-class Broken:
-    """A value that cannot be read, though its end is plain."""
-
-    reason: str
-    text: str
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise ValueError("not JSON: NaN and infinities are none")
-
-
-class Scanner:
-    """Reads values and marks; every method may raise `SourceError` with the line, if no more can be told.
-
-    Attributes:
-        line: the line, from 1, of what comes next.
-        offset: characters read so far.
-    """
-
-    def __init__(self, chunks: Iterable[bytes], name: str) -> None:
-        self.line = 1
-        self.offset = 0
-        self._chunks = iter(chunks)
-        self._name = name
-        # Bad bytes become half surrogates, which spoil the value they stand in and no other.
-        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
-        self._read_value = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
-        self._text = ""
-        self._at = 0
-        self._ended = False
-
-    def peek(self) -> str:
-        """Skip white space; return the next character, or nothing at the end of the file."""
-        while True:
-            found = _SPACE.match(self._text, self._at)
-            self._advance(found.end() if found else self._at)
-            if self._at < len(self._text):
-                return self._text[self._at]
-            if not self._fill():
-                return ""
-
-    def expect(self, mark: str) -> None:
-        """Step over a bracket, comma or colon."""
-        found = self.peek()
-        if found != mark:
-            self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
-        self._advance(self._at + 1)
-
-    def value(self) -> tuple[Any, int]:
-        """Read a value; return it and its line; a `Broken` one if only its inside is damaged."""
-        if not self.peek():
-            self.fail(_CUT)
-        line = self.line
-        while True:
-            try:
-                value, end = self._read_value(self._text, self._at)
-            except (ValueError, RecursionError) as error:
-                value, end = error, self._extent()
-            if self._is_whole(end) or not self._fill():
-                break
-        if end < 0:
-            self.fail(
-                _CUT if self._text[self._at] in '{["' else "no JSON value begins here; fix the document"
-            )
-        return self._taken(value, end), line
-
-    def _is_whole(self, end: int) -> bool:
-        """Whether the next chunk can change nothing: a number may go on in it."""
-        return -1 < end < len(self._text) and self._text[end] not in "+-.eE0123456789"
-
-    def _taken(self, value: Any, end: int) -> Any:
-        text = self._text[self._at : end]
-        self._advance(end)
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:
-                byte = ord(text[error.start]) & 0xFF
-                value = ValueError(
-                    f"is not UTF-8: byte 0x{byte:02x} after {error.start} characters of the record;"
-                    " convert the file to UTF-8"
-                )
-        if isinstance(value, Exception):
-            return Broken(_words(value), shown(text.encode("utf-8", "surrogateescape")))
-        return value
-
-    def _extent(self) -> int:
-        """Find the end of a broken value by its brackets and quotes; -1 if it is not in the buffer yet."""
-        open_: list[str] = []
-        for token in _TOKEN.finditer(self._text, self._at):
-            mark = token[0]
-            if mark in _CLOSES:
-                open_.append(_CLOSES[mark])
-            elif mark == '"':
-                return self._unclosed(token.start())
-            elif mark in "]}":
-                if not open_:
-                    return token.start()
-                if open_.pop() != mark:
-                    self.fail(f"a record's brackets do not match ({mark!r}); fix the document")
-                if not open_:
-                    return token.end()
-            elif mark == "," and not open_:
-                return token.start()
-        return -1
-
-    def _unclosed(self, start: int) -> int:
-        if re.compile(r"[\n\r]").search(self._text, start):
-            self.fail("a string in this record does not end on its line; fix the document")
-        return -1
-
-    def _advance(self, to: int) -> None:
-        self.line += self._text.count("\n", self._at, to)
-        self.offset += to - self._at
-        self._at = to
-
-    def _fill(self) -> bool:
-        """Read a chunk behind what is not read yet; False at the end."""
-        if len(self._text) - self._at > LONGEST:
-            self.fail(f"a record of more than {LONGEST:,} characters; a fact has 500")
-        if self._ended:
-            return False
-        try:
-            chunk = next(self._chunks, None)
-        except DamagedStreamError as error:
-            raise SourceError.at(self._name, self.line, str(error)) from error
-        self._ended = chunk is None
-        self._text = self._text[self._at :] + self._decode(chunk or b"", chunk is None)
-        self._at = 0
-        return True
-
-    def fail(self, message: str) -> NoReturn:
-        """Raise `SourceError` for what comes next."""
-        raise SourceError.at(self._name, self.line, message)
-
-
-def _words(error: Exception) -> str:
-    match error:
-        case json.JSONDecodeError(msg=reason):
-            return f"not JSON: {reason}"
-        case RecursionError():
-            return "is nested too deeply"
-        case _:
-            return str(error)
-
-
-_CUT: Final = "the document is cut short; what stands before was read. Fetch it again"
+                return [records.refuse(InvalidFactError(value.reason, record=value.text), line)]
+        return records.take(own, line)

@@ -7,9 +7,13 @@ from typing import Any, Final
 
 from omi_async._api.json import loads
 from omi_async.errors import InvalidFactError
-from omi_async.sources._records import LONGEST, Batch, Entry, Lines, Records, decoded, shown
+from omi_async.sources._lines import Lines, clean
+from omi_async.sources._records import LONGEST, Batch, Records, decoded, shown
 
 __all__ = ["read_jsonl"]
+
+_ODD: Final = (b"\xef", b"\x1a")
+"""First bytes of the marks that `clean` takes away."""
 
 _FLAT: Final = frozenset({str, bool, type(None)})
 """Types of values that make a line plain."""
@@ -22,15 +26,18 @@ def read_jsonl(lines: Lines, records: Records) -> Iterator[Batch]:
 
 
 def _batch(block: list[bytes], first: int, records: Records) -> Batch:
-    """Read the lines of a block: what is plainly a fact in few steps, all else by `_item`.
+    """Read the lines of a block: what is plainly a fact in few steps, all else by `_taken`.
 
     Plain is a text, and an object without numbers or nesting beside what a `Fact` checks by itself. The
     records of a file are alike: after one of another shape no other line of its block is tried for that.
     """
     batch: Batch = []
-    before, place, make, keys = records.count, f"{records.name}:", records.fields.of_json, records.fields.keys
-    plain = sum(map(len, block)) <= LONGEST
+    fields = records.options.fields
+    before, place, make, keys = records.count, f"{records.name}:", fields.of_json, fields.keys
+    plain = records.find is None and records.options.plain and sum(map(len, block)) <= LONGEST
     for number, line in enumerate(block, first):
+        if line[:1] in _ODD:
+            line = clean(line)  # noqa: PLW2901 - what only files have is no part of a line
         if not line or line.isspace():
             continue
         if plain:
@@ -42,9 +49,9 @@ def _batch(block: list[bytes], first: int, records: Records) -> Batch:
                     batch.append(make(value, f"{place}{number}"))
                     continue
             except ValueError:
-                pass  # `_item` says why
+                pass  # `_taken` says why
         records.count = before + len(batch)
-        batch.append(_item(line, number, records))
+        batch += _taken(line, number, records)
     records.count = before + len(batch)
     return batch
 
@@ -54,14 +61,14 @@ def _is_flat(record: dict[str, Any], keys: frozenset[str]) -> bool:
     return _FLAT.issuperset([type(value) for key, value in record.items() if key not in keys])
 
 
-def _item(line: bytes, number: int, records: Records) -> Entry:
+def _taken(line: bytes, number: int, records: Records) -> Batch:
     try:
         if len(line) > LONGEST:
-            return records.refuse(_why(line, ""), number)
+            return [records.refuse(_why(line, ""), number)]
         value = loads(line)
     except ValueError as error:
-        return records.refuse(_why(line, str(error)), number)
-    return records.add(records.fields.of_json, value, number)
+        return [records.refuse(_why(line, str(error)), number)]
+    return records.take(value, number)
 
 
 def _why(line: bytes, reason: str) -> InvalidFactError:

@@ -17,7 +17,7 @@ import attrs
 from omi_async._api.json import dumps
 from omi_async.fact import Fact
 from omi_async.memory import Memory
-from omi_async.sources._text import escaped
+from omi_async.sources._inline import escaped
 
 __all__ = ["Writer", "Written", "writer_for"]
 
@@ -59,7 +59,9 @@ def _csv_line(item: Memory | Fact) -> str:
     parts = _parts(item)
     # A JSON list, as a tag may hold any of the marks that could part it from the next.
     parts["tags"] = dumps(item.tags).decode() if item.tags else ""
-    return _row(parts.values())
+    line = _row(parts.values())
+    # At the start of a line these are marks of a file; behind a quote they are text.
+    return f'"{parts["content"]}"{line[len(item.content) :]}' if line.startswith(("\ufeff", "\x1a")) else line
 
 
 def _row(cells: Iterable[Any]) -> str:

@@ -189,3 +189,28 @@ def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch, 
     done = omi("list")
     assert done.code == 1
     assert "nowhere/file: No such file or directory" in done.err
+
+
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback():
+    program = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+import omi_async.cli as cli
+cli.find_spec = lambda name: os.kill(os.getpid(), signal.SIGINT)
+sys.exit(cli.main(["--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nInterrupted.\n")
+
+
+def test_what_ignores_ctrl_c_goes_on_to_ignore_it():
+    program = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+import omi_async.cli as cli
+find = cli.find_spec
+cli.find_spec = lambda name: os.kill(os.getpid(), signal.SIGINT) or find(name)
+sys.exit(cli.main(["--version"]) or 10 * (signal.getsignal(signal.SIGINT) is not signal.SIG_IGN))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -9,7 +9,7 @@ import pytest
 
 from omi_async.cli.imports import progress
 from omi_async.local import FOREVER, REAL_QUOTAS, Fault, ThreadedServer
-from tests.cli.driving import Omi, Start, ended, lines_of, until, write_facts
+from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_facts
 
 
 @pytest.mark.slow
@@ -342,3 +342,35 @@ def test_a_source_that_never_ends_can_be_listened_to(start: Start, served: Threa
     process.stdin.flush()
     until(lambda: len(served.memories()) == 25, process)
     assert ended(process).code == 0
+
+
+def test_the_ids_of_what_is_stored_are_told_as_json(omi: Omi, served: ThreadedServer, tmp_path: Path):
+    write_facts(tmp_path / "facts.jsonl", 30)
+    done = omi("import", "facts.jsonl", "--json")
+    stored = [event for event in done.events if event["event"] == "stored"]
+    ids = {memory["content"]: memory["id"] for memory in served.memories()}
+    assert {event["origin"]: event["id"] for event in stored} == {
+        f"facts.jsonl:{index + 1}": ids[text] for index, text in enumerate(texts(30))
+    }
+    assert {event["state"] for event in stored} == {"created"}
+
+
+def test_what_stopped_an_import_is_an_event(
+    omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    write_facts(tmp_path / "facts.jsonl", 10)
+    error, report = omi("import", "facts.jsonl", "--json").events[-2:]
+    assert (error["event"], error["type"], error["exit_code"]) == ("error", "AuthenticationError", 2)
+    assert report["event"] == "report"
+    monkeypatch.delenv("OMI_API_KEY")
+    [error] = omi("import", "facts.jsonl", "--json").events
+    assert (error["event"], error["exit_code"]) == ("error", 2)
+
+
+def test_a_document_that_is_nested_too_deeply_is_one_invalid_fact(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+):
+    (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n" + '{"content": "one"}\n')
+    done = omi("import", "deep.jsonl", "--category", "system", "--json")
+    assert (done.code, done.event["invalid"], done.event["created"]) == (6, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sqlite3
 from pathlib import Path
 
@@ -254,3 +255,51 @@ def test_local_and_base_url_exclude_each_other(omi: Omi):
 def test_local_needs_no_key(omi: Omi):
     assert "OMI_API_KEY" not in os.environ
     assert omi("list", "--local").code == 0
+
+
+def test_an_error_is_json_too(omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch):
+    missing = omi("delete", "no-such", "--yes", "--json")
+    assert (missing.code, missing.out) == (5, "")
+    error = json.loads(missing.err)
+    assert (error["type"], error["exit_code"]) == ("NotFoundError", 5)
+    assert "Memory not found" in error["error"]
+    assert "omi-async list" in error["hint"]
+    usage = json.loads(omi("list", "--json", "--limit", "few").err)
+    assert (usage["event"], usage["exit_code"]) == ("error", 1)
+    assert "few" in usage["error"]
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    assert json.loads(omi("list", "--json").err)["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "quoted"),
+    [
+        (["create", "Likes", "tea"], "'Likes tea'"),
+        (["create", "Likes", "Ann's", "tea"], shlex.quote("Likes Ann's tea")),
+        (["update", "some-id", "--content", "Likes", "tea"], "'Likes tea'"),
+    ],
+)
+def test_a_text_that_was_not_quoted_is_told_how_to(
+    omi: Omi, served: ThreadedServer, words: list[str], quoted: str
+):
+    done = omi(*words)
+    assert done.code == 1
+    assert f"in quotes: {quoted}\n" in done.err
+    assert not served.requests
+
+
+@pytest.mark.parametrize(
+    "words", [["list"], ["export"], ["delete", "x", "--yes"], ["update", "x", "--tag", "y"]]
+)
+def test_a_named_database_that_is_missing_is_an_error(omi: Omi, tmp_path: Path, words: list[str]):
+    done = omi(*words, "--local", "missing.db")
+    assert done.code == 1
+    assert "there is no missing.db" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_default_database_is_not_made_by_looking_into_it(omi: Omi, tmp_path: Path):
+    done = omi("list", "--local")
+    assert (done.code, done.out) == (0, "")
+    assert "There is no omi-local.db in this directory" in done.err
+    assert list(tmp_path.iterdir()) == []

@@ -25,14 +25,15 @@ def on_terminal(
     answer: bytes | None = None,
     meanwhile: Callable[[subprocess.Popen[str]], None] | None = None,
     enough: Callable[[str], object] | None = None,
+    columns: int = 100,
 ) -> tuple[int, str]:
-    """Run a command on a terminal of 100 columns; give its exit code and all that it printed.
+    """Run a command on a terminal of so many columns; return its exit code and all that it printed.
 
     What it prints is read all the while: a terminal that is not read holds up who writes to it. An
     answer is typed when the question stands there; when it has printed `enough`, it is interrupted.
     """
     master, slave = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": "100", "LINES": "30"}
+    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(columns), "LINES": "30"}
     process = start(*arguments, stdin=slave, stdout=slave, stderr=slave, env=environment)
     os.close(slave)
     printed = bytearray()
@@ -139,6 +140,21 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_list_reads_well_on_a_narrow_terminal(start: Start, served: ThreadedServer, columns: int):
+    text = "User likes a cup of tea in the morning, and another one at half past four in the afternoon"
+    [memory] = served.add(text, tags=["drinks", "habits"], visibility="public")
+    code, shown = on_terminal(start, "list", columns=columns)
+    assert code == 0
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert max(map(len, lines)) <= columns
+    assert f"  {memory['id']}" in lines  # whole, to be copied
+    whole = " ".join(shown.split())
+    assert text in whole
+    assert len(lines[0]) > columns * 0.7  # the text has the whole width
+    assert "interesting public #drinks #habits" in whole
+
+
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x04", 130)])
 def test_journal_forget_asks(start: Start, served: ThreadedServer, tmp_path: Path, answer: bytes, code: int):
     write_facts(tmp_path / "facts.jsonl", 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Coroutine, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -98,7 +99,7 @@ def begun(path: Path, address: str = SERVER, **options: Any) -> Journal:
 
 
 def begin(journal: Journal, address: str = SERVER) -> None:
-    journal._begin(address)  # what `begin` does in a thread
+    journal._begin(address, time.time())  # what `begin` does in a thread
 
 
 def recall(journal: Journal, contents: Sequence[str]) -> list[Recalled | Literal["seen"] | None]:

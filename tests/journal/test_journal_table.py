@@ -20,7 +20,7 @@ from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
 from omi_async.importing.journal import journal as journal_module
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.rows import ROW, ROWS_CACHED
+from omi_async.importing.journal.rows import ROW, ROWS_CACHED, Recalled
 from tests.journal.helpers import (
     SERVER,
     begin,
@@ -399,19 +399,209 @@ def test_equal_tags_are_told_apart_by_the_keys_on_the_disk(
 def test_a_journal_that_is_full_says_so(path: Path) -> None:
     journal = begun(path)
     journal._rows.last = PLACES // ROW  # as if so many rows were there
-    with pytest.raises(JournalError, match="is full: it holds 8,388,608 calls"):
+    with pytest.raises(JournalError, match="is full: it holds 134,217,728 calls"):
         sending(journal, items("one too many"))
     end(journal)
 
 
-def test_words_that_are_no_unicode_do_not_break_the_books(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        ("cannot read \udcff.csv", "cannot read \udcff.csv"),  # a name that is no UTF-8
+        ("refused: \x1b[2J\x07\r\nÄ", "refused:  [2J   Ä"),
+        ("x" * 500, "x" * 500),
+        ("x" * 20_000_000, "x" * 500 + "..."),
+    ],
+    ids=["no UTF-8", "escapes", "long", "too long"],
+)
+def test_words_are_kept_in_one_line_of_some_hundred_characters(path: Path, words: str, kept: str) -> None:
     journal = begun(path)
     batch = items("a fact")
     sending(journal, batch)
-    settle(journal, batch, "not_sent", error=OmiError("cannot read \udcff.csv"))
+    settle(journal, batch, "rejected", error=OmiError(words))
     end(journal)
     with Journal(path) as journal:
-        assert [entry.error for entry in journal.unfinished()] == ["cannot read ?.csv"]
+        assert [entry.error for entry in journal.unfinished()] == [kept]
+    assert path.stat().st_size < 20_000
+
+
+def test_a_servers_name_may_be_any_text(path: Path) -> None:
+    name = "local:/home/\udcff.db"  # of a file whose name is no UTF-8
+    journal = begun(path, "http://127.0.0.1:1", server=name)
+    sending(journal, items("a fact"))
+    end(journal)
+    with Journal(path) as journal:
+        assert journal.counts() == {name: {"unknown": 1}}
+        assert [entry.server for entry in journal.unfinished()] == [name]
+    assert known(path, ["a fact"], name) == {"a fact": "doubt"}
+
+
+# The clocks
+
+
+def recalled(journal: Journal, content: str) -> Recalled:
+    (found,) = recall(journal, [content])
+    assert isinstance(found, Recalled)
+    return found
+
+
+def test_a_fact_is_remembered_with_what_the_servers_clock_was_ahead_in_its_run(path: Path) -> None:
+    journal = begun(path)
+    before, later, after = items("before any answer"), items("later settled"), items("after an answer")
+    sending(journal, before)
+    sending(journal, later)
+    journal.clock_offset = 3600.0
+    settle(journal, later, "unknown")
+    sending(journal, after)
+    end(journal)
+
+    journal = begun(path)
+    assert journal.clock_offset is None  # this run has no answer yet
+    journal.clock_offset = -5.0
+    offsets = [recalled(journal, item.content).clock_offset for item in (*before, *later, *after)]
+    assert offsets == [None, 3600.0, 3600.0]
+    (again,) = items("after an answer")
+    again.place = 3 * 32
+    sending(journal, [again])  # for the second time: the first is what counts
+    end(journal)
+    journal = begun(path)
+    assert recalled(journal, "after an answer").clock_offset == 3600.0
+    end(journal)
+
+
+# What is forgotten in time
+
+
+@pytest.fixture
+def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The time on the wall, to be set."""
+    moment = [1_000_000.0]
+    monkeypatch.setattr("time.time", lambda: moment[0])
+    return moment
+
+
+def test_what_was_settled_longer_ago_than_is_remembered_counts_as_new(path: Path, now: list[float]) -> None:
+    contents = ["created", "existing", "rejected", "not sent", "unknown", "cut off"]
+    journal = begun(path, remember=100)
+    batch = items(*contents)
+    sending(journal, batch)
+    states: Any = ["created", "existing", "rejected", "not_sent", "unknown"]
+    for item, state in zip(batch, states, strict=False):
+        settle(journal, [item], state)
+    end(journal)
+    now[0] += 100
+    journal = begun(path, remember=100)
+    assert letters(journal, contents)["created"] == "created"
+    end(journal)
+    now[0] += 1
+    journal = begun(path, remember=100)
+    assert letters(journal, contents) == {
+        **dict.fromkeys(contents[:4], "unsent"),
+        **dict.fromkeys(contents[4:], "doubt"),  # they may be stored: forgotten, they would be doubled
+    }
+    end(journal)
+
+
+def test_it_is_forgotten_to_the_second_also_while_an_import_goes_on(path: Path, now: list[float]) -> None:
+    journal = begun(path, remember=100)
+    for content in ("first", "second"):
+        batch = items(content)
+        sending(journal, batch)
+        settle(journal, batch)
+        now[0] += 60
+    end(journal)
+    now[0] -= 60
+    begin(journal)
+    now[0] += 41
+    assert recall(journal, ["first"]) == [None]
+    assert recalled(journal, "second").state == "created"
+    batch = items("first")
+    sending(journal, batch)
+    settle(journal, batch, memory_id="another")
+    assert recall(journal, ["first"]) == ["seen"]
+    end(journal)
+    begin(journal)
+    assert recalled(journal, "first").memory_id == "another"
+    end(journal)
+
+
+def test_neither_file_nor_index_grows_with_what_is_forgotten(path: Path, now: list[float]) -> None:
+    journal = Journal(path, remember=100)
+    sizes, rows = [], []
+    with journal:
+        for minute in range(60):
+            begin(journal)
+            for batch_number in range(10):
+                first = 25 * (10 * minute + batch_number)
+                batch = items(*texts(range(first, first + 25)))
+                sending(journal, batch)
+                settle(journal, batch)
+            end(journal)
+            now[0] += 60
+            sizes.append(path.stat().st_size)
+            rows.append((len(journal._index), sum(journal.counts()[SERVER].values())))
+    assert max(rows) == (500, 500)  # of two minutes: this one's, and the one that is remembered
+    assert max(sizes) < 200_000
+
+
+def test_without_remember_nothing_is_forgotten(path: Path, now: list[float]) -> None:
+    one_of_each(path)
+    before = known(path, STATES)
+    now[0] += 1e9
+    assert known(path, STATES) == before
+
+
+def test_a_time_that_is_none_is_refused(path: Path) -> None:
+    for wrong in (-1, float("nan")):
+        with pytest.raises(ValueError, match="remember must be a number of seconds, at least 0"):
+            Journal(path, remember=wrong)
+
+
+# Journals of earlier versions
+
+
+SCHEMA_1_ROW = (
+    1,
+    SERVER,
+    1796016602.0347543,
+    bytes.fromhex(
+        "7cb7f47a7df62debe9193e9843aa4ba8 7d0b0d95625150c1bd0a11242023b775 3c406566c3dc284f3ee0547af2900296"
+    ),
+    "crs",
+    b'["mem_1",null,null]',
+    (
+        b'{"1":{"content":"refused","visibility":"private","tags":[],"category":"system"},'
+        b'"2":{"content":"on the wire","visibility":"private","tags":[],"category":"system"}}'
+    ),
+    '{"1":"refused by the server: zu öde"}'.encode(),
+    1660729339,
+)
+"""As the version before wrote it."""
+
+
+def test_a_journal_of_schema_1_is_gone_on_with(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as earlier:
+        earlier.execute("PRAGMA page_size = 1024")
+        earlier.execute(f"PRAGMA application_id = {0x4F4D494A}")
+        earlier.execute("PRAGMA user_version = 1")
+        earlier.execute(
+            "CREATE TABLE batches (id INTEGER PRIMARY KEY, server TEXT NOT NULL, sent_at REAL NOT NULL, "
+            "keys BLOB NOT NULL, states TEXT NOT NULL, ids BLOB, facts BLOB, errors BLOB, "
+            "checksum INTEGER NOT NULL)"
+        )
+        earlier.execute("PRAGMA journal_mode = WAL")
+        earlier.execute("INSERT INTO batches VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", SCHEMA_1_ROW)
+    for _ in range(2):
+        assert known(path, ["stored", "refused", "on the wire"]) == {
+            "stored": "created",
+            "refused": "rejected",
+            "on the wire": "doubt",
+        }
+    journal = begun(path, remember=1.0)  # when it was settled is not known, so it is kept
+    assert recalled(journal, "stored").memory_id == "mem_1"
+    assert recalled(journal, "refused").words == "refused by the server: zu öde"
+    assert recalled(journal, "on the wire").clock_offset is None
+    end(journal)
 
 
 def test_tags_and_categories_are_kept_for_unfinished(path: Path) -> None:

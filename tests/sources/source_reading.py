@@ -11,8 +11,11 @@ import attrs
 from omi_async import Fact, InvalidFactError
 from omi_async.importing.report import FactOutcome
 from omi_async.sources import SourceError
-from omi_async.sources._detect import Format, read_batches, read_records
-from omi_async.sources._fields import fields_from
+from omi_async.sources._detect import Format, read_batches
+from omi_async.sources._options import options_from
+from omi_async.sources._records import Reading, Recognised
+from omi_async.sources._source import read_source
+from omi_async.sources._streams import Stop
 
 
 @attrs.frozen
@@ -21,6 +24,8 @@ class Read:
 
     items: list[Fact | FactOutcome]
     error: SourceError | None
+    skipped: dict[str, int]
+    recognised: list[Recognised]
 
     @property
     def told(self) -> tuple[str, str]:
@@ -60,22 +65,24 @@ def read(
     wanted: Format = "auto",
     mapping: dict[str, Any] | None = None,
     defaults: dict[str, Any] | None = None,
+    **options: Any,
 ) -> Read:
     raw = data.encode() if isinstance(data, str) else data
-    fields = fields_from(mapping, defaults)
-    return _collect(read_records(io.BytesIO(raw), name, wanted, fields))
+    reading = Reading(options_from(mapping, defaults, **options))
+    return _collect(read_source(io.BytesIO(raw), name, wanted, reading, Stop()), reading)
 
 
 def read_pieces(pieces: Iterable[bytes], name: str = "facts", wanted: Format = "auto") -> Read:
-    batches = read_batches(pieces, name, wanted, fields_from(None, None))
-    return _collect(item for batch in batches for item in batch)
+    reading = Reading(options_from())
+    return _collect(read_batches(pieces, name, wanted, reading), reading)
 
 
-def _collect(records: Iterable[Fact | FactOutcome]) -> Read:
+def _collect(batches: Iterable[Iterable[Fact | FactOutcome]], reading: Reading) -> Read:
     items: list[Fact | FactOutcome] = []
     error = None
     try:
-        items.extend(records)
+        for batch in batches:
+            items.extend(batch)
     except SourceError as failure:
         error = failure
-    return Read(items, error)
+    return Read(items, error, dict(reading.skipped), [*reading.recognised])

@@ -10,7 +10,7 @@ from tests.sources.source_reading import read, read_pieces
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_delimiters_and_names_of_columns(delimiter):
     rows = [
-        ["ID", "Text ", "TYPE", "Visibility", "Labels"],
+        ["ID", "Text ", "CATEGORY", "Visibility", "Labels"],
         ["1", "tea", "system", "public", '"[""a, b"", ""c""]"'],
     ]
     found = read("".join(delimiter.join(row) + "\r\n" for row in rows), "facts.csv")
@@ -77,7 +77,9 @@ def test_no_column_for_the_text(data):
     found = read(data, "x.csv")
     assert found.items == []
     assert found.error is not None
-    assert str(found.error).startswith("x.csv:1: no column of the header is called content, text or memory")
+    assert str(found.error).startswith(
+        "x.csv:1: no column of the header is called content, text, memory, fact,"
+    )
     assert repr(data.splitlines()[0].split(",")[0]) in str(found.error)
 
 

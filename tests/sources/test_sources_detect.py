@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from omi_async.sources._detect import detect, hint_of
-from omi_async.sources._fields import Fields
+from omi_async.sources._options import ReadOptions, options_from
 from tests.sources.source_reading import read
 
 JSON_LINES = '{"content": "a"}\n{"content": "b"}\n'
@@ -72,18 +72,18 @@ def test_what_a_name_promises(name, hint):
     ],
 )
 def test_content_first_name_second(data, name, found):
-    assert detect(data.encode(), hint_of(name), name, Fields()) == found
+    assert detect(data.encode(), name, ReadOptions()) == found
 
 
 def test_a_mapping_helps_to_recognise_a_table():
-    fields = Fields(mapping={"content": "Statement"})
-    assert detect(b"id,statement\n1,a\n", "auto", "x", fields) == "csv"
-    assert detect(b"id,statement\n1,a\n", "auto", "x", Fields()) == "text"
+    options = options_from(mapping={"content": "Statement"})
+    assert detect(b"id,statement\n1,a\n", "x", options) == "csv"
+    assert detect(b"id,statement\n1,a\n", "x", ReadOptions()) == "text"
 
 
 def test_a_cell_beyond_all_bounds_makes_no_table():
     data = b"content,note\n" + b"x" * 140_000 + b",b\n"
-    assert detect(data, "auto", "x", Fields()) == "text"
+    assert detect(data, "x", ReadOptions()) == "text"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain
 from typing import Any
 
 import pytest
@@ -9,9 +10,10 @@ from hypothesis import strategies as st
 
 from omi_async.errors import InvalidFactError
 from omi_async.importing.report import FactOutcome
-from omi_async.sources._fields import fields_from
-from omi_async.sources._jsonl import _item, read_jsonl
-from omi_async.sources._records import LONGEST, Entry, Lines, Records
+from omi_async.sources._jsonl import _taken, read_jsonl
+from omi_async.sources._lines import Lines
+from omi_async.sources._options import options_from
+from omi_async.sources._records import LONGEST, Entry, Reading, Records
 from tests.sources.source_reading import read, read_pieces
 
 
@@ -181,11 +183,11 @@ def record_of(item: Entry) -> object:
 def test_the_quick_way_makes_what_the_careful_way_makes(
     lines: list[bytes], mapping: dict[str, Any], defaults: dict[str, Any]
 ):
-    quick, careful = (Records("x", fields_from(mapping, defaults)) for _ in range(2))
+    quick, careful = (Records("x", Reading(options_from(mapping, defaults))) for _ in range(2))
     whole = b"".join(line + b"\n" for line in lines)
 
     batches = list(read_jsonl(Lines([whole], "x"), quick))
 
-    expected = [_item(line, number, careful) for number, line in enumerate(lines, 1) if line.strip()]
-    assert told([item for batch in batches for item in batch]) == told(expected)
+    expected = [_taken(line, number, careful) for number, line in enumerate(lines, 1) if line.strip()]
+    assert told(list(chain(*batches))) == told(list(chain(*expected)))
     assert quick.count == careful.count

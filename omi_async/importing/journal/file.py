@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import sqlite3
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal
 
 from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.journal import wal
+from omi_async.importing.journal.rows import MIGRATIONS, SCHEMA
 
 __all__ = ["Database", "Durability", "open_file", "translated"]
 
 APPLICATION_ID: Final = 0x4F4D494A  # "OMIJ"
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 MAGIC: Final = b"SQLite format 3\0"
 HEADER: Final = struct.Struct(">16s44xI4xI28x")
@@ -35,7 +36,7 @@ MODE: Final = 0o600
 """The facts are their user's own. SQLite gives the `-wal` the mode of the file beside it."""
 
 
-def open_file(path: Path, schema: Sequence[str], durability: Durability) -> Database:
+def open_file(path: Path, durability: Durability) -> Database:
     """Open a journal's file for this process alone, or make it; to be marked once it is found sound.
 
     Raises `JournalError`.
@@ -50,7 +51,7 @@ def open_file(path: Path, schema: Sequence[str], durability: Durability) -> Data
         try:
             database.lock(_log_of(path))
             _refuse_damaged_log(path)
-            _prepare(database, schema, durability)
+            _prepare(database, durability)
         except BaseException:
             database.close_as_it_is()
             raise
@@ -144,7 +145,7 @@ def _check_file(path: Path) -> None:
         raise JournalError(f"the journal {path} cannot be opened: {error.strerror}") from error
     if application != APPLICATION_ID:
         raise JournalError(f"{path} is a database of another program; it was not touched")
-    if version != SCHEMA_VERSION:
+    if not 1 <= version <= SCHEMA_VERSION:
         raise JournalError(
             f"the journal {path} was written by another version of omi_async (schema {version}, this one "
             f"reads {SCHEMA_VERSION}); it was not touched: update omi_async to use it"
@@ -209,19 +210,23 @@ def _refuse_damaged_log(path: Path) -> None:
         )
 
 
-def _prepare(database: sqlite3.Connection, schema: Sequence[str], durability: Durability) -> None:
-    # A journal without its first table is a damaged one: the number comes with it, in one transaction.
-    if database.execute("PRAGMA application_id").fetchone() != (APPLICATION_ID,):
-        database.execute(schema[0])
-        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-    else:
-        database.execute("SELECT 1 FROM batches LIMIT 0")
+def _prepare(database: Database, durability: Durability) -> None:
+    """Make the tables, or those of this version from an earlier one's; ends the transaction."""
+    if database.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,):
         (health,) = database.execute("PRAGMA integrity_check(1)").fetchone()
         if health != "ok":
             raise sqlite3.DatabaseError(health)
-    for table in (*schema[1:], MARKS):  # journals of earlier versions have none of them
-        database.execute(table)
+        database.execute("SELECT 1 FROM batches LIMIT 0")
+        (version,) = database.execute("PRAGMA user_version").fetchone()
+        changes = [change for since in range(version, SCHEMA_VERSION) for change in MIGRATIONS[since]]
+    else:  # a journal without its table is a damaged one: the number comes with it, in one transaction
+        database.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        changes = [SCHEMA]
+    for change in changes:
+        database.execute(change)
+    if changes:
+        database.execute(MARKS)
+        database.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     database.execute("COMMIT")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute(f"PRAGMA synchronous = {durability}")

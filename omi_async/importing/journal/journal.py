@@ -6,7 +6,8 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
@@ -16,22 +17,21 @@ from typing import Literal, Self, get_args
 from omi_async.errors import JournalError, JournalInUseError, OmiError
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.journal.file import Database, Durability, open_file, translated
-from omi_async.importing.journal.index import PLACES, KeyIndex, PlaceSet
+from omi_async.importing.journal.index import PLACES, KeyIndex
 from omi_async.importing.journal.rows import (
+    ALL_LETTERS,
     IN_DOUBT,
-    LETTERS,
+    NOT_SENT,
     ROW,
-    SCHEMA,
     SENDING,
-    STATES,
-    STORED,
+    SUSPECTED,
     Entry,
     Recalled,
     Row,
     Rows,
     letter_of,
     recalled,
-    writable,
+    state_of,
 )
 from omi_async.importing.report import State
 
@@ -52,7 +52,18 @@ class Journal:
         texts: whether the texts of facts that are not safely stored (yet) are written down, so that
             `unfinished` can show them. Without, the file holds hashes only.
         server: the name under which the server is remembered; its base URL if None. A fact stored at one
-            server counts as new at another.
+            server counts as new at another. A journal does not know accounts: with several accounts at one
+            server, each has a journal of its own, or a name of its own here.
+        remember: seconds after which a settled fact is forgotten, so that it counts as new when it comes
+            again; forever if None. What is in doubt is never forgotten.
+
+    Attributes:
+        path: the file.
+        remember: as given.
+        clock_offset: seconds that the server's clock is ahead of this machine's, once an answer of this
+            import told. It is written down with the facts, because either clock may be set until the next.
+        suspected: texts that another process may have sent: they are in doubt, also if this journal knows
+            nothing of them.
 
     Raises:
         JournalError: (when opened) the file is no journal, is corrupt, comes from a newer version, or cannot
@@ -67,10 +78,16 @@ class Journal:
         durability: Durability = "normal",
         texts: bool = True,
         server: str | None = None,
+        remember: float | None = None,
     ) -> None:
         if durability not in {"normal", "full"}:
             raise ValueError(f"durability must be 'normal' or 'full', not {durability!r}")
+        if remember is not None and not remember >= 0:
+            raise ValueError(f"remember must be a number of seconds, at least 0, not {remember!r}")
         self.path = Path(path)
+        self.remember = remember
+        self.clock_offset: float | None = None
+        self.suspected: Collection[str] = ()
         self._durability = durability
         self._texts = texts
         self._named_server = server
@@ -92,7 +109,7 @@ class Journal:
         """Open the file, or make it. Opening an open journal changes nothing. Raises `JournalError`."""
         if self._database is not None:
             return
-        database = open_file(self.path, SCHEMA, self._durability)
+        database = open_file(self.path, self._durability)
         self._index = KeyIndex()
         try:
             with translated(self.path, "cannot be read"):
@@ -137,28 +154,32 @@ class Journal:
         Raises `JournalError`, and `JournalInUseError` while another import is using it.
         """
         # In a thread, since a large one takes seconds to read; the other four take microseconds.
-        await asyncio.to_thread(self._begin, server)
+        await asyncio.to_thread(self._begin, server, time.time())
 
-    def _begin(self, server: str) -> None:
+    def _begin(self, server: str, now: float) -> None:
         if not self._importing.acquire(blocking=False):
             raise JournalInUseError(f"the journal {self.path} is in use by another import of this process")
         self._opened_by_import = not self.is_open
         try:
             self.open()
+            self._forget_expired(now)
         except BaseException:
+            if self._opened_by_import:
+                self.close()
             self._importing.release()
             raise
         self._server = self._named_server or server
-        salt = blake2b(self._server.encode(), digest_size=32).digest()
+        salt = blake2b(self._server.encode(errors="surrogatepass"), digest_size=32).digest()
         self._blank = blake2b(digest_size=KEY_BYTES, key=salt)
         self._first_row = self._rows.last + 1  # what this import writes down has a row from here on
-        self._seen = PlaceSet()  # of the rows before
+        self._seen: dict[int, int] = {}  # of the rows before: their facts, in a bit each
         self._entering: set[bytes] = set()  # recalled, and not yet written down
+        self.clock_offset = None
 
     async def end(self) -> None:
         """End the import; close the journal if the import has opened it. Twice is fine."""
         if self._importing.locked():
-            self._seen, self._entering = PlaceSet(), set()
+            self._seen, self._entering = {}, set()
             self._rows.forget_cached()  # they hold facts as they were given, not as they are read again
             if self._opened_by_import:
                 self.close()
@@ -172,18 +193,53 @@ class Journal:
         keys = self._keys(contents)
         places = self._index.places(b"".join(keys))
         with self._using("cannot be read"):
-            return list(map(self._recall, keys, places))
+            found = list(map(self._recall, keys, places))
+        if self.suspected:
+            found = [
+                SUSPECTED if known is None and content in self.suspected else known
+                for content, known in zip(contents, found, strict=True)
+            ]
+        return found
 
     def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
         for place in places:
-            row = self._rows.get(place // ROW)
-            if row.key(place % ROW) == key:
-                of_this_import = row.number >= self._first_row or not self._seen.add(place)
+            number, at = divmod(place, ROW)
+            row = self._rows.get(number)
+            if row.key(at) == key and not self._is_expired(row, at):
+                of_this_import = number >= self._first_row or not self._see(number, 1 << at)
                 return "seen" if of_this_import else recalled(place, row)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
         return None
+
+    def _see(self, number: int, fact: int) -> bool:
+        """Mark a fact of a row as seen in this input; return whether it was not yet."""
+        before = self._seen.get(number, 0)
+        self._seen[number] = before | fact
+        return not before & fact
+
+    def _is_expired(self, row: Row, at: int) -> bool:
+        if self.remember is None or row.settled_at is None or row.states[at] in IN_DOUBT:
+            return False
+        return row.settled_at < time.time() - self.remember
+
+    def _forget_expired(self, now: float) -> None:
+        """Forget what was settled too long ago, so that neither the file nor the index grows forever."""
+        if self.remember is None:
+            return
+        before = now - self.remember
+        with self._using("cannot be written"), self._rows.transaction():
+            for row in self._rows:
+                if row.settled_at is None:
+                    continue
+                if row.settled_at >= before:
+                    break  # later rows were settled later, but for some that were in doubt
+                if row.forget_settled():
+                    self._rows.update(row)
+                else:
+                    self._index.remove(row.keys, row.number * ROW)
+                    self._rows.delete(row.number)
 
     def _keys(self, contents: Iterable[str]) -> list[bytes]:
         """Return the keys of stripped texts at the server of this import."""
@@ -223,6 +279,7 @@ class Journal:
             ids=[None] * len(items),
             facts={str(at): item.payload for at, item in enumerate(items)} if self._texts else {},
             errors={},
+            clock_offset=self.clock_offset,
         )
 
     async def settled(self, items: Sequence[Item]) -> None:
@@ -242,42 +299,39 @@ class Journal:
         rows: dict[int, Row] = {}
         for item, letter, memory_id, error in changes:
             assert item.place is not None  # noqa: S101  # both callers see to it
-            number, place = divmod(item.place, ROW)
+            number, at = divmod(item.place, ROW)
             row = rows[number] if number in rows else rows.setdefault(number, self._rows.get(number))
-            at = str(place)
-            row.states[place] = letter
-            row.ids[place] = memory_id
-            row.errors.pop(at, None)
-            if letter == SENDING and self._texts:
-                row.facts[at] = item.payload  # a rejected fact comes again when its user has changed it
-            if letter in STORED:
-                row.facts.pop(at, None)
-            elif error is not None and self._texts:
-                row.errors[at] = writable(str(error))
+            # A rejected fact comes again when its user has changed it, so what is sent is written down again.
+            fact = item.payload if letter == SENDING else None
+            row.become(at, letter, memory_id, fact=fact, error=error, texts=self._texts)
+            if letter != SENDING:
+                row.settled_at = time.time()
         for row in rows.values():
+            if row.number >= self._first_row:  # in an earlier run the clocks may have been others
+                row.clock_offset = self.clock_offset
             self._rows.update(row)
 
     # What a user asks
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
-        counts: dict[str, dict[State, int]] = {}
+        letters: dict[str, Counter[str]] = {}
         with self._using("cannot be read"):
-            for server, letters in self._rows.all_states():
-                of_server = counts.setdefault(server, {})
-                for letter in letters:
-                    state = STATES.get(letter, "unknown")
-                    of_server[state] = of_server.get(state, 0) + 1
+            for server, states in self._rows.all_states():
+                letters.setdefault(server, Counter()).update(states)
+        counts: dict[str, dict[State, int]] = {}
+        for server, of_server in letters.items():
+            by_state = Counter[State]()
+            for letter, count in of_server.items():
+                by_state[state_of(letter)] += count
+            counts[server] = dict(by_state)
         return counts
 
     def unfinished(self) -> Iterator[Entry]:
         """Yield the facts that are not safely stored, in the order of their first sending."""
         with self._using("cannot be read"):
             for row in self._rows:
-                for at, letter in enumerate(row.states):
-                    if letter not in STORED:
-                        fact, error = row.facts.get(str(at)), row.errors.get(str(at))
-                        yield Entry(row.server, STATES.get(letter, "unknown"), fact, error)
+                yield from row.unfinished()
 
     def forget(self, *states: State) -> int:
         """Forget facts in these states, so that the next run sends them without looking; return how many.
@@ -289,16 +343,11 @@ class Journal:
             raise ValueError(f"no state of a fact: {', '.join(sorted(map(repr, unknown)))}")
         if self._importing.locked():
             raise JournalInUseError(f"the journal {self.path} is in use by an import; wait for its end")
-        letters = {LETTERS[state] for state in states if state in LETTERS} - {LETTERS["not_sent"]}
-        if "unknown" in states:
-            letters |= IN_DOUBT
+        letters = {letter for letter in ALL_LETTERS if state_of(letter) in states} - {NOT_SENT}
         forgotten = 0
         with self._using("cannot be written"), self._rows.transaction():
             for row in self._rows:
-                for at in [at for at, letter in enumerate(row.states) if letter in letters]:
-                    row.states[at], row.ids[at] = LETTERS["not_sent"], None
-                    row.errors.pop(str(at), None)
-                    forgotten += 1
+                forgotten += row.forget(letters)
                 self._rows.update(row)
         self._rows.forget_cached()
         return forgotten

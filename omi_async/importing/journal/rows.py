@@ -6,9 +6,11 @@ that is stored.
 
 from __future__ import annotations
 
+import json as plain_json
 import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import NoneType
 from typing import Any, Final
@@ -17,24 +19,28 @@ from zlib import crc32
 import attrs
 
 from omi_async._api import json
+from omi_async.errors import OmiError
+from omi_async.fact import Payload
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.report import State
 
 __all__ = [
+    "ALL_LETTERS",
     "IN_DOUBT",
-    "LETTERS",
+    "MIGRATIONS",
+    "NOT_SENT",
     "ROW",
     "SCHEMA",
     "SENDING",
-    "STATES",
-    "STORED",
+    "SUSPECTED",
     "Entry",
     "Recalled",
     "Row",
     "Rows",
+    "kept_words",
     "letter_of",
     "recalled",
-    "writable",
+    "state_of",
 ]
 
 SENDING: Final = "s"
@@ -53,6 +59,8 @@ REWORDED: Final = "a"
 """Unknown, and perhaps stored in other words: a look that does not find its text proves nothing."""
 
 IN_DOUBT: Final = frozenset("sua")
+NOT_SENT: Final = LETTERS["not_sent"]
+ALL_LETTERS: Final = frozenset({*STATES, *IN_DOUBT})
 
 
 @attrs.frozen
@@ -60,24 +68,41 @@ class Recalled:
     """What the journal knows of a fact from an earlier run.
 
     Attributes:
-        place: its place in the journal.
+        place: its place in the journal; None if it has none.
         state: what became of it; None if it was not sent, or is in doubt.
         in_doubt: a call carried it, and no answer told whether it was stored.
         maybe_reworded: the server may hold it in other words, so that its absence proves nothing.
         memory_id: the id of its memory, if one is known.
         words: why it was rejected.
         fact: what was sent of it; None once it is safely stored, and always with `texts=False`.
-        sent_at: when it was about to be sent for the first time, in epoch seconds.
+        sent_at: when it was about to be sent for the first time, in epoch seconds of the client's clock then;
+            None if that is not known.
+        clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
     """
 
-    place: int
+    place: int | None
     state: State | None
     in_doubt: bool
     maybe_reworded: bool
     memory_id: str | None
     words: str | None
     fact: dict[str, Any] | None
-    sent_at: float
+    sent_at: float | None
+    clock_offset: float | None
+
+
+SUSPECTED: Final = Recalled(
+    place=None,
+    state=None,
+    in_doubt=True,
+    maybe_reworded=False,
+    memory_id=None,
+    words=None,
+    fact=None,
+    sent_at=None,
+    clock_offset=None,
+)
+"""What is known of a fact that another process may have sent, whose journal is another one."""
 
 
 @attrs.frozen
@@ -104,7 +129,13 @@ def recalled(place: int, row: Row) -> Recalled:
         words=row.errors.get(str(at)),
         fact=row.facts.get(str(at)),
         sent_at=row.sent_at,
+        clock_offset=row.clock_offset,
     )
+
+
+def state_of(letter: str) -> State:
+    """Return the state that a letter is told as: `unknown` for all that is in doubt."""
+    return STATES.get(letter, "unknown")
 
 
 def letter_of(item: Item) -> str:
@@ -116,8 +147,7 @@ ROW: Final = 32
 """Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
 place, so that the index need not keep both."""
 
-SCHEMA: Final = (
-    """
+SCHEMA: Final = """
     CREATE TABLE batches (
         id INTEGER PRIMARY KEY,
         server TEXT NOT NULL,   -- its name
@@ -127,16 +157,33 @@ SCHEMA: Final = (
         ids BLOB,               -- JSON: the memory's id of each fact, or null
         facts BLOB,             -- JSON: the facts that are not safely stored, by their place in the row
         errors BLOB,            -- JSON: why, by their place in the row
+        clock_offset REAL,      -- seconds that the server's clock was ahead, once an answer told
+        settled_at REAL,        -- epoch seconds of the last settling
         checksum INTEGER NOT NULL
     )
-    """,
-)
+"""
 
-_SELECT: Final = "SELECT id, server, sent_at, keys, states, ids, facts, errors, checksum FROM batches"
-_INSERT: Final = (
-    "INSERT INTO batches (server, sent_at, keys, states, facts, checksum, id) VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_UPDATE: Final = "UPDATE batches SET states = ?, ids = ?, facts = ?, errors = ?, checksum = ? WHERE id = ?"
+MIGRATIONS: Final = {
+    1: (
+        "ALTER TABLE batches ADD COLUMN clock_offset REAL",
+        "ALTER TABLE batches ADD COLUMN settled_at REAL",
+    )
+}
+"""What makes of an earlier version's table the next one's."""
+
+_SELECT: Final = """
+    SELECT id, server, sent_at, keys, states, ids, facts, errors, clock_offset, settled_at, checksum
+    FROM batches
+"""
+_INSERT: Final = """
+    INSERT INTO batches (server, sent_at, keys, states, facts, clock_offset, checksum, id)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+_UPDATE: Final = """
+    UPDATE batches
+    SET states = ?, ids = ?, facts = ?, errors = ?, clock_offset = ?, settled_at = ?, checksum = ?
+    WHERE id = ?
+"""
 
 ROWS_CACHED: Final = 64
 """Rows kept in memory. A row is written twice within seconds, before its call and after it, and mostly never
@@ -163,19 +210,57 @@ class Row:
     ids: list[str | None]
     facts: dict[str, Any]
     errors: dict[str, str]
+    clock_offset: float | None = None
+    settled_at: float | None = None
     sum_of_fixed: int = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.sum_of_fixed = _checksum((self.number, self.server, self.sent_at, self.keys))
+        self.sum_of_fixed = _checksum((self.number, _stored_name(self.server), self.sent_at, self.keys))
 
     def key(self, at: int) -> bytes:
         """Return the content key of a fact."""
         return self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
 
-    @property
-    def places(self) -> list[int]:
-        """The places of its facts in the journal."""
-        return [*range(self.number * ROW, self.number * ROW + len(self.states))]
+    def become(  # what is known of a fact
+        self,
+        at: int,
+        letter: str,
+        memory_id: str | None,
+        *,
+        fact: Payload | None,
+        error: OmiError | None,
+        texts: bool,
+    ) -> None:
+        """Note what became of a fact; of one that is safely stored, the text is not needed any more."""
+        place = str(at)
+        self.states[at], self.ids[at] = letter, memory_id
+        self.errors.pop(place, None)
+        if letter in STORED:
+            self.facts.pop(place, None)
+        elif texts and fact is not None:
+            self.facts[place] = fact
+        elif texts and error is not None:
+            self.errors[place] = kept_words(error)
+
+    def forget(self, letters: AbstractSet[str]) -> int:
+        """Let the facts with these letters count as not sent; return how many there are."""
+        found = [at for at, letter in enumerate(self.states) if letter in letters]
+        for at in found:
+            self.states[at], self.ids[at] = NOT_SENT, None
+            self.errors.pop(str(at), None)
+        return len(found)
+
+    def forget_settled(self) -> bool:
+        """Let all but the facts in doubt count as not sent; return whether there are any in doubt."""
+        self.settled_at = None
+        self.forget(ALL_LETTERS - IN_DOUBT)
+        return not IN_DOUBT.isdisjoint(self.states)
+
+    def unfinished(self) -> Iterator[Entry]:
+        """Yield the facts that are not safely stored."""
+        for at, letter in enumerate(self.states):
+            if letter not in STORED:
+                yield Entry(self.server, state_of(letter), self.facts.get(str(at)), self.errors.get(str(at)))
 
 
 class Rows:
@@ -207,12 +292,14 @@ class Rows:
     def all_keys(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the keys of every row, and check that every row is sound."""
         for columns in self._database.execute(_SELECT):
-            _check(columns)
+            if _checksum(_summed(columns[:-1])) != columns[-1]:
+                raise sqlite3.DatabaseError(f"row {columns[0]} is damaged")
             yield columns[0], columns[3]
 
     def all_states(self) -> Iterator[tuple[str, str]]:
         """Yield the server and the letters of every row."""
-        yield from self._database.execute("SELECT server, states FROM batches")
+        for server, letters in self._database.execute("SELECT server, states FROM batches"):
+            yield _name(server), letters
 
     def get(self, number: int) -> Row:
         """Return a row, the same object as long as it is cached."""
@@ -237,10 +324,15 @@ class Rows:
 
     def insert(self, row: Row) -> None:
         """Write a new row; it has neither ids nor errors yet."""
-        states, _, facts, _ = columns = _columns(row)
-        checksum = _checksum(columns, row.sum_of_fixed)
+        columns = _columns(row)
+        checksum = _checksum(_summed(columns), row.sum_of_fixed)
+        states, _, facts, *_ = columns
         self._database.execute(
-            _INSERT, (row.server, row.sent_at, row.keys, states, facts, checksum, row.number)
+            _INSERT,
+            (
+                *(_stored_name(row.server), row.sent_at, row.keys, states, facts, row.clock_offset),
+                *(checksum, row.number),
+            ),
         )
         self._cache(row)
 
@@ -253,10 +345,16 @@ class Rows:
         """Write what has changed in a row: anything but its keys, server and time."""
         columns = _columns(row)
         try:
-            self._database.execute(_UPDATE, (*columns, _checksum(columns, row.sum_of_fixed), row.number))
+            checksum = _checksum(_summed(columns), row.sum_of_fixed)
+            self._database.execute(_UPDATE, (*columns, checksum, row.number))
         except BaseException:
             self.forget_cached()
             raise
+
+    def delete(self, number: int) -> None:
+        """Delete a row; its room in the file is used again."""
+        self._cached.pop(number, None)
+        self._database.execute("DELETE FROM batches WHERE id = ?", (number,))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -276,34 +374,52 @@ class Rows:
         self._cached.clear()
 
 
-def _columns(row: Row) -> tuple[str, bytes | None, bytes | None, bytes | None]:
+def _columns(row: Row) -> tuple[Any, ...]:
     """Return the columns that change."""
     ids = row.ids if any(row.ids) else None
-    return "".join(row.states), _dump(ids), _dump(row.facts), _dump(row.errors)
+    # Words may hold half of a surrogate pair, as a file's name does that is no UTF-8; only the standard
+    # library writes and reads those, as escapes.
+    errors = plain_json.dumps(row.errors).encode() if row.errors else None
+    return "".join(row.states), _dump(ids), _dump(row.facts), errors, row.clock_offset, row.settled_at
 
 
 def _dump(value: list[Any] | dict[str, Any] | None) -> bytes | None:
-    # All of it was checked when it was made or read: facts, ids that an answer held, words that are writable.
+    # All of it was checked when it was made or read: facts, and ids that an answer held.
     return json.dumps_checked(value) if value else None
 
 
 def _read(columns: Sequence[Any]) -> Row:
-    number, server, sent_at, keys, states, ids, facts, errors, _ = columns
+    number, server, sent_at, keys, states, ids, facts, errors, clock_offset, settled_at, _ = columns
     return Row(
         number,
-        server,
+        _name(server),
         sent_at,
         keys,
         list(states),
         json.loads(ids) if ids else [None] * len(states),
         json.loads(facts) if facts else {},
-        json.loads(errors) if errors else {},
+        plain_json.loads(errors) if errors else {},
+        clock_offset,
+        settled_at,
     )
 
 
-def _check(columns: Sequence[Any]) -> None:
-    if _checksum(columns[:-1]) != columns[-1]:
-        raise sqlite3.DatabaseError(f"row {columns[0]} is damaged")
+def _stored_name(server: str) -> str | bytes:
+    """Return a server's name as it is stored: SQLite's texts hold no half of a surrogate pair."""
+    try:
+        server.encode()
+    except UnicodeEncodeError:
+        return server.encode(errors="surrogatepass")
+    return server
+
+
+def _name(stored: str | bytes) -> str:
+    return stored if isinstance(stored, str) else stored.decode(errors="surrogatepass")
+
+
+def _summed(columns: Sequence[Any]) -> Sequence[Any]:
+    """Return what the checksum is over; the rows of schema 1 had no clock and no time of settling."""
+    return columns[:-2] if columns[-2:] == (None, None) else columns
 
 
 def _checksum(columns: Iterable[Any], checksum: int = 0) -> int:
@@ -316,6 +432,17 @@ def _checksum(columns: Iterable[Any], checksum: int = 0) -> int:
     return checksum
 
 
-def writable(words: str) -> str:
-    """Replace what is no Unicode text; a file's name may hold half of a surrogate pair."""
-    return words.encode(errors="replace").decode()
+LONGEST_WORDS: Final = 500
+"""Characters of an error that are kept. They may be a server's, and fill a disk or a screen."""
+
+
+def kept_words(error: OmiError) -> str:
+    """Return what an error says in one line of bounded length, without the escapes of terminals."""
+    words = str(error)
+    kept = "".join(sign if sign.isprintable() or _is_half(sign) else " " for sign in words[:LONGEST_WORDS])
+    return f"{kept}..." if len(words) > LONGEST_WORDS else kept
+
+
+def _is_half(sign: str) -> bool:
+    """Return whether it is half of a surrogate pair: a byte of a file's name that is no UTF-8."""
+    return "\ud800" <= sign <= "\udfff"

@@ -1,0 +1,218 @@
+"""Reads JSON value by value, however long the document is."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NoReturn
+
+import attrs
+
+from omi_async.sources._errors import DamagedStreamError, SourceError
+from omi_async.sources._records import LONGEST, hint_at_encoding, shown
+
+__all__ = ["Broken", "Scanner"]
+
+_SPACE: Final = re.compile("[ \t\r\n\ufeff\x1a]*")
+"""What may stand between values; among them what only files have, as when several were joined."""
+
+_TOKEN: Final = re.compile(r'"(?:[^"\\\n\r]++|\\[^\n\r])*+"|["\[\]{},]')
+"""A whole string, a bracket, a comma; or the quote of a string that does not end on its line."""
+
+_CLOSES: Final = {"[": "]", "{": "}"}
+
+
+@attrs.frozen
+class Broken:
+    """A value that cannot be read, though its end is plain."""
+
+    reason: str
+    text: str
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("not JSON: NaN and infinities are none")
+
+
+class Scanner:
+    """Reads values and marks; every method may raise `SourceError` with the line, if no more can be told.
+
+    Attributes:
+        line: the line, from 1, of what comes next.
+        offset: characters read so far.
+    """
+
+    def __init__(self, chunks: Iterable[bytes], name: str, longest: int = LONGEST) -> None:
+        self.line = 1
+        self.offset = 0
+        self._chunks = iter(chunks)
+        self._name = name
+        # Bad bytes become half surrogates, which spoil the value they stand in and no other.
+        self._decode = codecs.getincrementaldecoder("utf-8")("surrogateescape").decode
+        self._read_value = json.JSONDecoder(parse_constant=_refuse_constant).raw_decode
+        self._text = ""
+        self._at = 0
+        self._longest = longest
+        self._ended = False
+
+    def peek(self) -> str:
+        """Skip white space; return the next character, or nothing at the end of the file."""
+        while True:
+            found = _SPACE.match(self._text, self._at)
+            self._advance(found.end() if found else self._at)
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._fill():
+                return ""
+
+    def expect(self, mark: str) -> None:
+        """Step over a bracket, comma or colon."""
+        found = self.peek()
+        if found != mark:
+            self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
+        self._advance(self._at + 1)
+
+    def elements(self) -> Iterator[None]:
+        """Stand before each element of a list, which the caller then reads."""
+        self.expect("[")
+        while self.peek() != "]":
+            yield
+            if self.peek() != "]":
+                self.expect(",")
+        self.expect("]")
+
+    def members(self) -> Iterator[str]:
+        """Yield each key of an object, and stand before its value, which the caller then reads."""
+        self.expect("{")
+        while self.peek() != "}":
+            key, line = self.value()
+            if not isinstance(key, str):
+                raise SourceError.at(self._name, line, "a key in quotes must stand here; fix the file")
+            self.expect(":")
+            yield key
+            if self.peek() != "}":
+                self.expect(",")
+        self.expect("}")
+
+    def skip(self) -> None:
+        """Step over a value, however long it is, without keeping it."""
+        if self.peek() not in {"[", "{"}:
+            self.value()
+            return
+        depth = 0
+        while True:
+            end = self._at
+            for token in _TOKEN.finditer(self._text, self._at):
+                mark = token[0]
+                if mark == '"':
+                    break  # its end may be in the next chunk
+                end = token.end()
+                depth += (mark in "[{") - (mark in "]}")
+                if not depth and mark in "]}":
+                    self._advance(end)
+                    return
+            self._advance(end)
+            if not self._fill():
+                self.fail(_CUT)
+
+    def value(self) -> tuple[Any, int]:
+        """Read a value; return it and its line; a `Broken` one if only its inside is damaged."""
+        if not self.peek():
+            self.fail(_CUT)
+        line = self.line
+        while True:
+            try:
+                value, end = self._read_value(self._text, self._at)
+            except (ValueError, RecursionError) as error:
+                value, end = error, self._extent()
+            if self._is_whole(end) or not self._fill():
+                break
+        if end < 0:
+            self.fail(
+                _CUT if self._text[self._at] in '{["' else "no JSON value begins here; fix the document"
+            )
+        return self._taken(value, end), line
+
+    def _is_whole(self, end: int) -> bool:
+        """Whether the next chunk can change nothing: a number may go on in it."""
+        return -1 < end < len(self._text) and self._text[end] not in "+-.eE0123456789"
+
+    def _taken(self, value: Any, end: int) -> Any:
+        text = self._text[self._at : end]
+        self._advance(end)
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                byte = ord(text[error.start]) & 0xFF
+                value = ValueError(
+                    f"is not UTF-8: byte 0x{byte:02x} after {error.start} characters of the record;"
+                    f" {hint_at_encoding(text.encode('utf-8', 'surrogateescape'))}"
+                )
+        if isinstance(value, Exception):
+            return Broken(_words(value), shown(text.encode("utf-8", "surrogateescape")))
+        return value
+
+    def _extent(self) -> int:
+        """Find the end of a broken value by its brackets and quotes; -1 if it is not in the buffer yet."""
+        open_: list[str] = []
+        for token in _TOKEN.finditer(self._text, self._at):
+            mark = token[0]
+            if mark in _CLOSES:
+                open_.append(_CLOSES[mark])
+            elif mark == '"':
+                return self._unclosed(token.start())
+            elif mark in "]}":
+                if not open_:
+                    return token.start()
+                if open_.pop() != mark:
+                    self.fail(f"a record's brackets do not match ({mark!r}); fix the document")
+                if not open_:
+                    return token.end()
+            elif mark == "," and not open_:
+                return token.start()
+        return -1
+
+    def _unclosed(self, start: int) -> int:
+        if re.compile(r"[\n\r]").search(self._text, start):
+            self.fail("a string in this record does not end on its line; fix the document")
+        return -1
+
+    def _advance(self, to: int) -> None:
+        self.line += self._text.count("\n", self._at, to)
+        self.offset += to - self._at
+        self._at = to
+
+    def _fill(self) -> bool:
+        """Read a chunk behind what is not read yet; False at the end."""
+        if len(self._text) - self._at > self._longest:
+            self.fail(f"a record of more than {self._longest:,} characters; a fact has 500")
+        if self._ended:
+            return False
+        try:
+            chunk = next(self._chunks, None)
+        except DamagedStreamError as error:
+            raise SourceError.at(self._name, self.line, str(error)) from error
+        self._ended = chunk is None
+        self._text = self._text[self._at :] + self._decode(chunk or b"", chunk is None)
+        self._at = 0
+        return True
+
+    def fail(self, message: str) -> NoReturn:
+        """Raise `SourceError` for what comes next."""
+        raise SourceError.at(self._name, self.line, message)
+
+
+def _words(error: Exception) -> str:
+    match error:
+        case json.JSONDecodeError(msg=reason):
+            return f"not JSON: {reason}"
+        case RecursionError():
+            return "is nested too deeply"
+        case _:
+            return str(error)
+
+
+_CUT: Final = "the document is cut short; what stands before was read. Fetch it again"
