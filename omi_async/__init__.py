@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         State,
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
+    from omi_async.inbox import FactInbox
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
@@ -65,6 +66,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "Fact",
+    "FactInbox",
     "FactLike",
     "FactOutcome",
     "Forecast",
@@ -146,6 +148,7 @@ _HOMES = {
         "OnOutcome",
         "OnProgress",
     ),
+    "inbox": ("FactInbox",),
     "memory": ("Memory",),
     "resources.memories": ("Memories",),
     "session": ("Session",),

@@ -50,9 +50,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "importing.report": {"errors", "fact", "_quota.policy"},
     # Method calls to requests. `import_facts` is one of the methods: so the importer, which needs only a
     # Sender, stands below the resource, and not beside the session as an I/O edge would.
-    "resources": {"constants", "errors", "fact", "memory", "_api", "importing"},
+    "resources": {"constants", "errors", "fact", "memory", "_api", "importing", "inbox"},
+    # Facts one by one: imports one after the other. It needs only a Sender, as an import does.
+    "inbox": {"constants", "errors", "fact", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"constants", "errors", "_api"},
+    "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
@@ -72,7 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
-    FACADE: PURE | {"_version", "importing", "resources", "session"},
+    FACADE: PURE | {"_version", "importing", "inbox", "resources", "session"},
 }
 """A module, or the package that it is in, to what it may import of ours."""
 
@@ -88,6 +90,7 @@ ONLY_IN: dict[str, set[str]] = {
         "_quota.pacer",
         "_quota.store",
         "importing",
+        "inbox",
         "sources",
         "local",
         "cli",

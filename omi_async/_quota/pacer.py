@@ -11,6 +11,7 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, NamedTuple, Protocol
 
 from omi_async._api.headers import read_rate_limit_headers
@@ -210,37 +211,39 @@ class Pacer:
         if self._closed is not None:
             raise self._closed()
         now = self.clock.now()
-        queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
+        queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         queue.waiters.append(waiter)
         self._dispatch()
-        if patience is not None and group is None:
-            self._refuse_if_too_far_behind(waiter, kind, patience, now)
+        if group is None:
+            self._refuse_if_too_far_behind(waiter, kind, now)
         try:
             return await waiter.granted
         except asyncio.CancelledError:
-            granted = waiter.granted
-            if granted.done() and not granted.cancelled() and granted.exception() is None:
-                granted.result().give_back()  # it was granted and cancelled in one turn of the loop
+            with suppress(asyncio.CancelledError, OmiError):
+                waiter.granted.result().give_back()  # it was granted and cancelled in one turn of the loop
             raise
         finally:
-            if queue.first() is None and self._queues.get((kind, group)) is queue:
-                del self._queues[kind, group]
-            if not self._queues:
-                self._forget_timer()
+            self._forget_if_empty(queue)
 
-    def _refuse_if_too_far_behind(self, waiter: _Waiter, kind: Kind, patience: float, now: float) -> None:
+    def _forget_if_empty(self, queue: _Queue) -> None:
+        key = queue.kind, queue.group
+        # Not one that was made since: those who were let through together come here one after the other.
+        if queue.first() is None and self._queues.get(key) is queue:
+            del self._queues[key]
+        if not self._queues:
+            self._forget_timer()
+
+    def _refuse_if_too_far_behind(self, waiter: _Waiter, kind: Kind, now: float) -> None:
         """Send a caller away if so many came first that one window does not do for all of them.
 
         It could wait and see. But a web request that waits in vain is worse than one that is told at once.
         """
-        if waiter.granted.done():
-            return
         waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
-        if waiting > 1 and wait > patience:
+        if waiting > 1 and now + wait > waiter.until and not waiter.granted.done():
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:

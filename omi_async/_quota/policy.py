@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final, Literal, get_args
@@ -15,7 +16,9 @@ __all__ = [
     "DOCUMENTED",
     "KINDS",
     "LONGEST",
+    "SOURCES",
     "UNITS",
+    "UNKNOWN",
     "QuotaPolicy",
     "QuotaState",
     "Rule",
@@ -99,6 +102,11 @@ BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
 Source = Literal["given", "documented", "announced", "learned"]
 """Who says that there is such a policy: the user, the documentation, each answer, or a refusal."""
 
+SOURCES: Final[tuple[Source, ...]] = get_args(Source)
+
+UNKNOWN: Final = -math.inf
+"""A moment or a length that is unknown: it lies in the past, so nothing waits for it."""
+
 
 @attrs.frozen
 class QuotaState:
@@ -142,15 +150,15 @@ class Rule:
 
     Attributes:
         kinds: the calls that share its windows.
-        limit: calls in one window; None while it is unknown.
-        length: seconds of one; None while they are unknown.
+        limit: calls in one window; infinite while it is unknown.
+        length: seconds of one; minus infinity while they are unknown.
         source: who says so.
         given_name: what the user calls it; None for a name made of the numbers.
     """
 
     kinds: frozenset[Kind]
-    limit: int | None
-    length: float | None
+    limit: float
+    length: float
     source: Source
     given_name: str | None = None
 
@@ -162,10 +170,11 @@ class Rule:
     @property
     def name(self) -> str:
         """What to call it before a person."""
-        return self.given_name or rate_name(self.limit, self.length)
+        limit = None if self.limit == math.inf else int(self.limit)
+        return self.given_name or rate_name(limit, None if self.length == UNKNOWN else self.length)
 
     @property
     def key(self) -> str:
         """What tells it from the others of its ledger, in this process and in others."""
-        size = self.given_name or (f"{self.limit}-a-window" if self.length is None else f"{self.length:g} s")
-        return f"{self.source} {size}: {', '.join(sorted(self.kinds))}"
+        size = f"{self.length:g} s" if self.length > UNKNOWN else self.name
+        return f"{self.source} {self.given_name or size}: {', '.join(sorted(self.kinds))}"

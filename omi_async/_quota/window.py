@@ -3,7 +3,7 @@
 ```text
   closed     open                               shut                       closed
  ---------|--------------------------------|--------------------------|-----------------> t
-          opened_at:                       used up,                   ends: from here on
+          opener:                          used up,                   ends: from here on
           a call leaves                    or a call was refused      a call opens the next
           |--------|
             took: somewhere in it the server opens its window
@@ -13,9 +13,11 @@
 
 *closed*: no window is open, or none that is known. The next call opens one.
 *open*: calls go until as many are `used` as the limit allows; without a limit, or an end, they always go.
-*shut*: the server has refused a call. None goes before `ends`; what is learned meanwhile does not reopen it.
+*shut*: the server has refused a call. None goes before the end; what is learned meanwhile does not reopen it.
 
-Pure: every moment is an argument, in epoch seconds of the client's clock. The server's clock is never asked.
+An unknown moment or length is minus infinity: that is over already, so nothing waits for it. An unknown limit
+is infinity: it is never reached. Pure: every moment is an argument, in epoch seconds of the client's clock;
+the server's clock is never asked.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Self, get_args
+from typing import Any, Final, Self
 
 import attrs
+from attrs.validators import and_, ge, in_, instance_of, le, optional
 
 from omi_async._api.messages import Kind
-from omi_async._quota.policy import LONGEST, UNITS, QuotaState, Rule, Source, kinds_of
+from omi_async._quota.policy import LONGEST, SOURCES, UNITS, UNKNOWN, QuotaState, Rule, Source, kinds_of
 
 __all__ = ["CountedCall", "State", "Window", "usual_length"]
 
@@ -39,8 +42,7 @@ the call was half a second on its way; with less, each refusal would look like o
 
 LONGEST_MARGIN: Final = 1.0
 """Seconds to wait at most for an opener that is slow: it may have reached the server late. With more, a batch
-that took a minute would cost a minute of each window; with none, the first call of each window comes too
-early."""
+that took a minute would cost a minute of each window; with none, the first call of each comes too early."""
 
 RETEST_AFTER_WINDOWS: Final = 24
 """Windows after which one call more than a learned limit goes: it may have been raised, which no answer says.
@@ -55,11 +57,11 @@ away. Below, short waits that grow find the opening sooner; above, they would on
 
 SHORTEST_WAIT: Final = 0.05
 """Seconds of the first wait after a refusal with less than a second left; each further one is 4 times as
-long. All of them together are one second, as is what was rounded away."""
+long. The first three together are one second, which is what was rounded away."""
 
 
 class State(StrEnum):
-    """Whether calls may go: yes, yes until the limit, no."""
+    """Whether calls may go: yes; yes until the limit; no."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -81,6 +83,28 @@ class CountedCall:
     took: float = math.inf
 
 
+@attrs.frozen
+class Refusal:
+    """A 429 of the service's own.
+
+    Attributes:
+        call: the refused one.
+        now: when it was learned.
+        limit: calls in one window; None if the server does not say.
+        left: seconds of the window that are left; None if the server does not say.
+    """
+
+    call: CountedCall
+    now: float
+    limit: int | None
+    left: float | None
+
+    @property
+    def end(self) -> float:
+        """The end of the window at the earliest, by the server's word."""
+        return UNKNOWN if self.left is None else self.call.sent + self.left
+
+
 def usual_length(seconds: float, error: float = 0.0) -> float | None:
     """Return the usual length of a window of which so much was left at its opening; None for no usual one.
 
@@ -99,22 +123,50 @@ class Window:
     Attributes:
         rule: its limit and length, and the kinds of calls that it counts.
         state: closed, open or shut.
-        opened_at: when the call left that opened it; None if it was none of ours.
-        ends: when it ends, or the wait after a refusal; None while that is unknown.
+        opener: our call that opened it; None if it was none of ours.
+        until: when it ends by the server's word; what we know by our opener is finer, and goes first.
         counted: calls that the server has counted in it, as far as it is known.
         out: calls on the wire that it may count yet.
-        refused_at: when a refusal was learned from; never: minus infinity.
+        refused_at: when a refusal was last learned from.
         short_waits: refusals in a row that named no time worth waiting for.
     """
 
     rule: Rule
     state: State = State.CLOSED
-    opened_at: float | None = None
-    ends: float | None = None
+    opener: CountedCall | None = None
+    until: float = UNKNOWN
     counted: int = 0
     out: int = 0
-    refused_at: float = -math.inf
+    refused_at: float = UNKNOWN
     short_waits: int = 0
+
+    # When
+
+    @property
+    def opened_at(self) -> float:
+        """When it was opened, so that calls that left earlier were counted in another one."""
+        if self.state is State.CLOSED:
+            return math.inf
+        return UNKNOWN if self.opener is None else self.opener.sent
+
+    @property
+    def ends(self) -> float:
+        """When it ends."""
+        return max(self.until, self._end_by(self.opener))
+
+    def _end_by(self, opener: CountedCall | None) -> float:
+        """Return when a window ends that a call has opened.
+
+        The server may have opened it at any moment until the answer. To wait for all of that is right for a
+        call of milliseconds; of a slow one a hundredth of the length has to do, a share of the time that
+        nobody notices. Some milliseconds more are for clocks that do not tick alike.
+        """
+        if opener is None:
+            return UNKNOWN
+        length = self.rule.length
+        return (
+            opener.sent + length + min(opener.took, length / 100, LONGEST_MARGIN) + min(0.005, length / 200)
+        )
 
     # May a call go?
 
@@ -123,241 +175,203 @@ class Window:
         """Calls spent. Those on the wire may be counted already: to count them twice only delays a call."""
         return self.counted + self.out
 
-    def share(self, reserve: float = 0.0) -> float:
-        """Return the calls of one window that are for those who leave a share of it to others; at least 1."""
-        limit = self.rule.limit
-        return math.inf if limit is None else max(1, limit - math.ceil(limit * reserve))
+    def share(self, reserve: float = 0.0, more: int = 0) -> float:
+        """Return the calls of one window for those who leave a share of it to others; at least 1."""
+        limit = self.rule.limit + more
+        return limit if limit == math.inf else max(1, limit - math.ceil(limit * reserve))
 
     def wait(self, now: float, reserve: float = 0.0) -> float:
         """Return the seconds until a call may go; 0 for at once."""
-        if self.ends is None or now >= self.ends:
-            return 0.0
-        allowed = self.share(reserve) + (0 if reserve else self._calls_to_test(now))
-        return self.ends - now if self.state is State.SHUT or self.used >= allowed else 0.0
+        spent = self.used >= self.share(reserve, more=self._in_doubt(now))
+        return max(0.0, self.ends - now) if spent or self.state is State.SHUT else 0.0
 
-    def _calls_to_test(self, now: float) -> int:
-        """Return 1 if a learned limit is old enough to try one call more, which tells if it was raised."""
-        if self.rule.source != "learned" or self.rule.length is None or self.opened_at is None:
-            return 0
+    def _in_doubt(self, now: float) -> bool:
+        """Whether the limit is so old that one call more is to tell if it was raised.
+
+        Not in the second half: there a slow call might be counted in the next window, and prove nothing.
+        """
         patience = max(RETEST_AFTER_WINDOWS * self.rule.length, SHORTEST_RETEST)
-        # Not in the second half: there a slow call might be counted in the next window, and prove nothing.
         first_half = now - self.opened_at < self.rule.length / 2
-        return int(first_half and self.refused_at + patience < self.opened_at)
+        return first_half and self.rule.source == "learned" and self.refused_at + patience < self.opened_at
 
-    def roll(self, now: float) -> None:
-        """Close the window once its end has come."""
-        if self.ends is not None and now >= self.ends:
+    def spend(self, call: CountedCall) -> None:
+        """Count a call that is about to leave; the first one opens the window."""
+        if UNKNOWN < self.ends <= call.sent:
             self.close()
+        if self.state is State.CLOSED:
+            self.state, self.opener = State.OPEN, call
+        self.out += 1
 
     def close(self) -> None:
         """Forget the open window, and keep what is believed of the policy."""
-        self.state, self.opened_at, self.ends, self.counted = State.CLOSED, None, None, 0
+        self.state, self.opener, self.until, self.counted = State.CLOSED, None, UNKNOWN, 0
 
     # What the calls tell
 
-    def spend(self, now: float) -> None:
-        """Count a call that is about to leave; the first one opens the window."""
-        self.roll(now)
-        if self.state is State.CLOSED:
-            self.open_with(now, math.inf)
-        self.out += 1
-
-    def open_with(self, sent: float, took: float, *, counted: int = 0) -> None:
-        """Note that one of our calls has opened the window, and took so long."""
-        self.state, self.opened_at, self.counted = State.OPEN, sent, counted
-        self.ends = None if self.rule.length is None else sent + self.rule.length + self._margin(took)
-
-    def _margin(self, took: float) -> float:
-        """Return the seconds by which the server may have opened the window after its call left, at most.
-
-        A hundredth of the length at most, so that margins never cost more than the 1 % that nobody notices;
-        and some milliseconds for clocks that do not tick alike.
-        """
-        length = self.rule.length or 0.0
-        return min(took, length / 100, LONGEST_MARGIN) + min(0.005, length / 200)
-
     def give_back(self, call: CountedCall) -> bool:
-        """Take back a call that the server has not counted; return whether it was the one to open the window.
+        """Take back a call that the server has not counted; return whether it was to open the window.
 
         A window that nothing but this call has opened is not open.
         """
-        self.out = max(0, self.out - 1)
-        opener = self.opened_at == call.sent and not self.counted
-        if opener and not self.out and self.state is State.OPEN:
+        self.out -= 1
+        opener = self.opener is call
+        if opener and not self.used:
             self.close()
         return opener
 
-    def passed(self, call: CountedCall, *, told: int | None = None) -> None:
-        """Note that the server let a call through; `told` is how many it has counted, if it says so."""
-        self.out = max(0, self.out - 1)
+    def passed(self, call: CountedCall) -> None:
+        """Note that the server let a call through."""
+        self.out -= 1
         self.short_waits = 0
-        earlier = self.opened_at is not None and call.sent < self.opened_at
-        if self.state is State.CLOSED or earlier:
-            return  # it was counted in a window that has ended since
-        # Answers come out of order: what the third says of 3 calls holds after the second has said 2.
-        self.counted = self.counted + 1 if told is None else max(self.counted, told)
-        if call.sent == self.opened_at and self.rule.length is not None:
-            self.ends = call.sent + self.rule.length + self._margin(call.took)
-        limit = self.rule.limit
-        if self.rule.may_change and limit is not None and self.counted > limit:
+        if call.sent >= self.opened_at:
+            self.counted += 1
+        if self.counted > self.rule.limit and self.rule.may_change:
             # It was out with a refused one, so the limit is higher by that; or the limit was raised, and only
             # the next refusal will say to what.
-            self.rule = attrs.evolve(self.rule, limit=self.counted if self.state is State.SHUT else None)
+            limit = self.counted if self.state is State.SHUT else math.inf
+            self.rule = attrs.evolve(self.rule, limit=limit)
 
-    def announced(self, call: CountedCall, counted: int, ends: float) -> None:
-        """Take over what an answer says of the window: how many it has counted, and when it ends."""
-        if self.ends is None or ends > self.ends + 2 * CLOCK_TOLERANCE:  # what is known is of an earlier one
-            if counted == 1:  # its own call has opened it, so its end tells how long it is
-                length = usual_length(ends - call.sent, 1.0) or self.rule.length
-                self.rule = attrs.evolve(self.rule, length=length) if self.rule.may_change else self.rule
-            self.open_with(call.sent, call.took, counted=counted)
-            if counted != 1 or self.ends is None:
-                self.opened_at, self.ends = None, ends + 1.0
-        elif ends < self.ends - 2 * CLOCK_TOLERANCE:  # somebody else had opened it before our first call
-            self.opened_at, self.ends = None, ends + 1.0
+    def announced(self, call: CountedCall, counted: int, end: float) -> None:
+        """Take over what the answer to a call says: how many were counted by then, and when it ends."""
+        self.out -= 1
+        if not self.ends_about(end):  # what is known is of another window, or of one that others had opened
+            self.state, self.opener, self.until, self.counted = State.OPEN, None, end + 1.0, 0
+        length = usual_length(end - call.sent, 1.0)
+        if counted == 1 and length is not None and self.opener is None:
+            self._measure(call, length)  # this call has opened it, so its end tells the length
+        # Answers come out of order: what the third says of 3 calls holds after the second has said 2.
+        self.counted = max(self.counted, counted)
+
+    def ends_about(self, moment: float) -> bool:
+        """Whether the open window ends at this moment, as far as whole seconds can tell."""
+        return abs(self.ends - moment) <= 1.0 + CLOCK_TOLERANCE
 
     # What a refusal tells
 
-    def shut(
-        self,
-        call: CountedCall,
-        now: float,
-        left: float | None,
-        *,
-        limit: int | None,
-        opener: CountedCall | None,
-        early: bool,
-        pause: float,
-    ) -> None:
+    def match(self, refusal: Refusal) -> tuple[bool, bool, bool]:
+        """Return how well a refusal fits: by the limit that it names, by its end, by what is unknown."""
+        if UNKNOWN < self.rule.length < refusal.end - refusal.call.sent - CLOCK_TOLERANCE:
+            return False, False, False  # more is left of it than this is long
+        unsaid = refusal.limit is None
+        changeable = self.rule.may_change or unsaid  # a limit that the user gave stays what it is
+        unclear = unsaid or self.rule.limit == math.inf
+        return (
+            refusal.limit == self.rule.limit,
+            changeable and self.ends_about(refusal.end),
+            changeable and unclear,
+        )
+
+    def refuse(self, refusal: Refusal, nth_last: CountedCall | None, *, early: bool, pause: float) -> None:
         """Learn from a refusal, and let none go until the server's window ends.
 
         Args:
-            call: the refused one.
-            now: when it was learned.
-            left: seconds of the window that were left, as the server says; None if it does not.
-            limit: calls in one window, as the server says.
-            opener: our call that must have opened the window, if that many of ours went through.
+            refusal: what the server says.
+            nth_last: of our calls, the one before which as many left as one window takes.
             early: the call was to open the window: by the server's account the last one goes on.
-            pause: seconds to wait if nobody names a time.
+            pause: seconds to wait if the server names no time.
         """
-        same_lesson = self.state is State.SHUT and call.sent <= self.refused_at
-        ours = self.opened_at is not None and self.counted > 0
-        if early:
-            self.opened_at = None
         if self.rule.may_change:
             # What one window of ours let through is its limit, if the server keeps that to itself.
-            self.rule = attrs.evolve(
-                self.rule, limit=limit or self.rule.limit or (self.counted if ours else None)
-            )
-        if left is not None:
-            self._measure(opener, call.sent + left, now)
-        ends = self._end_after(call, now, left, early=early, pause=pause, same_lesson=same_lesson)
-        self.state, self.ends, self.refused_at = State.SHUT, ends, now
+            seen = self.counted if self.opener is not None else 0
+            limit = refusal.limit or _or_none(self.rule.limit) or seen or math.inf
+            self.rule = attrs.evolve(self.rule, limit=limit)
+        if early:
+            self.opener = None
+        # What the calls show goes before our account: a window may have come and gone unseen while its length
+        # was unknown. If they show nothing, the account may: the server also counts what another policy
+        # refuses.
+        openers = [call for call in (nth_last, self.opener) if call is not None]
+        lengths = [self._length_by(call, refusal) for call in openers]
+        for opener, length in zip(openers, lengths, strict=True):
+            if length is not None:
+                self._measure(opener, length)
+                break
+        self._shut(refusal, early=early, pause=pause)
 
-    def _measure(self, opener: CountedCall | None, end: float, now: float) -> None:
-        """Learn the length from when the window was opened, and when it ends.
+    def _length_by(self, opener: CountedCall, refusal: Refusal) -> float | None:
+        """Return how long the window is that a call has opened, if that can be told.
 
-        If the calls do not show who opened it, our own account may: the server also counts calls that another
-        of its policies then refuses. An unusual length is believed only if both agree, and in the first half
-        of the window: calls of others, or a window that came and went unseen, would make it look longer.
+        An unusual length is believed only of a window that we saw closed before and have filled, and in its
+        first half: calls of others, or another window in between, would make it look longer.
         """
-        openers = [] if opener is None else [(opener.sent, opener.took, True)]
-        if self.opened_at is not None:
-            limit = self.rule.limit or math.inf  # its last calls may be on the wire yet
-            openers.append((self.opened_at, math.inf, self.counted <= limit <= self.used + 1))
-        for sent, took, full in openers:
-            length = usual_length(end - sent)
-            if length is None and self.rule.length is None and full and sent == self.opened_at:
-                length = float(math.ceil(end - sent)) if now - sent <= (end - sent) / 2 else None
-            if length is not None and (self.rule.may_change or length == self.rule.length):
-                self.rule = attrs.evolve(self.rule, length=length)
-                self.opened_at, self.ends = sent, sent + length + self._margin(took)
-                return
+        seconds = refusal.end - opener.sent
+        full = opener is self.opener and self.used + 1 >= self.rule.limit
+        unusual = full and refusal.now - opener.sent <= seconds / 2
+        known = self.rule.length > UNKNOWN
+        return usual_length(seconds) or (float(math.ceil(seconds)) if unusual and not known else None)
 
-    def _end_after(
-        self,
-        call: CountedCall,
-        now: float,
-        left: float | None,
-        *,
-        early: bool,
-        pause: float,
-        same_lesson: bool,
-    ) -> float:
-        """Return when calls may go again after a refusal."""
-        if self._account_agrees(now, None if left is None else call.sent + left):
-            return self.ends or now  # our own account is the finer one: it knows fractions of seconds
-        if self.rule.length is not None:
-            self.opened_at = None  # else it could have ended only now: somebody else had opened it before
-        if left:
-            self.short_waits = 0
-            return now + left  # to the second: a live call has promised its caller no more
-        if same_lesson and self.ends is not None and self.ends > now:
-            return self.ends  # refused together with one that was learned from: nothing new
-        self.short_waits += 1
-        if left is None:
-            return now + pause
-        if early and self.short_waits == 1 and (self.rule.length or math.inf) >= ROUNDING_MATTERS:
-            return call.sent + 1.0  # it came within the second that was rounded away
-        return now + min(SHORTEST_WAIT * 4.0 ** min(self.short_waits - 1, 9), 1.0)
+    def _measure(self, opener: CountedCall, length: float) -> None:
+        """Note who opened the window, if its length agrees with what the user says of it."""
+        if self.rule.may_change or length == self.rule.length:
+            self.rule = attrs.evolve(self.rule, length=length)
+            self.opener, self.until, self.counted = opener, UNKNOWN, max(1, self.counted)
 
-    def _account_agrees(self, now: float, least: float | None) -> bool:
-        """Whether what we know of the end agrees with the server, who says when it ends at the earliest."""
-        if self.ends is None or self.opened_at is None or self.ends <= now:
-            return False
-        return least is None or -CLOCK_TOLERANCE <= self.ends - least <= 1.0 + CLOCK_TOLERANCE
+    def _shut(self, refusal: Refusal, *, early: bool, pause: float) -> None:
+        now, end = refusal.now, self._end_by(self.opener)
+        latest = math.inf if refusal.left is None else refusal.end + 1.0 + CLOCK_TOLERANCE
+        together = self.state is State.SHUT and refusal.call.sent <= self.refused_at < self.until
+        self.state, self.refused_at = State.SHUT, now
+        if end > now and refusal.end - CLOCK_TOLERANCE <= end <= latest:
+            self.until = UNKNOWN  # our own account is the finer one: it knows fractions of seconds
+            return
+        if self.rule.length > UNKNOWN:
+            self.opener = None  # else it would end as we thought: somebody else has opened it before
+        if refusal.left:
+            self.until, self.short_waits = now + refusal.left, 0
+        elif not together:  # else they were refused together, and are one lesson
+            self.until = now + self._short_wait(refusal, early=early, pause=pause)
+            self.short_waits += 1
 
-    def ends_about(self, moment: float | None) -> bool:
-        """Whether the open window ends at this moment, as far as whole seconds can tell."""
-        if self.ends is None or moment is None:
-            return False
-        return abs(self.ends - moment) <= 1.0 + CLOCK_TOLERANCE
+    def _short_wait(self, refusal: Refusal, *, early: bool, pause: float) -> float:
+        """Return the seconds to wait after a refusal that names less than one, or none."""
+        if refusal.left is None:
+            return pause
+        # A probe that was early came within the second that was rounded away: the growing begins where it
+        # ends.
+        grown = self.short_waits or 3 * (early and not UNKNOWN < self.rule.length < ROUNDING_MATTERS)
+        return min(SHORTEST_WAIT * 4.0 ** min(grown, 9), 1.0)
 
     # What will be
 
-    def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
-        """Return how many calls can go before a moment."""
-        share, length = self.share(reserve), self.rule.length
-        shut = self.wait(now, reserve) > 0
-        if length is None or share == math.inf:
-            return 0.0 if shut and until <= (self.ends or 0.0) else math.inf
-        first = self._next_opening(now)
-        openings = 0 if until <= first else math.ceil((until - first) / length)
-        return self.left(now, reserve) + openings * share
-
     def left(self, now: float, reserve: float = 0.0) -> float:
         """Return how many calls may go before the window ends."""
-        if self.ends is not None and now >= self.ends:
+        if UNKNOWN < self.ends <= now:
             return self.share(reserve)
         return 0.0 if self.state is State.SHUT else max(0.0, self.share(reserve) - self.used)
 
-    def _next_opening(self, now: float) -> float:
+    def next_opening(self, now: float) -> float:
         """Return when the next window can open; if none is open, a length after the call that opens one."""
-        ends = self.ends
-        return ends if ends is not None and now < ends else now + (self.rule.length or 0.0)
+        return self.ends if self.ends > now else now + max(0.0, self.rule.length)
+
+    def capacity(self, now: float, until: float, reserve: float = 0.0) -> float:
+        """Return how many calls can go before a moment."""
+        share, first = self.share(reserve), self.next_opening(now)
+        if share == math.inf or self.rule.length == UNKNOWN:
+            return math.inf if until > first else self.left(now, reserve)
+        openings = max(0, math.ceil((until - first) / self.rule.length))
+        return self.left(now, reserve) + openings * share
 
     def seconds_for(self, calls: float, now: float, reserve: float = 0.0) -> tuple[float, float]:
         """Return how long the last of so many calls waits, and how many of them go after its last opening."""
-        left = self.left(now, reserve)
-        if calls <= left:
+        share, more = self.share(reserve), calls - self.left(now, reserve)
+        if more <= 0:
             return 0.0, calls
-        first = self._next_opening(now) - now
-        share, rest = self.share(reserve), calls - left
-        if share == math.inf or self.rule.length is None:
-            return first, rest
-        return first + (rest - 1) // share * self.rule.length, (rest - 1) % share + 1
+        first = self.next_opening(now) - now
+        if share == math.inf:
+            return first, more
+        return first + (more - 1) // share * max(0.0, self.rule.length), (more - 1) % share + 1
 
     def to_state(self, now: float, reserve: float = 0.0) -> QuotaState:
         """Return what is known, for a person."""
         wait = self.wait(now, reserve)
-        over = self.ends is not None and now >= self.ends
-        used = max(self.used, self.rule.limit or 0) if self.state is State.SHUT else self.used
+        limit, length = _or_none(self.rule.limit), _or_none(self.rule.length)
+        used = max(self.used, limit or 0) if self.state is State.SHUT else self.used
         return QuotaState(
             policy=self.rule.name,
             kinds=self.rule.kinds,
-            limit=self.rule.limit,
-            window=self.rule.length,
-            used=self.out if over else used,
+            limit=limit,
+            window=length,
+            used=self.out if UNKNOWN < self.ends <= now else used,
             opens_at=datetime.fromtimestamp(now + wait, UTC) if wait > 0 else None,
             source=self.rule.source,
         )
@@ -367,63 +381,75 @@ class Window:
     @property
     def is_news(self) -> bool:
         """Whether another process could use it. What a server announces, it will announce again."""
-        return self.state is not State.CLOSED or (
-            self.rule.source == "learned" and self.rule.length is not None
-        )
+        learned = self.rule.source == "learned" and self.rule.length > UNKNOWN
+        return learned or self.state is not State.CLOSED
 
     def dump(self) -> dict[str, Any]:
         """Return what another process should know of it, as JSON."""
         return {
             "kinds": sorted(self.rule.kinds),
-            "limit": self.rule.limit,
-            "length": self.rule.length,
+            "limit": _or_none(self.rule.limit),
+            "length": _or_none(self.rule.length),
             "source": self.rule.source,
             "name": self.rule.given_name,
             "state": self.state.value,
-            "opened_at": self.opened_at,
-            "ends": self.ends,
+            "ends": _or_none(self.ends),
             "counted": self.used,
-            "refused_at": self.refused_at if math.isfinite(self.refused_at) else None,
+            "refused_at": _or_none(self.refused_at),
         }
 
     @classmethod
     def load(cls, fields: Mapping[str, Any], now: float) -> Self:
-        """Make a window of what `dump` gave. Raises ValueError, KeyError or TypeError for what is no dump.
+        """Make a window of what `dump` gave. Raises ValueError or TypeError for what is no dump.
 
-        It ends within its length from now, whatever the clock was that wrote it; one whose length is unknown,
-        within the wait that was named.
+        It ends within its length from now, whatever the clock was that wrote it; if that is unknown, within
+        the wait that was named.
         """
-        name = fields["name"]
-        if fields["source"] not in get_args(Source) or not isinstance(name, str | None):
-            raise ValueError(f"no such source or name: {fields['source']!r}, {name!r}")
-        limit, counted = _number(fields, "limit", 0), _number(fields, "counted", 0)
-        length = _number(fields, "length", 1e-3, LONGEST)
-        opened_at, ends, refused_at = (_number(fields, name) for name in ("opened_at", "ends", "refused_at"))
-        rule = Rule(
-            kinds_of(fields["kinds"]), None if limit is None else int(limit), length, fields["source"], name
-        )
-        state = State(fields["state"])
-        if ends is not None:
-            named = ends - (now if refused_at is None else refused_at)
-            ends = min(ends, now + (length or min(max(0.0, named), LONGEST)) + CLOCK_TOLERANCE)
-        elif state is State.SHUT:
-            raise ValueError("a window cannot be shut without an end")
-        if opened_at is not None and opened_at > now:
-            opened_at = None
-        if refused_at is None or not now - (length or LONGEST) < refused_at <= now:
-            # What nobody has been refused for longer than a window may be of a server that is gone: the first
-            # window here tests it by one call more.
-            refused_at = -math.inf
-        window = cls(rule, state, opened_at, ends, int(counted or 0), refused_at=refused_at)
-        window.roll(now)
+        kept = _Kept(**fields)
+        rule = Rule(kept.kinds, kept.limit or math.inf, kept.length or UNKNOWN, kept.source, kept.name)
+        named = (kept.ends or now) - (kept.refused_at or now)
+        longest = min(LONGEST, kept.length or max(0.0, named))
+        refused_at = min(now, kept.refused_at or UNKNOWN)
+        until = min(kept.ends or UNKNOWN, now + longest + CLOCK_TOLERANCE)
+        state = State(kept.state) if until > now or kept.ends is None else State.CLOSED
+        window = cls(rule, state, refused_at=refused_at)
+        if state is not State.CLOSED:
+            window.until, window.counted = until, kept.counted
+        if now - refused_at >= longest:
+            # Nobody was refused for longer than a window, perhaps by a server that is gone: the first window
+            # here tests the limit by one call more.
+            window.refused_at = UNKNOWN
         return window
 
+    def take_over(self, other: Window) -> None:
+        """Become as another process knows it; a policy that was given keeps its numbers."""
+        self.rule = other.rule if self.rule.may_change else self.rule
+        self.state, self.opener, self.until = other.state, other.opener, other.until
+        self.counted, self.refused_at = other.counted, other.refused_at
 
-def _number(fields: Mapping[str, Any], name: str, least: float = -1e12, most: float = 1e12) -> float | None:
-    """Return a number of a dump, if that can be meant: NaN and infinity would make waits that never end."""
-    value = fields[name]
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise ValueError(f"{name} of a window cannot be {str(value)[:40]}")
-    return value
+
+MOST: Final = 1e12
+"""No number of a dump is larger. NaN, which would make waits that never end, is not smaller either."""
+
+_MOMENT: Final[Any] = optional(and_(instance_of((int, float)), ge(-MOST), le(MOST)))
+_COUNT: Final[Any] = and_(instance_of(int), ge(0), le(MOST))
+
+
+@attrs.frozen(kw_only=True)
+class _Kept:
+    """What a dump holds, checked: files are written by others, and by clocks gone wrong."""
+
+    kinds: frozenset[Kind] = attrs.field(converter=kinds_of)
+    source: Source = attrs.field(validator=in_(SOURCES))
+    state: str = attrs.field(validator=in_([*State]))
+    name: str | None = attrs.field(validator=optional(instance_of(str)))
+    limit: int | None = attrs.field(validator=optional([_COUNT, ge(1)]))
+    length: float | None = attrs.field(validator=optional([_MOMENT, ge(1e-3), le(LONGEST)]))
+    counted: int = attrs.field(validator=_COUNT)
+    ends: float | None = attrs.field(validator=_MOMENT)
+    refused_at: float | None = attrs.field(validator=_MOMENT)
+
+
+def _or_none(value: float) -> Any:
+    """Return a number, or None for what is unknown."""
+    return value if math.isfinite(value) else None

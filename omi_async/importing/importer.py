@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVarTuple
 
@@ -25,7 +24,7 @@ from omi_async.importing.options import ImportOptions
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import ImportHalted, StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal, outlast
 from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
 
@@ -35,10 +34,6 @@ Ts = TypeVarTuple("Ts")
 
 SENDINGS: Final = 4
 """Sendings of a fact at most with ``on_unknown="resend"``, the first one included."""
-
-SAME_BREATH: Final = 0.05
-"""Seconds within which another cancellation is the same one: whoever cancels by level says it at every turn
-of the loop. One that comes later is a caller who has lost patience."""
 
 
 class Importer:
@@ -178,9 +173,9 @@ class Importer:
         try:
             await asyncio.wait({beginning})
         except asyncio.CancelledError:
-            await _outlast(beginning)
+            await outlast(beginning)
             if not beginning.cancelled() and beginning.exception() is None:
-                await _outlast(asyncio.create_task(journal.end()))
+                await outlast(asyncio.create_task(journal.end()))
             raise
         beginning.result()
 
@@ -189,7 +184,7 @@ class Importer:
         main = self._main
         assert main is not None  # noqa: S101  # both callers started it
         if cancelled:
-            await _outlast(main, impatient=main.cancel)
+            await outlast(main, impatient=main.cancel)
             return
         try:
             await asyncio.wait({main})
@@ -197,7 +192,7 @@ class Importer:
             if self._signal.stopped:
                 main.cancel()
             self.stop()
-            await _outlast(main, impatient=main.cancel)
+            await outlast(main, impatient=main.cancel)
             raise
         main.result()
 
@@ -376,26 +371,3 @@ async def _to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
         except asyncio.CancelledError:
             continue
         return
-
-
-async def _outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | None = None) -> None:
-    """Wait for a task's end through all cancellations; tell of one that is not just the last one repeated.
-
-    anyio, and with it Starlette and others, cancels a task again at every turn of the loop until its scope is
-    left, which would keep a core busy as long as this waits. So its own shield is used if it is there.
-    """
-    loop = asyncio.get_running_loop()
-    last = loop.time()
-    with _shield_of_anyio():
-        while not task.done():
-            try:
-                await asyncio.wait({task})
-            except asyncio.CancelledError:
-                if loop.time() - last > SAME_BREATH and impatient is not None:
-                    impatient()
-                last = loop.time()
-
-
-def _shield_of_anyio() -> AbstractContextManager[Any]:
-    anyio: Any = sys.modules.get("anyio")  # not imported: whoever cancels by it has done that
-    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

@@ -19,13 +19,18 @@ cancellation from one that comes from outside, which passes through as it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal"]
+__all__ = ["ImportHalted", "StopSignal", "outlast"]
 
 T = TypeVar("T")
+
+SAME_BREATH: Final = 0.05
+"""Seconds within which another cancellation is the same one: whoever cancels by level says it at every turn
+of the loop. One that comes later is a caller who has lost patience."""
 
 
 class ImportHalted(Exception):  # noqa: N818  # no error: a task of the import ends here because the import is stopped
@@ -83,3 +88,26 @@ class StopSignal:
             raise ImportHalted
         async with self.ends_after(0.0):
             return await work
+
+
+async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | None = None) -> None:
+    """Wait for a task's end through all cancellations; tell of one that is not just the last one repeated.
+
+    anyio, and with it Starlette and others, cancels a task again at every turn of the loop until its scope is
+    left, which would keep a core busy as long as this waits. So its own shield is used if it is there.
+    """
+    loop = asyncio.get_running_loop()
+    last = loop.time()
+    with _shield_of_anyio():
+        while not task.done():
+            try:
+                await asyncio.wait({task})
+            except asyncio.CancelledError:
+                if loop.time() - last > SAME_BREATH and impatient is not None:
+                    impatient()
+                last = loop.time()
+
+
+def _shield_of_anyio() -> AbstractContextManager[Any]:
+    anyio: Any = sys.modules.get("anyio")  # not imported: whoever cancels by it has done that
+    return nullcontext() if anyio is None else anyio.CancelScope(shield=True)

@@ -21,6 +21,7 @@ from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
+from omi_async.inbox import FactInbox
 from omi_async.memory import Memory
 
 __all__ = ["Memories"]
@@ -270,3 +271,41 @@ class Memories:
             on_progress=on_progress,
         )
         return Importer(self._sender, facts, options, self._caution)
+
+    def inbox(
+        self,
+        *,
+        journal: str | PathLike[str] | Journal,
+        flush_after: float | None = 2.0,
+        remember: float | None = 86_400.0,
+        concurrency: int = 4,
+        on_unknown: OnUnknown = "reconcile",
+        max_wait: float | None = None,
+        lanes: Lanes = "batch",
+        drain_timeout: float = 30.0,
+    ) -> FactInbox:
+        """Return a `FactInbox`, for facts that come one by one, forever.
+
+        Args:
+            journal: a path or a `Journal`, by which a fact that comes again is known. An inbox has one of its
+                own, and so has each process.
+            flush_after: seconds that a fact may wait for others, so that they leave in one call; None to wait
+                for full batches.
+            remember: seconds for which a settled fact is known. Within them the same text is not stored
+                again; after them it is, as a memory that was deleted and is said again should be. They must
+                be more than a queue takes to deliver again. Forever if None.
+            concurrency: as for `import_facts`; so are the others.
+            on_unknown: likewise.
+            max_wait: likewise, for each round of facts.
+            lanes: likewise.
+            drain_timeout: likewise.
+        """
+        options = ImportOptions(
+            concurrency=concurrency,
+            journal=journal,
+            on_unknown=on_unknown,
+            max_wait=max_wait,
+            lanes=lanes,
+            drain_timeout=drain_timeout,
+        )
+        return FactInbox(self._sender, options, self._caution, flush_after=flush_after, remember=remember)

@@ -37,6 +37,18 @@ def _in_time() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _ctrl_c_as_at_a_terminal() -> Iterator[None]:
+    """Let processes obey SIGINT also if the tests run in the background of a script, which ignores it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_IGN:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def _no_one_at_the_keyboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let no command in this process ask on the terminal of who runs the tests (`pytest -s`)."""
     with open(os.devnull) as nothing:  # noqa: PTH123  # no path

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli.imports.failure_record import journal_at, journal_reference
+from omi_async.cli.imports.reference import journal_at, journal_reference
 from omi_async.local import Fault, LocalServer, Quota, ThreadedServer
 from tests.cli.driving import SCRIPT, Omi, Start, ended, lines_of, texts, write_facts
 
@@ -125,14 +125,13 @@ def test_interrupted_imports_leave_one_file_of_failures(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OMI_LEDGER", "")
-    served.quotas.replace(Quota("batches", 1, 3600, ("batch",)))
     write_facts(tmp_path / "facts.jsonl", 200)
     for number in range(1, 4):
+        served.quotas.replace(Quota(f"batches {number}", 1, 3600, ("batch",)))
         done = omi("import", "facts.jsonl", "--max-wait", 0, "--json")
         assert (done.code, done.event["created"]) == (4, 25 * number)
         assert names(tmp_path) == [done.event["failures_file"]] == ["facts.failures.jsonl"]
         assert len(lines_of(tmp_path / "facts.failures.jsonl")) == done.event["not_sent"]
-        served.quotas.replace(Quota("batches", 1, 3600, ("batch",)))
 
 
 def test_what_was_fixed_by_hand_is_never_written_over(omi: Omi, served: ThreadedServer, tmp_path: Path):

@@ -48,12 +48,13 @@ def test_the_first_signal_lets_the_calls_land(
 
 
 def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tmp_path: Path):
+    served.faults.add(*[Fault.slow(0)] * 10, on="batch")  # it begins with one call at a time
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 1000)
     process = start("import", "facts.jsonl", "--json")
     assert process.stdout is not None
     assert process.stderr is not None
-    until(lambda: served.max_in_flight == 4, process)
+    until(lambda: len(served.requests) == 10 and calls_at_work(served) == 4, process)
     process.send_signal(signal.SIGINT)
     assert "Stopping" in process.stderr.readline()
     process.send_signal(signal.SIGINT)

@@ -136,7 +136,7 @@ def test_two_ledgers_that_learn_apart_do_not_lose_each_others_windows() -> None:
 def _windows(fields: dict[str, Any]) -> dict[str, Any]:
     good: dict[str, Any] = {
         "kinds": ["batch"], "source": "learned", "name": None, "limit": 3, "length": 3600.0, "state": "shut",
-        "opened_at": EPOCH, "ends": EPOCH + 3600, "counted": 3, "refused_at": EPOCH,
+        "ends": EPOCH + 3600, "counted": 3, "refused_at": EPOCH,
     }  # fmt: skip  # a table
     return {"x": {**good, **fields}}
 
@@ -148,16 +148,15 @@ NO_STATES: list[Any] = [None, 1, "ajar", []]
 NO_NAMES: list[Any] = [1, [], {}]
 BAD: list[Any] = [
     None, 1, "x", [], {"x": None}, {"x": []}, {"x": {}}, {"x": {"limit": 3}},
-    *[_windows({name: value}) for name in ("ends", "opened_at", "length", "counted", "refused_at")
+    *[_windows({name: value}) for name in ("ends", "length", "counted", "refused_at")
       for value in NO_NUMBERS],
-    *[_windows({"counted": value}) for value in (-1, True)],
-    *[_windows({"limit": value}) for value in (-1, True, "3", 10**20)],
+    *[_windows({"counted": value}) for value in (-1, 1.5)],
+    *[_windows({"limit": value}) for value in (-1, 0, 1.5, "3", 10**20)],
     *[_windows({"length": value}) for value in (0, -1, 1e12)],
     *[_windows({"state": value}) for value in NO_STATES],
     *[_windows({"kinds": value}) for value in NO_KINDS],
     *[_windows({"source": value}) for value in NO_SOURCES],
     *[_windows({"name": value}) for value in NO_NAMES],
-    _windows({"ends": None}),
 ]  # fmt: skip  # a table
 
 
@@ -174,10 +173,10 @@ def test_what_is_no_dump_is_refused_and_nothing_of_it_taken_over(kept: Any) -> N
 def test_the_good_one_of_the_table_is_good() -> None:
     ledger = Ledger()
     ledger.load(_windows({}), EPOCH)
-    assert ledger.wait("batch", EPOCH) == 3600
+    assert ledger.wait("batch", EPOCH) == pytest.approx(3600)
 
 
-@pytest.mark.parametrize("name", ["ends", "opened_at", "refused_at"])
+@pytest.mark.parametrize("name", ["ends", "refused_at"])
 def test_no_moment_of_a_dump_makes_a_wait_longer_than_the_window(name: str) -> None:
     ledger = Ledger()
     ledger.load(_windows({name: EPOCH + 1e9}), EPOCH)
@@ -198,7 +197,7 @@ fields = st.fixed_dictionaries(
         "kinds": st.lists(st.sampled_from(sorted(KINDS)), min_size=1) | json_values,
         "source": st.just("learned") | json_values,
         "state": st.sampled_from(["open", "shut", "closed"]) | json_values,
-        **dict.fromkeys(("name", "limit", "length", "ends", "opened_at", "counted"), st.none() | json_values),
+        **dict.fromkeys(("name", "limit", "length", "ends", "counted"), st.none() | json_values),
         "refused_at": st.none() | json_values,
     }
 )

@@ -427,8 +427,11 @@ async def test_standard_input_of_another_kind(monkeypatch):
 
 
 CHILD = """
-import asyncio, sys
+import asyncio, signal, sys
 from omi_async.sources import open_facts
+
+# As at a terminal: what runs in the background of a script is started with an ignored Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     async for fact in open_facts("-"):

@@ -1,4 +1,4 @@
-"""``import --dry-run``: reads, checks and folds as an import does, and prints what it would cost."""
+"""``import --dry-run``: reads, checks and folds as an import does, and prints what it would take."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SAMPLES: Final = 3
 """Facts that are shown as they would be sent: enough to see that the right column was taken."""
 
 SHOWN: Final = 10
-"""Invalid records that are named one by one."""
+"""Invalid records that are named one by one: enough to see what is wrong with all of them."""
 
 CALLS_A_MINUTE: Final = 100
 CALLS_A_DAY: Final = 10_000
@@ -172,54 +172,54 @@ def _source_in_words(source: Recognised) -> str:
     return words
 
 
-async def _make_bill(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Estimate:
+async def _estimate(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Estimate:
     """Read the whole input; only a hash of each text stays in memory."""
-    bill = Estimate()
+    estimate = Estimate()
     seen: set[bytes] = set()
     async with aclosing(inputs.facts()) as facts:
         async for item in facts:
-            bill.read += 1
+            estimate.read += 1
             if isinstance(item, FactOutcome):
-                _refuse(bill, item, failures)
+                _refuse(estimate, item, failures)
             elif dedupe and (key := content_key(item.content)) in seen:
-                bill.duplicates += 1
+                estimate.duplicates += 1
             else:
-                bill.uncategorised += item.category is None
-                if len(bill.samples) < SAMPLES:
-                    bill.samples.append(item)
+                estimate.uncategorised += item.category is None
+                if len(estimate.samples) < SAMPLES:
+                    estimate.samples.append(item)
                 if dedupe:
                     seen.add(key)
-    bill.sources, bill.skipped = inputs.recognised, dict(inputs.skipped)
-    bill.left_out = inputs.left_out()
-    return bill
+    estimate.sources, estimate.skipped = inputs.recognised, dict(inputs.skipped)
+    estimate.left_out = inputs.left_out()
+    return estimate
 
 
-def _refuse(bill: Estimate, outcome: FactOutcome, failures: FailuresFile | None) -> None:
-    bill.invalid += 1
-    if len(bill.shown) < SHOWN:
-        bill.shown.append(outcome)
+def _refuse(estimate: Estimate, outcome: FactOutcome, failures: FailuresFile | None) -> None:
+    estimate.invalid += 1
+    if len(estimate.shown) < SHOWN:
+        estimate.shown.append(outcome)
     if failures is not None:
         failures.add(outcome)
 
 
 async def dry_run(common: Common, options: ImportOptions) -> int:
-    """Print the bill, and return the exit code."""
+    """Print the estimate, and return the exit code."""
     inputs = options.inputs()
     failures = FailuresFile(inputs, options.failures) if options.failures else None
     with closing(failures) if failures else nullcontext():
-        bill = await _make_bill(inputs, failures, dedupe=options.dedupe)
-    bill.limits = await Limits.look_up(common, bill.to_send)
+        estimate = await _estimate(inputs, failures, dedupe=options.dedupe)
+    estimate.limits = await Limits.look_up(common, estimate.to_send)
     if common.as_json:
-        print_json({"event": "bill", **bill.as_json()})
-        print_message(str(bill))
+        print_json({"event": "bill", **estimate.as_json()})
+        print_message(str(estimate))
     else:
-        print_result(str(bill))
+        print_result(str(estimate))
     if failures is not None and failures.path is not None:
         print_message(f"The invalid records are in {failures.path}.")
     if inputs.broken:
         inputs.complain()
         return exit_codes.USAGE
-    return exit_codes.SOME_FAILED if bill.invalid else exit_codes.OK
+    return exit_codes.SOME_FAILED if estimate.invalid else exit_codes.OK
 
 
 Known = Literal["seen", "documented", "unknown", "none"]
@@ -272,19 +272,7 @@ class Limits:
         forecast = self.forecast
         return {
             "limits": self.known,
-            "quotas": [
-                {
-                    "policy": state.policy,
-                    "limit": state.limit,
-                    "window": state.window,
-                    "used": state.used,
-                    "opens_at": None
-                    if state.opens_at is None
-                    else state.opens_at.isoformat(timespec="seconds"),
-                    "source": state.source,
-                }
-                for state in self.quotas
-            ],
+            "quotas": [state.to_dict() for state in self.quotas],
             "windows_to_wait_for": None if forecast is None else forecast.windows,
             "seconds_to_wait": None if forecast is None else round(forecast.wait),
         }

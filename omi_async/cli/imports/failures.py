@@ -13,8 +13,9 @@ from typing import Final
 import click
 
 from omi_async.cli.format import described, shortened
-from omi_async.cli.imports.failure_record import failure_record, journal_reference
+from omi_async.cli.imports.failure_record import failure_record
 from omi_async.cli.imports.inputs import Inputs, base_of
+from omi_async.cli.imports.reference import journal_reference
 from omi_async.cli.output import NamedFile, json_line, print_message
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.report import FactOutcome

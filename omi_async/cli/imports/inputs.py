@@ -95,13 +95,16 @@ class Inputs:
         self.recognised: list[Recognised] = []
         self._choices = choices
         self._format = wanted
-        self._sizes = [_size(path) for path in self.paths]
+        self._sizes = _sizes_of(paths)
         self._done = 0
         self._current: _Counted | None = None
         self._origin = ""
 
     async def facts(self) -> AsyncGenerator[Fact | FactOutcome]:
-        """Yield the facts of all files, and an invalid outcome for each record that is none."""
+        """Yield the facts of all files, and an invalid outcome for each record that is none.
+
+        A file that cannot be read to its end does not keep the others from being read.
+        """
         for path in self.paths:
             try:
                 with self._opened(path) as place:
@@ -149,25 +152,30 @@ class Inputs:
 
     def fraction(self) -> float | None:
         """Return how much of the input was handed out, from 0 to 1; None if its size is not known."""
-        if None in self._sizes or not (total := sum(size or 0 for size in self._sizes)):
+        if not self._sizes:
             return None
-        done = float(sum(size or 0 for size in self._sizes[: self._done]))
-        if self._current is not None and self._done < len(self.paths):
-            done += self._part(self._current) * (self._sizes[self._done] or 0)
-        return min(1.0, done / total)
+        done: float = sum(self._sizes[: self._done])
+        if self._current is not None:
+            done += self._part(self._current) * self._sizes[self._done]
+        return min(1.0, done / max(1, sum(self._sizes)))
 
     def _part(self, file: _Counted) -> float:
         """Measure by the line of the last fact: by bytes, what was read ahead would count too."""
-        size = self._sizes[self._done] or 1
-        read = min(1.0, file.bytes / size)
+        read = min(1.0, file.bytes / max(1, self._sizes[self._done]))
         line = self._origin.partition(" (")[0].rpartition(":")[2]  # a date may stand behind it
         if file.packed or file.lines < _FEW_LINES or not line.isdecimal():
             return read
         return min(1.0, int(line) * read / file.lines)
 
 
-def _size(path: str) -> int | None:
+def _has_a_size(path: str) -> bool:
+    base = base_of(path)
+    return base is not None and base.is_file()
+
+
+def _sizes_of(paths: Sequence[str]) -> list[int]:
+    """Return the bytes of each file; nothing if one of them has no size, and what is left cannot be known."""
     try:
-        return Path(path).stat().st_size if path != "-" and Path(path).is_file() else None
+        return [Path(path).stat().st_size for path in paths] if all(map(_has_a_size, paths)) else []
     except OSError:
-        return None
+        return []

@@ -11,9 +11,9 @@ from typing import Any, BinaryIO, Final
 import click
 
 from omi_async._api import json
-from omi_async.cli.imports.failure_record import journal_at
 from omi_async.cli.imports.inputs import base_of
 from omi_async.cli.imports.options import ImportOptions
+from omi_async.cli.imports.reference import journal_at
 from omi_async.cli.options import IN_MEMORY, Common
 from omi_async.cli.output import print_message
 from omi_async.errors import JournalError, JournalInUseError

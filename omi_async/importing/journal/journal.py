@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +24,7 @@ from omi_async.importing.journal.rows import (
     NOT_SENT,
     ROW,
     SENDING,
+    SUSPECTED,
     Entry,
     Recalled,
     Row,
@@ -61,6 +62,8 @@ class Journal:
         remember: as given.
         clock_offset: seconds that the server's clock is ahead of this machine's, once an answer of this
             import told. It is written down with the facts, because either clock may be set until the next.
+        suspected: texts that another process may have sent: they are in doubt, also if this journal knows
+            nothing of them.
 
     Raises:
         JournalError: (when opened) the file is no journal, is corrupt, comes from a newer version, or cannot
@@ -84,6 +87,7 @@ class Journal:
         self.path = Path(path)
         self.remember = remember
         self.clock_offset: float | None = None
+        self.suspected: Collection[str] = ()
         self._durability = durability
         self._texts = texts
         self._named_server = server
@@ -189,7 +193,13 @@ class Journal:
         keys = self._keys(contents)
         places = self._index.places(b"".join(keys))
         with self._using("cannot be read"):
-            return list(map(self._recall, keys, places))
+            found = list(map(self._recall, keys, places))
+        if self.suspected:
+            found = [
+                SUSPECTED if known is None and content in self.suspected else known
+                for content, known in zip(contents, found, strict=True)
+            ]
+        return found
 
     def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
         for place in places:

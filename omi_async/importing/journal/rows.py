@@ -32,6 +32,7 @@ __all__ = [
     "ROW",
     "SCHEMA",
     "SENDING",
+    "SUSPECTED",
     "Entry",
     "Recalled",
     "Row",
@@ -67,26 +68,41 @@ class Recalled:
     """What the journal knows of a fact from an earlier run.
 
     Attributes:
-        place: its place in the journal.
+        place: its place in the journal; None if it has none.
         state: what became of it; None if it was not sent, or is in doubt.
         in_doubt: a call carried it, and no answer told whether it was stored.
         maybe_reworded: the server may hold it in other words, so that its absence proves nothing.
         memory_id: the id of its memory, if one is known.
         words: why it was rejected.
         fact: what was sent of it; None once it is safely stored, and always with `texts=False`.
-        sent_at: when it was about to be sent for the first time, in epoch seconds of the client's clock then.
+        sent_at: when it was about to be sent for the first time, in epoch seconds of the client's clock then;
+            None if that is not known.
         clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
     """
 
-    place: int
+    place: int | None
     state: State | None
     in_doubt: bool
     maybe_reworded: bool
     memory_id: str | None
     words: str | None
     fact: dict[str, Any] | None
-    sent_at: float
+    sent_at: float | None
     clock_offset: float | None
+
+
+SUSPECTED: Final = Recalled(
+    place=None,
+    state=None,
+    in_doubt=True,
+    maybe_reworded=False,
+    memory_id=None,
+    words=None,
+    fact=None,
+    sent_at=None,
+    clock_offset=None,
+)
+"""What is known of a fact that another process may have sent, whose journal is another one."""
 
 
 @attrs.frozen
