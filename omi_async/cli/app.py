@@ -20,8 +20,8 @@ from omi_async.cli.memories import create_command, delete_command, list_command,
 from omi_async.cli.output import (
     abandon_stdout,
     flush_stdout,
-    json_line,
     prepared_streams,
+    print_error_document,
     print_event,
     print_message,
 )
@@ -131,7 +131,7 @@ def _ended_by(error: BaseException, words: Sequence[str]) -> int:
     elif words[0] in EVENT_STREAMS:
         print_event(explanation.as_json())
     else:
-        print_message(json_line(explanation.as_json()).decode().rstrip())
+        print_error_document(explanation.as_json())
     exit_codes.print_traceback_if_wanted(error)
     return explanation.code
 
