@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
+    from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
@@ -72,11 +73,16 @@ __all__ = [
     "FactOutcome",
     "Forecast",
     "ImportFailedError",
+    "ImportJob",
+    "ImportJobs",
     "ImportReport",
     "ImportStoppedError",
     "Importer",
+    "InputTooLargeError",
     "InvalidFactError",
     "InvalidRequestError",
+    "JobSnapshot",
+    "JobState",
     "Journal",
     "JournalError",
     "JournalInUseError",
@@ -151,6 +157,13 @@ _HOMES = {
         "OnProgress",
     ),
     "inbox": ("FactInbox",),
+    "jobs": (
+        "ImportJob",
+        "ImportJobs",
+        "InputTooLargeError",
+        "JobSnapshot",
+        "JobState",
+    ),
     "memory": ("Memory",),
     "resources.memories": ("Memories",),
     "session": ("Session",),
