@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
-    from omi_async.memory import Memory
+    from omi_async.key import KeyInfo
+    from omi_async.memory import FoundMemory, Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
 
@@ -70,6 +71,7 @@ __all__ = [
     "FactLike",
     "FactOutcome",
     "Forecast",
+    "FoundMemory",
     "ImportFailedError",
     "ImportReport",
     "ImportStoppedError",
@@ -79,6 +81,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalInUseError",
+    "KeyInfo",
     "Lanes",
     "ListLimitError",
     "Memories",
@@ -149,7 +152,8 @@ _HOMES = {
         "OnProgress",
     ),
     "inbox": ("FactInbox",),
-    "memory": ("Memory",),
+    "key": ("KeyInfo",),
+    "memory": ("FoundMemory", "Memory"),
     "resources.memories": ("Memories",),
     "session": ("Session",),
 }
