@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
+    from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
     from omi_async.key import KeyInfo
     from omi_async.memory import FoundMemory, Memory
     from omi_async.resources.memories import Memories
@@ -73,11 +74,16 @@ __all__ = [
     "Forecast",
     "FoundMemory",
     "ImportFailedError",
+    "ImportJob",
+    "ImportJobs",
     "ImportReport",
     "ImportStoppedError",
     "Importer",
+    "InputTooLargeError",
     "InvalidFactError",
     "InvalidRequestError",
+    "JobSnapshot",
+    "JobState",
     "Journal",
     "JournalError",
     "JournalInUseError",
@@ -152,6 +158,13 @@ _HOMES = {
         "OnProgress",
     ),
     "inbox": ("FactInbox",),
+    "jobs": (
+        "ImportJob",
+        "ImportJobs",
+        "InputTooLargeError",
+        "JobSnapshot",
+        "JobState",
+    ),
     "key": ("KeyInfo",),
     "memory": ("FoundMemory", "Memory"),
     "resources.memories": ("Memories",),

