@@ -21,6 +21,7 @@ from omi_async import ImportReport, QuotaPolicy, QuotaState, Retry, Session
 from omi_async.cli import export, logs, prompt_sender
 from omi_async.cli.format import countdown, local_time, until_in_words, window_in_words
 from omi_async.cli.imports import pace, progress
+from omi_async.cli.imports.events import Events
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.run import import_all
@@ -219,7 +220,7 @@ SHOWN = r"waiting for the 15-an-hour window, opens in 41:0[67], 3,200 of 10,000 
 def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "LINES_EVERY", 3600.0)
     report = ImportReport(pulled=3200, created=3200, requests=128, waiting_for=waiting())
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         view.foresee_by(soon)
         view.show(report)
         for _ in range(3):  # looked at again; the clocks differ a little
@@ -232,7 +233,7 @@ def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128)
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         for state in (waiting(), waiting(6067), waiting(50, policy="100-a-minute"), waiting(window=None)):
             report.waiting_for = state
             view.show(report)
@@ -248,7 +249,7 @@ def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
 def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128, resume_at=datetime.now(UTC))
     report.waiting_for = waiting()  # it ends the import
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         view.show(report)
         report.resume_at, report.waiting_for = None, waiting(logs.LONG_WAIT / 2)
         view.show(report)
@@ -257,7 +258,8 @@ def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
 
 def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128)
-    with progress.watched(Halfway(), as_json=True) as view:
+    told = Events()
+    with progress.watched(Halfway(), told) as view:
         view.foresee_by(soon)
         view.show(report)
         view.show(report)
@@ -267,6 +269,7 @@ def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
         report.created, report.pulled = 3203, 3203  # landed meanwhile
         view.foresee_by(lambda _facts: soon(6800))
         view.show(report)
+    told.flush()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["waiting_for"] for event in events] == [None, "15-an-hour", "15-an-hour"]
     assert [event["opens_at"] is None for event in events] == [True, False, False]
