@@ -29,7 +29,7 @@ __all__ = ["quotas_command"]
     "--forget",
     "forgetting",
     is_flag=True,
-    help="Forget it, for instance because the server's limits were raised; the next command learns them again "
+    help="Forget it, such as when the server's limits were raised; the next command learns them again "
     "from the first refusal.",
 )
 @common

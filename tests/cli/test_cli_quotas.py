@@ -546,3 +546,57 @@ def test_a_quota_that_is_none_exits_1(omi: Omi, words: str):
 def test_the_help_tells_where_the_ledger_is(omi: Omi):
     assert "OMI_LEDGER" in omi("--help").out
     assert "spend the quota of your other" in " ".join(omi("import", "--help").out.split())
+
+
+# What is known of quotas
+
+
+def test_quotas_shows_what_was_learned_and_forgets_it(omi: Omi, served: ThreadedServer, ledger: Path):
+    served.quotas.replace(Quota("creates", 1, 3600, ("create",)))
+    assert omi("quotas").err == f"Nothing is known of quotas yet ({ledger}).\n"
+    omi("create", "one", "--category", "system")
+    assert omi("create", "two", "--category", "system").code == 4
+    served.quotas.replace()
+    made = len(served.requests)
+    shown = omi("quotas")
+    assert shown.code == 0
+    assert re.search(rf"^{served.url}, your key, learned at \d\d:\d\d:$", shown.out, re.MULTILINE)
+    assert re.search(
+        r"^  1-a-window \(create, delete, update\): used up, opens in (60 min|1 h 0 min), at ",
+        shown.out,
+        re.MULTILINE,
+    )
+    [row] = omi("quotas", "--json").events
+    assert (row["server"], row["yours"]) == (served.url, True)
+    assert row["quotas"][0]["opens_at"]
+    assert omi("create", "two", "--category", "system").code == 4  # it is believed
+    assert len(served.requests) == made
+    assert omi("quotas", "--forget").out == "The quotas of 1 key forgotten.\n"
+    assert omi("create", "two", "--category", "system").code == 0
+
+
+def test_quotas_of_other_keys_and_servers_are_told_apart(
+    omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    served.quotas.replace(Quota("lists", 1, 3600, ("list",)))
+    for _ in range(2):
+        omi("list")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    assert "another key (" in omi("quotas").out
+    assert omi("quotas", "--base-url", "https://api.omi.me").out == ""
+    assert omi("quotas", "--base-url", f"{served.url}/", "--json").event["yours"] is False
+    assert (
+        omi("quotas", "--forget", "--base-url", "https://api.omi.me").out
+        == "The quotas of 0 keys forgotten.\n"
+    )
+    monkeypatch.delenv("OMI_API_KEY")
+    assert omi("quotas").code == 0  # no key is needed
+
+
+def test_quotas_without_a_file(omi: Omi, monkeypatch: pytest.MonkeyPatch, ledger: Path):
+    ledger.write_text("this is no database, " * 100)
+    done = omi("quotas")
+    assert done.code == 1
+    assert str(ledger) in done.err
+    monkeypatch.setenv("OMI_LEDGER", "")
+    assert "an empty OMI_LEDGER" in omi("quotas").err
