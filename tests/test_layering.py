@@ -54,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Facts one by one: imports one after the other. It needs only a Sender, as an import does.
     "inbox": {"constants", "errors", "fact", "importing"},
     "_settings": {"constants", "errors"},
-    "_transport": {"constants", "errors", "_api"},
+    "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
     "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.

@@ -15,10 +15,11 @@ from typing import Any, Final, NamedTuple
 from cattrs import ClassValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
+from omi_async.constants import PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.memory import Memory
 
-__all__ = ["ReadMemories", "memories_from", "memory_from", "memory_payload", "read_memories"]
+__all__ = ["ReadMemories", "array_from", "memories_from", "memory_from", "memory_payload", "read_memories"]
 
 PROBLEMS_NAMED: Final = 10
 
@@ -146,10 +147,22 @@ class ReadMemories(NamedTuple):
     problems: list[str]
 
 
+MOST_ROWS: Final = 10 * PAGE_LIMIT
+"""Elements of an array of memories, at most; more than were asked for is odd, but no harm so far."""
+
+
+def array_from(value: Any, place: str) -> list[Any]:
+    """Return an array of memories as it is, after a look at its type and length."""
+    if type(value) is not list:
+        raise format_error("the server's answer", [f"{place}: {_unlike('an array', value)}"])
+    if len(value) > MOST_ROWS:
+        raise format_error("the server's answer", [f"{place}: {len(value):,} elements are too many"])
+    return value
+
+
 def read_memories(value: Any, place: str = "") -> ReadMemories:
     """Read an array of memories as far as it can be read. Raises `ResponseFormatError` if it is no array."""
-    if type(value) is not list:
-        raise format_error("the server's answer", [f"{place or 'body'}: {_unlike('an array', value)}"])
+    array_from(value, place or "body")
     try:
         memories = [_plain.structure(item, Memory) for item in value]
     except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from omi_async._api import json
-from omi_async._api.codec import format_error, memories_from, memory_from, read_memories
-from omi_async._api.failures import error_for
+from omi_async._api.codec import array_from, format_error, memories_from, memory_from, read_memories
+from omi_async._api.failures import error_for, shown
 from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
 from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
@@ -167,20 +167,26 @@ def _json_body(response: Response) -> Any:
     if response.cut:
         raise ResponseFormatError("the server's answer is too long to be one of this API")
     try:
-        return json.loads(response.body)
+        return json.loads_answer(response.body)
     except json.JSONError as error:
-        kind = _content_type(response)
         raise ResponseFormatError(
-            f"the server answered {response.status} with {kind} that cannot be read",
+            f"the server answered {response.status} with {_content(response)} that cannot be read",
             problems=[f"body: {error}"],
         ) from None
 
 
-def _content_type(response: Response) -> str:
+def _content(response: Response) -> str:
     if not response.body:
         return "an empty body"
+    encoding = (response.header("Content-Encoding") or "").strip().lower()
+    if encoding not in _ENCODINGS:
+        return f"a body in the content encoding {shown(encoding)!r}, which was not asked for and"
     declared = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
     return {"text/html": "an HTML page", "application/json": "JSON"}.get(declared, "a body")
+
+
+_ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+"""Those that aiohttp has undone by the time that an answer is read, or could not read at all."""
 
 
 def _decode_memory(response: Response) -> Memory:
@@ -206,9 +212,7 @@ def _truncated(response: Response) -> bool:
 
 
 def _decode_identity_page(response: Response) -> Page[ListedMemory]:
-    body = _json_body(response)
-    if type(body) is not list:
-        raise format_error("the server's answer", ["body: expected an array"])
+    body = array_from(_json_body(response), "body")
     items = [item for item in body if _is_readable(item)]
     found = [
         ListedMemory(
@@ -260,8 +264,7 @@ def _is_readable(item: Any) -> bool:
 def _batch_items(body: Any) -> list[Any]:
     if type(body) is not dict or type(body.get("memories")) is not list:
         raise format_error("the server's answer", ["memories: expected an object that holds this array"])
-    items: list[Any] = body["memories"]
-    return items
+    return array_from(body["memories"], "memories")
 
 
 def _decode_batch(response: Response) -> list[Memory]:
