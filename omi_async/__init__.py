@@ -55,9 +55,11 @@ if TYPE_CHECKING:
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
+    from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
+    from omi_async.session_pool import SessionPool
 
 __all__ = [
     "APIError",
@@ -71,11 +73,16 @@ __all__ = [
     "FactOutcome",
     "Forecast",
     "ImportFailedError",
+    "ImportJob",
+    "ImportJobs",
     "ImportReport",
     "ImportStoppedError",
     "Importer",
+    "InputTooLargeError",
     "InvalidFactError",
     "InvalidRequestError",
+    "JobSnapshot",
+    "JobState",
     "Journal",
     "JournalError",
     "JournalInUseError",
@@ -98,6 +105,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "SessionPool",
     "State",
     "TransportError",
     "__version__",
@@ -149,9 +157,17 @@ _HOMES = {
         "OnProgress",
     ),
     "inbox": ("FactInbox",),
+    "jobs": (
+        "ImportJob",
+        "ImportJobs",
+        "InputTooLargeError",
+        "JobSnapshot",
+        "JobState",
+    ),
     "memory": ("Memory",),
     "resources.memories": ("Memories",),
     "session": ("Session",),
+    "session_pool": ("SessionPool",),
 }
 """The modules that the names live in."""
 
