@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from omi_async.memory import FoundMemory, Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
+    from omi_async.session_pool import SessionPool
 
 __all__ = [
     "APIError",
@@ -107,6 +108,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "SessionPool",
     "State",
     "TransportError",
     "__version__",
@@ -169,6 +171,7 @@ _HOMES = {
     "memory": ("FoundMemory", "Memory"),
     "resources.memories": ("Memories",),
     "session": ("Session",),
+    "session_pool": ("SessionPool",),
 }
 """The modules that the names live in."""
 
