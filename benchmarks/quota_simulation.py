@@ -15,7 +15,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import NamedTuple, TypedDict, TypeVar
-from unittest import mock
 
 import aiohttp
 
@@ -43,10 +42,6 @@ JITTER = 0.005
 
 CLAMP = 60.0
 """Seconds that naive clients wait at most, whatever `Retry-After` says."""
-
-GRACE = 0.0
-"""Real seconds before the clock jumps. Linux has delivered what was sent over its loopback when `send`
-returns, and clients that wake each minute of a day would make it long to wait all the same."""
 
 CREEP = 1e-8
 """Seconds by which the clock goes on whenever it is read."""
@@ -244,7 +239,14 @@ STRATEGIES = {
 
 
 class _Loop(VirtualClockLoop):
-    """Its clock creeps when it is read, as a real one does: a limiter may ask for less than a tick."""
+    """Its clock creeps when it is read, as a real one does: a limiter may ask for less than a tick.
+
+    The wall's clock goes with it: neither how fast this machine is nor the date may matter.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wall_at_zero = WALL
 
     def time(self) -> float:
         self.now += CREEP
@@ -254,14 +256,7 @@ class _Loop(VirtualClockLoop):
 def simulate(policy: str, strategy: str, calls: int, jitter: float = JITTER) -> Outcome:
     """Let a strategy send so many batches, on a fresh loop with a virtual clock."""
     with asyncio.Runner(loop_factory=_Loop) as runner:
-        loop = runner.get_loop()
-
-        def wall() -> float:
-            return WALL + loop.time()
-
-        # The wall's clock goes with the loop's: neither how fast this machine is nor the date may matter.
-        with mock.patch("time.time", wall), mock.patch("tests.clock.GRACE", GRACE):
-            return runner.run(_simulate(POLICIES[policy].quotas, STRATEGIES[strategy], calls, jitter))
+        return runner.run(_simulate(POLICIES[policy].quotas, STRATEGIES[strategy], calls, jitter))
 
 
 async def _simulate(quotas: Sequence[Quota], strategy: Strategy, calls: int, jitter: float) -> Outcome:

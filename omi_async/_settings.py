@@ -6,6 +6,7 @@ import os
 import re
 from ipaddress import ip_address
 from typing import Final
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from yarl import URL
@@ -21,6 +22,8 @@ __all__ = [
     "parse_seconds",
     "parse_share",
     "parse_timeout",
+    "proxy_for",
+    "proxy_name",
     "within_pool",
 ]
 
@@ -99,6 +102,26 @@ def parse_base_url(given: str | URL | None, allow_http: bool) -> str:
             f"http://. Use https://, or allow it with allow_http=True or OMI_ALLOW_HTTP=1"
         )
     return str(url).rstrip("/")
+
+
+def proxy_for(base_url: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name for a server, or None."""
+    url = URL(base_url)
+    host = url.host or ""
+    # A proxy elsewhere cannot reach this machine, and would be sent the key in clear.
+    if _is_loopback(host) or proxy_bypass(f"{host}:{url.port}"):
+        return None
+    proxy = getproxies().get(url.scheme)
+    if not proxy:
+        return None
+    if URL(proxy).scheme not in {"http", "https"} or not URL(proxy).host:
+        raise ConfigurationError(f"the proxy {proxy_name(proxy)} must be an http:// or https:// URL")
+    return proxy
+
+
+def proxy_name(proxy: str) -> str:
+    """Name a proxy in a message, without the password that its URL may hold."""
+    return _harmless(proxy)
 
 
 def _harmless(text: str) -> str:

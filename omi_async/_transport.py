@@ -9,14 +9,21 @@ hold on to it as its `__context__`, and whoever logs or pickles the one would ha
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+import ssl
+import struct
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from yarl import URL
 
 from omi_async._api.messages import Request, Response
+from omi_async._settings import proxy_name
 from omi_async.constants import MAX_RESPONSE
 from omi_async.errors import ConfigurationError, ConnectError, OmiError, ResponseLostError
 
@@ -27,19 +34,74 @@ _own_pools: Final = set[aiohttp.ClientSession]()
 warn of parts of ours that the user knows nothing of."""
 
 
+_NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
 def open_pool(
-    connections: int, headers: Mapping[str, str], trace_configs: Sequence[aiohttp.TraceConfig]
+    connections: int,
+    headers: Mapping[str, str],
+    trace_configs: Sequence[aiohttp.TraceConfig],
+    proxy: str | None,
 ) -> aiohttp.ClientSession:
     """Return a pool of our own, for the running loop."""
+    # aiohttp has read the certificates when it was imported, which may be before SSL_CERT_FILE was set.
+    tls = ssl.create_default_context() if os.environ.get("SSL_CERT_FILE") else True
     client = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections),
+        connector=aiohttp.TCPConnector(limit=connections, socket_factory=_hard_socket, ssl=tls),
         # A cookie of one call has no business in another: the key says who is calling.
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=headers,
         trace_configs=[*trace_configs],
+        response_class=_Answer,
+        # Not aiohttp's trust_env, which reads ~/.netrc too: credentials from there contradict the key.
+        proxy=proxy,
     )
     _own_pools.add(client)
     return client
+
+
+def _hard_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a socket that throws away, when it is closed, what was not delivered.
+
+    The kernel would go on trying to deliver a call that was given up, for minutes. After an outage it arrives
+    when it has been looked for, found absent and sent again, and then its facts are stored twice.
+    """
+    family, kind, protocol, *_ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+    return made
+
+
+class _Answer(aiohttp.ClientResponse):
+    """An answer that throws away what is left of its call if it is not waited for any longer."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Wait for the answer to begin."""
+        transport = connection.transport
+        try:
+            return await super().start(connection)
+        except BaseException:
+            # aiohttp closes it too, but a transport that is closed goes on sending what it holds; and that is
+            # more of the call than what the kernel holds.
+            if transport is not None:
+                transport.abort()
+            raise
+
+
+def _never_again(answer: aiohttp.ClientResponse) -> None:
+    """Have the answer's connection serve no other call.
+
+    A server that answered 5xx may close it without having said so (uvicorn does after an unforeseen
+    exception), and the next call on it, perhaps one that must not be repeated, would be lost.
+    """
+    # If the body has come with the headers, the connection is back in its pool by now, and aiohttp has no
+    # public way to it; but the pool gives out no connection that is closed.
+    protocol = getattr(answer, "_protocol", None)
+    if protocol is None:
+        return
+    protocol.force_close()
+    if answer.connection is None:
+        protocol.close()
 
 
 async def close_pool(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
@@ -75,6 +137,7 @@ async def call(
     request: Request[Any],
     base: str,
     *,
+    proxy: str | None,
     headers: Mapping[str, str],
     timeout: aiohttp.ClientTimeout,  # noqa: ASYNC109  # aiohttp's own
 ) -> Response | OmiError:
@@ -94,9 +157,12 @@ async def call(
             raise_for_status=False,
             middlewares=_only_once(client, request),
         )
+        if answer.status >= 500:  # noqa: PLR2004  # the 5xx class
+            _never_again(answer)
         body, cut = await _read_bounded(answer)
     except Exception as error:  # noqa: BLE001  # translate() raises again what is no doing of the network's
-        return translate(error, request, base)
+        where = base if proxy is None else f"{base} through the proxy {proxy_name(proxy)}"
+        return translate(error, request, where)
     return Response(answer.status, answer.headers, body, cut, sent, time.time())
 
 
@@ -178,34 +244,48 @@ def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
     if isinstance(error, aiohttp.InvalidURL | aiohttp.NonHttpUrlClientError | UnicodeError):
         return ConfigurationError(f"{what}: this is no URL that can be called")
     if isinstance(error, _NEVER_REACHED):
-        reached = ConnectError(f"{what}: the server was not reached ({_reason(error)})")
+        reached = ConnectError(f"{what}: the server was not reached ({_why_unreached(error)})")
         reached.__cause__ = _harmless_cause(error)
         return reached
     if isinstance(error, TimeoutError):
         return ResponseLostError(f"{what}: no answer in time")
     if isinstance(error, aiohttp.ClientError | OSError | asyncio.IncompleteReadError):
-        return ResponseLostError(f"{what}: the answer was lost ({_reason(error)})")
+        return ResponseLostError(f"{what}: the answer was lost ({_why_lost(error)})")
     for kind, words, meaning in _UNUSABLE_CLIENTS:
         if type(error) is kind and str(error).startswith(words):
             return ConfigurationError(f"the aiohttp session that was given as client {meaning}")
     raise error
 
 
-def _reason(error: BaseException) -> str:
-    """Say in a few words what happened, without a repr of aiohttp's: those show the request's headers."""
+# Why, in a few words of ours: a repr of aiohttp's errors shows the headers of the request.
+
+
+def _why_unreached(error: Exception) -> str:
     match error:
         case aiohttp.ClientConnectorDNSError():
-            words = f"no address for the host {error.host}"
+            return f"no address for the host {error.host}"
         case aiohttp.ClientConnectorCertificateError():
-            words = f"its certificate is not valid: {_verify_message(error.certificate_error)}"
+            return f"its certificate is not valid: {_verify_message(error.certificate_error)}"
         case aiohttp.ConnectionTimeoutError():
-            words = "connecting took too long"
+            return "connecting took too long"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy answered {error.status}"
         case aiohttp.ClientConnectorError():
-            words = error.os_error.strerror or str(error.os_error)
+            return error.os_error.strerror or str(error.os_error)
+        case _:
+            return type(error).__name__
+
+
+def _why_lost(error: Exception) -> str:
+    if _is_caused_by(error, LineTooLong):
+        return "a header of the answer is longer than the 8,190 bytes that are read"
+    if _is_caused_by(error, ContentEncodingError):
+        return "the body is compressed in a way that was not asked for, or damaged"
+    match error:
         case aiohttp.ServerDisconnectedError():
             words = "the server closed the connection"
         case aiohttp.ClientPayloadError():
-            words = "the body was cut short or cannot be decompressed"
+            words = "the body was cut short"
         case aiohttp.ClientResponseError():
             words = "what came back is no HTTP"
         case OSError():
@@ -213,6 +293,14 @@ def _reason(error: BaseException) -> str:
         case _:
             words = type(error).__name__
     return words
+
+
+def _is_caused_by(error: BaseException | None, kind: type[Exception]) -> bool:
+    while error is not None:
+        if isinstance(error, kind):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _verify_message(error: Exception) -> str:

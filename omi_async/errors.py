@@ -106,7 +106,7 @@ class ConnectError(TransportError):
 
 
 class ResponseLostError(TransportError):
-    """The request went out and no usable answer came back: a timeout, a reset, an answer cut short."""
+    """The request went out and no usable answer came back: a timeout, a reset, an answer cut short, a 408."""
 
     maybe_applied = True
 
@@ -119,6 +119,7 @@ class APIError(OmiError):
         detail: what the server said: a string, a list (FastAPI's validation errors) or an object.
             A list echoes the facts that were sent, so it stands in no message.
         headers: the answer's headers.
+        retry_after: seconds that the server asks to wait, or None if it does not say.
     """
 
     def __init__(
@@ -128,11 +129,13 @@ class APIError(OmiError):
         status: int,
         detail: Any = None,
         headers: Mapping[str, str] = NOTHING,
+        retry_after: float | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
         self.detail = detail
         self.headers = headers
+        self.retry_after = retry_after
 
 
 class InvalidRequestError(APIError):
@@ -160,11 +163,7 @@ class ConflictError(APIError):
 
 
 class RateLimitError(APIError):
-    """429: a quota window is used up.
-
-    Attributes:
-        retry_after: seconds until the server wants to be asked again, or None where it did not say.
-    """
+    """429: a quota window is used up. `retry_after` says for how many seconds, if the server said it."""
 
     def __init__(
         self,
@@ -175,8 +174,7 @@ class RateLimitError(APIError):
         headers: Mapping[str, str] = NOTHING,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, status=status, detail=detail, headers=headers)
-        self.retry_after = retry_after
+        super().__init__(message, status=status, detail=detail, headers=headers, retry_after=retry_after)
 
 
 class ServerError(APIError):
@@ -184,7 +182,6 @@ class ServerError(APIError):
 
     Attributes:
         maybe_applied: False for the answers that are known to come before the work.
-        retry_after: seconds that the server asks to wait, or None where it did not say.
     """
 
     def __init__(
@@ -197,9 +194,8 @@ class ServerError(APIError):
         maybe_applied: bool = True,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(message, status=status, detail=detail, headers=headers)
+        super().__init__(message, status=status, detail=detail, headers=headers, retry_after=retry_after)
         self.maybe_applied = maybe_applied
-        self.retry_after = retry_after
 
 
 class ResponseFormatError(OmiError):

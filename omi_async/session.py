@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from omi_async._api import json
-from omi_async._api.endpoints import interpret
+from omi_async._api.endpoints import interpret, key_info
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
@@ -37,6 +37,7 @@ from omi_async._settings import (
     parse_seconds,
     parse_share,
     parse_timeout,
+    proxy_for,
     within_pool,
 )
 from omi_async._transport import abandon, call, close_pool, open_pool
@@ -46,6 +47,7 @@ from omi_async.errors import (
     OmiError,
     RateLimitError,
 )
+from omi_async.key import KeyInfo
 from omi_async.resources.memories import Memories
 
 __all__ = ["Session"]
@@ -112,13 +114,16 @@ class Session:
         max_wait: float = 60.0,
         reserve: float = 0.0,
         ledger: str | os.PathLike[str] | None = None,
+        trust_env: bool = False,
     ) -> None:
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         self._base = "?"
         self._closed = True  # until everything below has been found usable
         self._client: aiohttp.ClientSession | None = None
-        if client is not None and trace_configs:
-            raise ConfigurationError("trace_configs belong to the aiohttp session that is given as client")
+        if client is not None and (trace_configs or trust_env):
+            raise ConfigurationError(
+                "trace_configs and trust_env belong to the aiohttp session that is given as client"
+            )
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
         key = parse_api_key(api_key)
@@ -147,6 +152,7 @@ class Session:
             within_pool(connections, client),
             None if ledger is None else LedgerFile(ledger, fingerprint(key), self._base),
         )
+        self._proxy = proxy_for(self._base) if trust_env else None
         self._borrowed = client
         self._trace_configs = list(trace_configs)
         self._loop: asyncio.AbstractEventLoop  # of the client, once there is one
@@ -216,7 +222,9 @@ class Session:
             raise _is_closed()
         loop = asyncio.get_running_loop()
         if self._client is None:
-            self._client = self._borrowed or open_pool(self._connections, self._headers, self._trace_configs)
+            self._client = self._borrowed or open_pool(
+                self._connections, self._headers, self._trace_configs, self._proxy
+            )
             self._loop = getattr(self._client, "_loop", loop)
         if self._loop is not loop:
             raise ConfigurationError("this Session belongs to another event loop; make one for each loop")
@@ -271,6 +279,15 @@ class Session:
             return None
         return wait_after(error, longest, idempotent=request.idempotent, chance=random.random())  # noqa: S311  # jitter
 
+    async def key_info(self) -> KeyInfo:
+        """Ask the server about the key: its name, and what it may do. It needs no scope.
+
+        Raises:
+            AuthenticationError: the server does not know the key.
+            NotFoundError: the server is too old to tell.
+        """
+        return await self.send(key_info())
+
     async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
         try:
@@ -278,6 +295,7 @@ class Session:
                 self._open(),
                 request,
                 self._base,
+                proxy=self._proxy,
                 headers=self._headers_of_call if request.body is None else self._headers_with_body,
                 timeout=self._batch_timeout if request.slow else self._timeout,
             )

@@ -45,6 +45,9 @@ TABLE: list[tuple[BaseException, tuple[bool, bool]]] = [
     (RateLimitError("m"), ALWAYS),
     (RateLimitError("m", retry_after=3600.0), ALWAYS),
     (ServerError("m", status=503, maybe_applied=False), ALWAYS),
+    (APIError("m", status=421), ALWAYS),
+    (APIError("m", status=423), ALWAYS),
+    (APIError("m", status=425), ALWAYS),
     # May have been applied.
     (ResponseLostError("m"), IDEMPOTENT),
     (ServerError("m", status=500), IDEMPOTENT),

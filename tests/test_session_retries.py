@@ -66,6 +66,9 @@ BEFORE_THE_WORK = {
     "429": Fault.rate_limited(retry_after=1),
     "limiter down": Fault.answer(503, "Rate limiter unavailable"),
     "writes paused": Fault.answer(503, "Memory writes are globally paused"),
+    "421": Fault.answer(421, "not me"),
+    "423": Fault.answer(423, "locked"),
+    "425": Fault.answer(425, "too early"),
 }
 PERHAPS_AFTER_THE_WORK = {
     "500": Fault.answer(500, "Internal Server Error"),
@@ -74,6 +77,8 @@ PERHAPS_AFTER_THE_WORK = {
     "503": Fault.answer(503, "Canonical memory unavailable"),
     "504": Fault.empty(504),
     "599": Fault.answer(599),
+    "408": Fault.answer(408, "too slow"),
+    "499": Fault.answer(499, stored=True),
     "reset": Fault.reset(),
     "reset, stored": Fault.reset(stored=True),
     "half a body": Fault.half_body(),

@@ -14,13 +14,14 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from omi_async._api import json
-from omi_async._api.codec import format_error, memories_from, memory_from, read_memories
-from omi_async._api.failures import error_for
+from omi_async._api.codec import array_from, format_error, item_from, memories_from, memory_from, read_items
+from omi_async._api.failures import error_for, shown
 from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
-from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
+from omi_async.constants import BATCH_SIZE, PAGE_LIMIT, SEARCH_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.fact import Fact, Payload, fact_payload
-from omi_async.memory import Memory
+from omi_async.key import KeyInfo
+from omi_async.memory import FoundMemory, Memory
 
 __all__ = [
     "create_batch",
@@ -29,14 +30,17 @@ __all__ = [
     "import_batch",
     "import_single",
     "interpret",
+    "key_info",
     "list_for_import",
     "list_memories",
+    "search_memories",
     "update_memory",
 ]
 
 T = TypeVar("T")
 
 MEMORIES: Final = "/v1/dev/user/memories"
+KEY: Final = "/v1/dev/key"
 
 
 def list_memories(
@@ -70,6 +74,39 @@ def _list(
         path=f"{MEMORIES}?{urlencode(query)}",
         decode=decode,
         idempotent=True,
+    )
+
+
+def search_memories(query: str, *, limit: int = 10) -> Request[Page[FoundMemory]]:
+    """Build GET memories/vector/search. Raises ValueError for an empty query or a limit that is refused."""
+    if not query.strip():
+        raise ValueError("there is nothing to search for")
+    if not 1 <= limit <= SEARCH_LIMIT:
+        raise ValueError(f"limit must be from 1 to {SEARCH_LIMIT}, not {limit}")
+    try:
+        asked = urlencode({"query": query, "limit": limit})
+    except UnicodeEncodeError:
+        raise ValueError("the query holds half of a surrogate pair, which is no Unicode text") from None
+    return Request(
+        kind="search",
+        operation="search memories",
+        method="GET",
+        path=f"{MEMORIES}/vector/search?{asked}",
+        decode=_decode_found,
+        idempotent=True,
+    )
+
+
+def key_info() -> Request[KeyInfo]:
+    """Build GET key: what the server says of the key that asks."""
+    return Request(
+        kind="key",
+        operation="ask about the key",
+        method="GET",
+        path=KEY,
+        decode=_decode_key,
+        idempotent=True,
+        advice={404: " (this server is too old to tell; list(limit=1) shows whether it takes the key)"},
     )
 
 
@@ -167,20 +204,26 @@ def _json_body(response: Response) -> Any:
     if response.cut:
         raise ResponseFormatError("the server's answer is too long to be one of this API")
     try:
-        return json.loads(response.body)
+        return json.loads_answer(response.body)
     except json.JSONError as error:
-        kind = _content_type(response)
         raise ResponseFormatError(
-            f"the server answered {response.status} with {kind} that cannot be read",
+            f"the server answered {response.status} with {_content(response)} that cannot be read",
             problems=[f"body: {error}"],
         ) from None
 
 
-def _content_type(response: Response) -> str:
+def _content(response: Response) -> str:
     if not response.body:
         return "an empty body"
+    encoding = (response.header("Content-Encoding") or "").strip().lower()
+    if encoding not in _ENCODINGS:
+        return f"a body in the content encoding {shown(encoding)!r}, which was not asked for and"
     declared = (response.header("Content-Type") or "").partition(";")[0].strip().lower()
     return {"text/html": "an HTML page", "application/json": "JSON"}.get(declared, "a body")
+
+
+_ENCODINGS: Final = frozenset({"", "identity", "gzip", "deflate", "br", "zstd"})
+"""Those that aiohttp has undone by the time that an answer is read, or could not read at all."""
 
 
 def _decode_memory(response: Response) -> Memory:
@@ -189,16 +232,29 @@ def _decode_memory(response: Response) -> Memory:
 
 def _decode_page(response: Response) -> Page[Memory]:
     body = _json_body(response)
-    read = read_memories(body)
+    read = read_items(body, Memory)
     return Page(
-        read.memories,
+        read.items,
         _truncated(response),
-        len(body) - len(read.memories),
+        len(body) - len(read.items),
         read.problems,
         frozenset(read.odd),
-        frozenset([memory.category for memory in read.memories]),
+        frozenset([memory.category for memory in read.items]),
         answer=response,
     )
+
+
+def _decode_found(response: Response) -> Page[FoundMemory]:
+    body = _json_body(response)
+    if type(body) is not dict:
+        raise format_error("the server's answer", ["items: expected an object that holds this array"])
+    found = read_items(body.get("items"), FoundMemory, "items")
+    unreadable = len(body["items"]) - len(found.items)
+    return Page(found.items, unreadable=unreadable, problems=found.problems, odd=frozenset(found.odd))
+
+
+def _decode_key(response: Response) -> KeyInfo:
+    return item_from(_json_body(response), KeyInfo, "key")
 
 
 def _truncated(response: Response) -> bool:
@@ -206,9 +262,7 @@ def _truncated(response: Response) -> bool:
 
 
 def _decode_identity_page(response: Response) -> Page[ListedMemory]:
-    body = _json_body(response)
-    if type(body) is not list:
-        raise format_error("the server's answer", ["body: expected an array"])
+    body = array_from(_json_body(response), "body")
     items = [item for item in body if _is_readable(item)]
     found = [
         ListedMemory(
@@ -260,8 +314,7 @@ def _is_readable(item: Any) -> bool:
 def _batch_items(body: Any) -> list[Any]:
     if type(body) is not dict or type(body.get("memories")) is not list:
         raise format_error("the server's answer", ["memories: expected an object that holds this array"])
-    items: list[Any] = body["memories"]
-    return items
+    return array_from(body["memories"], "memories")
 
 
 def _decode_batch(response: Response) -> list[Memory]:
@@ -295,4 +348,4 @@ def interpret(request: Request[T], response: Response, *, repeated: bool = False
         return request.answers[response.status]
     if repeated and request.method == "DELETE" and response.status == HTTPStatus.NOT_FOUND:
         return request.decode(Response(HTTPStatus.NO_CONTENT))
-    raise error_for(request.operation, response)
+    raise error_for(request.operation, response, request.advice)

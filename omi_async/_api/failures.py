@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -21,27 +22,42 @@ from omi_async.errors import (
     PaymentRequiredError,
     PermissionDeniedError,
     RateLimitError,
+    ResponseLostError,
     ServerError,
 )
 
-__all__ = ["error_for", "log_name", "refused_items"]
+__all__ = ["error_for", "log_name", "refused_items", "shown"]
 
 
-def error_for(operation: str, response: Response) -> APIError:
+NO_ADVICE: Final[Mapping[int, str]] = {}
+
+
+def error_for(operation: str, response: Response, advice: Mapping[int, str] = NO_ADVICE) -> OmiError:
     """Make the error for a status that is no success."""
     status = response.status
     detail = _detail(response)
     message = f"cannot {operation}: {status} {_phrase(status)}{_sentence(response, detail)}"
-    message += _ADVICE.get(status, "")
-    about: dict[str, Any] = {"status": status, "detail": detail, "headers": response.headers}
-    if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimitError(message, retry_after=retry_after(response), **about)
+    message += advice.get(status) or _ADVICE.get(status, "")
+    if status in _NO_ANSWERS:
+        # Without the server's words: these errors go into logs as they are.
+        return ResponseLostError(f"cannot {operation}: no answer in time ({status} {_phrase(status)})")
+    about: dict[str, Any] = {
+        "status": status,
+        "detail": detail,
+        "headers": response.headers,
+        "retry_after": retry_after(response),
+    }
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         before_work = (
             status == HTTPStatus.SERVICE_UNAVAILABLE and isinstance(detail, str) and detail in PRE_WORK_503
         )
-        return ServerError(message, retry_after=retry_after(response), maybe_applied=not before_work, **about)
+        return ServerError(message, maybe_applied=not before_work, **about)
     return _ERRORS.get(status, APIError)(message, **about)
+
+
+_NO_ANSWERS: Final = frozenset({408, 499})
+"""Statuses by which something on the way says that it has waited long enough for the server, or the server
+for the rest of the call. It may be at work on it all the same."""
 
 
 _ERRORS: Final[dict[int, type[APIError]]] = {
@@ -53,6 +69,7 @@ _ERRORS: Final[dict[int, type[APIError]]] = {
     409: ConflictError,
     413: InvalidRequestError,
     422: InvalidRequestError,
+    429: RateLimitError,
 }
 
 _ADVICE: Final[dict[int, str]] = {
@@ -77,7 +94,7 @@ _ERRORS_NAMED: Final = 5
 def _detail(response: Response) -> Any:
     """Return FastAPI's `detail`, or what a proxy said instead, as text; None for JSON that is unreadable."""
     try:
-        body = json.loads(response.body)
+        body = json.loads_answer(response.body)
     except json.JSONError:
         page = response.body[:_LONGEST_PAGE]
         title = _TITLE.search(page)
@@ -105,7 +122,7 @@ def _sentence(response: Response, detail: Any) -> str:
             words = ", ".join(word for word in given if isinstance(word, str))
         case _:
             words = ""
-    return f": {_one_line(words[:_LONGEST_DETAIL])}" if words else ""
+    return f": {shown(words)}" if words else ""
 
 
 def _host(location: str) -> str:
@@ -113,12 +130,15 @@ def _host(location: str) -> str:
         host = urlsplit(location).netloc.rpartition("@")[2]
     except ValueError:
         host = "no readable address"
-    return _one_line(host[:_LONGEST_DETAIL]) or "another path"
+    return shown(host) or "another path"
 
 
-def _one_line(words: str) -> str:
-    """Keep line ends and the escapes of terminals out of messages, which end in logs and on screens."""
-    return "".join(sign if sign.isprintable() else " " for sign in words)
+def shown(words: str) -> str:
+    """Make a server's words fit for a message: some hundred characters, none of which moves a cursor.
+
+    Messages end in logs, journals and on terminals, and an answer may be 32 MiB of escapes.
+    """
+    return "".join(sign if sign.isprintable() else " " for sign in words[:_LONGEST_DETAIL])
 
 
 def _validation_words(item: Any) -> str:
@@ -138,12 +158,12 @@ def _why(item: dict[str, Any]) -> str:
 
 
 def log_name(error: OmiError) -> str:
-    """Name an error for a log, without the server's words: those may be somebody's."""
+    """Name an error for a log, without the server's words: those may hold what was sent."""
     return f"{error.status} {type(error).__name__}" if isinstance(error, APIError) else str(error)
 
 
 def refused_items(error: OmiError) -> dict[int, str]:
-    """Name the items of a batch that a 422 refuses: index to the server's words; {} where it names none.
+    """Name the items of a batch that a 422 refuses: index to the server's words; {} if it names none.
 
     FastAPI gives ``loc: ["body", "memories", 3, "content"]``.
     """
@@ -153,8 +173,8 @@ def refused_items(error: OmiError) -> dict[int, str]:
     for item in error.detail:
         match item:
             case {"loc": ["body", "memories", int(index), *field]} if type(index) is int and index >= 0:
-                words = f"{_place(field)}: {_why(item)}"
-                refused[index] = f"{refused[index]}; {words}" if index in refused else words
+                before = f"{refused[index]}; " if index in refused else ""
+                refused[index] = shown(f"{before}{_place(field)}: {_why(item)}")
             case _:
                 return {}
     return refused

@@ -17,7 +17,11 @@ except ImportError:  # the `speed` extra is not installed
 else:
     FAST = True
 
-__all__ = ["FAST", "JSONError", "dumps", "dumps_checked", "loads"]
+__all__ = ["FAST", "JSONError", "dumps", "dumps_checked", "loads", "loads_answer"]
+
+MOST_VALUES: Final = 2_000_000
+"""Values in an answer, at most. A page of 1,000 memories holds some 20,000, and if its texts are nothing but
+commas it seems to hold 520,000; but 32 MiB of ``{},`` would become a gigabyte of dicts."""
 
 
 class JSONError(ValueError):
@@ -89,3 +93,10 @@ def _position(error: ValueError) -> str:
 
 loads: Final[Callable[[bytes | str], Any]] = _orjson_loads if FAST else _std_loads
 """Read JSON from bytes (UTF-8) or text. Raises `JSONError`."""
+
+
+def loads_answer(data: bytes) -> Any:
+    """Read the JSON of an answer, as `loads` does, unless it would take far more memory than its bytes do."""
+    if data.count(b",") > MOST_VALUES:
+        raise JSONError("it holds more values than any answer of this API")
+    return loads(data)

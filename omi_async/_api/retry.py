@@ -20,14 +20,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
 from omi_async.constants import SHORTEST_WAIT
-from omi_async.errors import ConnectError, RateLimitError, ResponseLostError, ServerError
+from omi_async.errors import APIError, ConnectError, RateLimitError, ResponseLostError, ServerError
 
 __all__ = ["Retry", "jittered", "wait_after", "waits", "worth_retrying"]
+
+
+NOT_YET: Final = frozenset({421, 423, 425})
+"""Statuses that come before the work, and may pass: the wrong server of several (Misdirected Request), a
+resource that is locked (Locked), a call that came too early for a new TLS connection (Too Early)."""
 
 
 def worth_retrying(error: BaseException, *, idempotent: bool) -> bool:
@@ -38,6 +43,8 @@ def worth_retrying(error: BaseException, *, idempotent: bool) -> bool:
     """
     match error:
         case ConnectError() | RateLimitError():
+            return True
+        case APIError(status=status) if status in NOT_YET:
             return True
         case ResponseLostError() | ServerError():
             return idempotent or not error.maybe_applied

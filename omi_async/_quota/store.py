@@ -15,13 +15,19 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Final
 
-from omi_async._quota.ledger import Ledger
+import attrs
 
-__all__ = ["LedgerFile", "fingerprint"]
+from omi_async._quota.ledger import Ledger
+from omi_async._quota.policy import QuotaState
+from omi_async._quota.window import Window
+from omi_async.errors import ConfigurationError
+
+__all__ = ["KeptQuotas", "LedgerFile", "fingerprint", "forget", "kept"]
 
 log: Final = logging.getLogger("omi_async")
 
@@ -67,11 +73,16 @@ class LedgerFile:
         self._usable = True
         self._warned = False
 
-    async def exchange(self, ledger: Ledger, clock: Callable[[], float]) -> None:
-        """Tell the file what this ledger has learned since the last time, and the ledger what others have."""
+    async def exchange(self, ledger: Ledger, clock: Callable[[], float], *, only_news: bool = False) -> None:
+        """Tell the file what this ledger has learned since the last time, and the ledger what others have.
+
+        With `only_news` the file is left alone if there is nothing to tell it.
+        """
         if not self._usable:
             return
         news = {key: fields for key, fields in ledger.dump().items() if fields != self._seen.get(key)}
+        if only_news and not news:
+            return
         theirs = await asyncio.to_thread(self._exchange, news, clock())
         ledger.load(theirs, clock())
 
@@ -147,3 +158,71 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
         connection.execute(_SCHEMA)
         yield connection
         connection.execute("COMMIT")
+
+
+# For a person who wants to know
+
+
+@attrs.frozen
+class KeptQuotas:
+    """What a file knows of one key's quotas at one server.
+
+    Attributes:
+        account: the key's fingerprint.
+        server: the base URL.
+        updated: when something was last learned; aware, in UTC.
+        quotas: what is known of each policy, at the moment of reading.
+    """
+
+    account: str
+    server: str
+    updated: datetime
+    quotas: tuple[QuotaState, ...]
+
+
+def kept(path: str | os.PathLike[str], now: float) -> tuple[KeptQuotas, ...]:
+    """Return what a ledger's file holds, the latest first; nothing if there is no file. It is not changed.
+
+    Raises:
+        ConfigurationError: the file is none of quotas, or cannot be read.
+    """
+    if not Path(path).exists():
+        return ()
+    try:
+        # Read only: to look at a file must neither make one nor wait for who writes.
+        with closing(sqlite3.connect(f"{Path(path).absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = connection.execute(
+                "SELECT account, server, updated, windows FROM quotas ORDER BY updated DESC, account, server"
+            ).fetchall()
+    except sqlite3.Error as error:
+        raise ConfigurationError(f"{path} is no file of quotas that can be read ({error})") from None
+    return tuple([_kept_in(row, now) for row in rows])
+
+
+def _kept_in(row: tuple[Any, ...], now: float) -> KeptQuotas:
+    account, server, updated, text = row
+    try:
+        windows = [Window.load(fields, now) for fields in json.loads(text).values()]
+        moment = datetime.fromtimestamp(updated, UTC)
+    except (*NO_DUMP, OSError):  # it will be replaced by whoever uses that key next
+        windows, moment = [], datetime.fromtimestamp(0, UTC)
+    states = [window.to_state(now) for window in windows if window.is_news]
+    return KeptQuotas(str(account), str(server), moment, tuple(states))
+
+
+def forget(path: str | os.PathLike[str], *, account: str | None = None, server: str | None = None) -> int:
+    """Forget what a ledger's file holds, of one key or of one server if they are named; return how many rows.
+
+    Raises:
+        ConfigurationError: the file is none of quotas, or cannot be written.
+    """
+    if not Path(path).exists():
+        return 0
+    try:
+        with opened(Path(path)) as connection:
+            return connection.execute(
+                "DELETE FROM quotas WHERE coalesce(account = ?, TRUE) AND coalesce(server = ?, TRUE)",
+                (account, server),
+            ).rowcount
+    except (sqlite3.Error, OSError) as error:
+        raise ConfigurationError(f"{path} is no file of quotas that can be written ({error})") from None

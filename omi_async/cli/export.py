@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import click
 
 from omi_async.cli import exit_codes
+from omi_async.cli.format import shortened
 from omi_async.cli.options import Command, Common, common, max_wait_option
 from omi_async.cli.output import json_line, opened_whole, print_message
 from omi_async.cli.runtime import memories_at_prompt, run_async
-from omi_async.errors import OmiError
+from omi_async.errors import ListLimitError, OmiError
 
 if TYPE_CHECKING:
     from omi_async.memory import Memory
@@ -66,31 +67,36 @@ async def _export(
     common: Common, wanted: str, output: Path | None, categories: tuple[str, ...], max_wait: float
 ) -> int:
     header, line_of = _writer(common, wanted)
+    place = f" to {shortened(output)}" if output is not None else ""
     number = 0
+    hidden: ListLimitError | None = None
     async with memories_at_prompt(common, max_wait) as memories:
         try:
             with opened_whole(output) as stream:
                 stream.write(header)
-                async for memory in memories.iterate(page_size=PAGE, categories=categories):
-                    stream.write(line_of(memory))
-                    number += 1
+                try:
+                    async for memory in memories.iterate(page_size=PAGE, categories=categories):
+                        stream.write(line_of(memory))
+                        number += 1
+                except ListLimitError as error:
+                    hidden = error  # what the server does show is worth a file all the same
                 stream.flush()
         except OmiError as error:
-            written = f"lines written: {number:,}" if output is None else f"{output} was not written"
-            error.add_note(f"The export is not complete; {written}.")
+            left = f"lines written: {number:,}" if output is None else f"{shortened(output)} was not written"
+            error.add_note(f"The export is not complete; {left}.")
             raise
-    print_message(
-        f"{number:,} {'memory' if number == 1 else 'memories'} exported{f' to {output}' if output else ''}"
-    )
+    print_message(f"{number:,} {'memory' if number == 1 else 'memories'} exported{place}")
+    if hidden is not None:
+        hidden.add_note("The export is not complete.")
+        raise hidden
     return exit_codes.OK
 
 
 def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only if it is needed
     from omi_async.sources.writing import writer_for  # noqa: PLC0415
 
     if common.as_json:
-        return b"", lambda memory: json_line(memory_payload(memory))
+        return b"", lambda memory: json_line(memory.to_dict())
     writer = writer_for(wanted)  # type: ignore[arg-type]  # click has checked the choice
     end = "\r\n" if wanted == "csv" else "\n"  # RFC 4180
     header = b"" if writer.header is None else f"{writer.header}{end}".encode()

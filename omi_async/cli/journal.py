@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from omi_async.cli import exit_codes
-from omi_async.cli.format import STATES, facts_are, plural, printable
+from omi_async.cli.format import STATES, facts_are, plural, printable, shortened
+from omi_async.cli.imports.reference import journal_reference
 from omi_async.cli.output import json_line, opened_whole, print_json, print_message, print_result
 
 if TYPE_CHECKING:
     from omi_async.importing.journal.journal import Journal
-    from omi_async.importing.journal.rows import Entry
+    from omi_async.importing.journal.row import Entry
 
 __all__ = ["journal_command"]
 
@@ -106,16 +107,18 @@ def export_command(path: Path, output: Path | None) -> int:
     """
     if output is not None and output.exists() and output.samefile(path):
         raise click.UsageError("the journal cannot be written over with what is in it")
+    # By its whole path: what is exported may go to another folder, or through a pipe.
+    reference = {"journal": journal_reference(path)}
     written = left_out = 0
     with closing(_opened(path)) as journal, opened_whole(output) as stream:
         for entry in journal.unfinished():
             if entry.fact is None:
                 left_out += 1
             else:
-                stream.write(json_line({**_record(entry), "journal": str(path.absolute())}))
+                stream.write(json_line(_record(entry) | reference))
                 written += 1
         stream.flush()
-    print_message(f"{plural(written, 'fact')} exported{f' to {output}' if output else ''}")
+    print_message(f"{plural(written, 'fact')} exported{f' to {shortened(output)}' if output else ''}")
     if left_out:
         print_message(f"{facts_are(left_out)} left out: the journal does not hold their texts.")
     return exit_codes.SOME_FAILED if left_out else exit_codes.OK
@@ -178,7 +181,7 @@ def _opened(path: Path) -> Journal:
     from omi_async.importing.journal.journal import Journal  # noqa: PLC0415  # the library takes its time
 
     if not path.stat().st_size:
-        raise exit_codes.CommandError(f"{path} is no journal of omi_async: it is empty")
+        raise exit_codes.CommandError(f"{shortened(path)} is no journal of omi_async: it is empty")
     journal = Journal(path)
     journal.open()
     return journal

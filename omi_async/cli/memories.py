@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
@@ -22,7 +22,7 @@ from omi_async.cli.output import (
     stdout_bytes,
 )
 from omi_async.cli.runtime import memories_at_prompt, run_async
-from omi_async.errors import InvalidFactError, OmiError
+from omi_async.errors import InvalidFactError, ListLimitError, OmiError
 from omi_async.fact import Fact
 
 if TYPE_CHECKING:
@@ -74,11 +74,36 @@ def list_command(
 
 
 async def _list(common: Common, limit: int, offset: int, categories: tuple[str, ...], max_wait: float) -> int:
+    hidden: ListLimitError | None = None
     async with memories_at_prompt(common, max_wait) as memories:
         if limit <= PAGE:
             found = await memories.list(limit=limit, offset=offset, categories=categories)
         else:
-            found = [memory async for memory in _slice(memories, limit, offset, categories)]
+            found, hidden = await _slice(memories, limit, offset, categories)
+    _print_all(common, found)
+    if hidden is not None:
+        raise hidden
+    return exit_codes.OK
+
+
+async def _slice(
+    memories: Memories, limit: int, offset: int, categories: tuple[str, ...]
+) -> tuple[list[Memory], ListLimitError | None]:
+    """Read a part of a list that is longer than a page; also why it is shorter than was asked for."""
+    found: list[Memory] = []
+    every = memories.iterate(page_size=PAGE, categories=categories)
+    try:
+        async with aclosing(every):  # type: ignore[type-var]  # it is an async generator
+            async for memory in every:
+                found.append(memory)
+                if len(found) >= offset + limit:
+                    break
+    except ListLimitError as error:
+        return found[offset:], error
+    return found[offset:], None
+
+
+def _print_all(common: Common, found: list[Memory]) -> None:
     if common.as_json:
         _print_json(found)
     elif sys.stdout.isatty():
@@ -88,20 +113,6 @@ async def _list(common: Common, limit: int, offset: int, categories: tuple[str, 
     else:
         for memory in found:
             print_result("\t".join(_cells(memory)))
-    return exit_codes.OK
-
-
-async def _slice(
-    memories: Memories, limit: int, offset: int, categories: tuple[str, ...]
-) -> AsyncIterator[Memory]:
-    number = 0
-    async with aclosing(memories.iterate(page_size=PAGE, categories=categories)) as every:  # type: ignore[type-var]
-        async for memory in every:
-            if number >= offset + limit:
-                return
-            if number >= offset:
-                yield memory
-            number += 1
 
 
 def _cells(memory: Memory) -> list[str]:
@@ -112,11 +123,9 @@ def _cells(memory: Memory) -> list[str]:
 
 
 def _print_json(memories: Iterable[Memory]) -> None:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
-
     stream = stdout_bytes()
     for memory in memories:
-        stream.write(json_line(memory_payload(memory)))
+        stream.write(json_line(memory.to_dict()))
     stream.flush()
 
 
@@ -254,10 +263,8 @@ def _warned_of_doubt(words: str) -> Iterator[None]:
 
 
 def _print(common: Common, verb: str, memory: Memory) -> None:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
-
     if common.as_json:
-        print_document(memory_payload(memory))
+        print_document(memory.to_dict())
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
     print_report(f"{verb} {memory.id} ({', '.join(details)})")

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
@@ -31,7 +31,8 @@ __all__ = [
     "opened_whole",
     "prepared_streams",
     "print_document",
-    "print_event",
+    "print_error_document",
+    "print_events",
     "print_json",
     "print_message",
     "print_report",
@@ -42,6 +43,9 @@ __all__ = [
 
 PRIVATE_FILE: Final = 0o600
 """The mode of what is written: facts about a person are no business of the machine's other users."""
+
+LONGEST_LINE: Final = 5000
+"""Characters of a line for people. The library keeps a server's words short; a path alone may have 4,096."""
 
 _SHORTEST_SECRET: Final = 8
 """Characters below which a key is not blotted out: one such as "k" would take each k out of a text."""
@@ -55,10 +59,14 @@ def without_key(text: str) -> str:
 
 def print_message(message: str) -> None:
     """Print lines for people, to stderr, above a progress bar if one stands there."""
-    lines = without_key(message).split("\n")
     # Named, since click would find the stream below the bar's.
     with contextlib.suppress(OSError):
-        click.echo("\n".join(map(printable, lines)), file=sys.stderr)
+        click.echo(_for_people(without_key(message)), file=sys.stderr)
+
+
+def _for_people(text: str) -> str:
+    """Make lines harmless that may hold a server's words: no control characters, no megabytes."""
+    return "\n".join(printable(line[:LONGEST_LINE]) for line in text.split("\n"))
 
 
 def print_result(line: str) -> None:
@@ -69,7 +77,7 @@ def print_result(line: str) -> None:
 def print_report(text: str) -> None:
     """Print what must reach the user: to stdout, and to stderr if that is broken."""
     try:
-        print_result("\n".join(map(printable, text.split("\n"))))
+        print_result(_for_people(text))
         flush_stdout()
     except OSError as error:
         _print_instead(text, error)
@@ -88,6 +96,12 @@ def print_document(value: Any) -> None:
         _print_instead(json_line(value).decode().rstrip("\n"), error)
 
 
+def print_error_document(value: Any) -> None:
+    """Print a JSON document as one line, to stderr."""
+    with contextlib.suppress(OSError):
+        click.echo(without_key(json.dumps(value, default=str)), file=sys.stderr)
+
+
 def print_json(value: Any) -> None:
     """Print a JSON document as one line, to stdout."""
     stream = stdout_bytes()
@@ -95,10 +109,12 @@ def print_json(value: Any) -> None:
     stream.flush()
 
 
-def print_event(event: Any) -> None:
-    """Print an event of a job that goes on also when its events cannot be written any more."""
+def print_events(events: Iterable[Any]) -> None:
+    """Print the events of a job that goes on also when they cannot be written any more."""
+    stream = stdout_bytes()
     try:
-        print_json(event)
+        stream.write(b"".join(map(json_line, events)))
+        stream.flush()
     except OSError as error:
         abandon_stdout()
         if not isinstance(error, BrokenPipeError):  # a reader that has enough, as in `| head`, knows it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -20,6 +21,17 @@ _FRACTION: Final = re.compile(r"[.,]([0-9]+)", re.ASCII)
 
 LOCKED_LENGTH = 70
 """Characters of a locked memory that the list shows, before `...` (backend)."""
+
+
+MARGIN: Final = 2.0
+"""Seconds by which the clocks of the service's machines may differ from the one whose answer was seen first.
+A memory stamped before its call left, by another clock, would be looked for in vain, and stored twice."""
+
+SMALL_MARGIN: Final = 0.1
+"""The same once so many answers have shown how far the clocks differ. With more, a look beside a fast import
+reads its last seconds again, which may be more than the list shows."""
+
+ENOUGH_WITNESSES: Final = 8
 
 
 class Matched(NamedTuple):
@@ -86,7 +98,9 @@ class ServerClock:
     def __init__(self, started: float = 0.0) -> None:
         self.offset: float | None = None
         self._started = started
-        self._least_offset = 0.0
+        self._least = -math.inf  # what the offset is at least, by all answers
+        self._most = math.inf  # and at most, by those that created something
+        self._witnesses = 0  # answers that bound it from both sides
         self._start: datetime  # by the server's clock, once the offset is known
         self._start_text: str  # the same, as the service writes it
 
@@ -106,20 +120,39 @@ class ServerClock:
             # sent to received. If the clocks differ, the least difference errs towards `created`.
             least, most = moment.timestamp() - received, moment.timestamp() + 1.0 - sent
             offset = least if least > 0.0 or most < 0.0 else 0.0
-            self._least_offset = min(least, offset)
+            self._least = least
         try:
             self._start = datetime.fromtimestamp(self._started + offset, UTC)
         except (ValueError, OverflowError):  # a Date at the end of time
-            offset = self._least_offset = 0.0
+            offset, self._least = 0.0, -math.inf
             self._start = datetime.fromtimestamp(self._started, UTC)
         self.offset = offset
         self._start_text = self._start.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def at_least(self, moment: float) -> datetime | None:
-        """Return what the server's clock showed at a moment of ours, at least; None if that is unknown."""
+    def witness(self, created: str, answer: Response) -> None:
+        """Learn from the youngest memory that an answer names: it was made before the answer came.
+
+        If it is one of this import, it was also made after the call left. So each answer narrows the offset
+        down to the time that a call takes, where a Date has whole seconds only.
+        """
+        moment = moment_of(created)
+        if moment is None or answer.sent is None or answer.received is None or self.offset is None:
+            return
+        self._least = max(self._least, moment.timestamp() - answer.received)
+        if moment > self._start:
+            self._most = min(self._most, moment.timestamp() - answer.sent)
+            self._witnesses += 1
+
+    def before(self, moment: float) -> datetime | None:
+        """Return a moment of the server's clock that certainly lies before one of ours; None if unknown."""
         if self.offset is None:
             return None
-        return datetime.fromtimestamp(moment + self._least_offset, UTC)
+        margin = MARGIN
+        if self._witnesses >= ENOUGH_WITNESSES:
+            # Clocks of different machines show as bounds that contradict each other.
+            margin = SMALL_MARGIN + max(0.0, self._least - self._most)
+        least = min(self._least, self._most)
+        return datetime.fromtimestamp(moment + (least if math.isfinite(least) else self.offset) - margin, UTC)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Give items their memories and states; `created` are the texts of `created_at`, or empty."""

@@ -107,6 +107,7 @@ class Delivery:
         self._refusals = 0
         self._clock.learn(named.answer)
         if named.ids:
+            self._clock.witness(max(named.created), named.answer)
             self._tracker.last_answer = named
         matched = match(items, named, self._clock)
         if matched.missing:

@@ -9,7 +9,7 @@ was lost. The package's docstring draws it.
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
+from datetime import datetime
 from math import sqrt
 from typing import Final
 
@@ -27,7 +27,7 @@ from omi_async.importing.report import State
 from omi_async.importing.stopping import StopSignal
 from omi_async.importing.tracker import Tracker
 
-__all__ = ["Reconciler"]
+__all__ = ["FallingOrder", "Reconciler"]
 
 FIRST_LOOK: Final = 1.0
 """Seconds from the first doubt to the first look; batches that fail meanwhile share it. At once, a burst of
@@ -65,10 +65,6 @@ CHANCE: Final = 1e-5
 """How improbable it must be that a fact failed each time by the server's troubles alone, before the fact is
 blamed: with a hundred times more, a server that fails every fourth call gets some good facts of a large
 import rejected for good, since the journal remembers it."""
-
-MARGIN: Final = timedelta(seconds=2)
-"""How much further back than the first sending a look reads: the clocks of the service's machines differ by
-less. More would make looks beside a fast import read pages for nothing."""
 
 
 class Reconciler:
@@ -187,7 +183,7 @@ class Reconciler:
         for item in sorted(items, key=_index):
             wanted.setdefault(item.content, []).append(item)
         reading = Paginator[ListedMemory](endpoints.list_for_import, PAGE_LIMIT)
-        order = _Order()
+        order = FallingOrder()
         answer = self._tracker.last_answer
         confirmed = {} if answer is None else dict(zip(answer.ids, answer.created, strict=True))
         whole, ended = True, True
@@ -214,8 +210,8 @@ class Reconciler:
     def _horizon(self, items: set[Item]) -> datetime | None:
         """Return the moment, by the server's clock, before which none of the items can have been stored."""
         moments = [_first_sent(item) for item in items]
-        horizon = None if None in moments else self._clock.at_least(min(m for m in moments if m is not None))
-        return None if horizon is None else horizon - MARGIN
+        first = min((moment for moment in moments if moment is not None), default=None)
+        return None if first is None or None in moments else self._clock.before(first)
 
     async def _page(self, request: Request[Page[ListedMemory]]) -> Page[ListedMemory]:
         if self._list_calls <= 0:
@@ -260,11 +256,11 @@ class _Look:
     lags: bool
 
 
-class _Order:
+class FallingOrder:
     """How far back the pages reach that were read so far, if the list is in falling order of time.
 
-    It may be ordered by the creation or by the last change, which is the same for most lists; what the pages
-    so far contradict is not believed any longer. An older server orders by `scoring`, and shows it.
+    It may be ordered by the creation or by the last change; what the pages so far contradict is not believed
+    any longer. An older server orders by `scoring`, and shows it: there a young memory may stand anywhere.
     """
 
     def __init__(self) -> None:
@@ -284,10 +280,10 @@ class _Order:
                 self._oldest[name] = oldest
 
     def reaches(self, moment: datetime | None) -> bool:
-        """Whether all that comes later in the list is older than a moment, whatever the order is."""
-        if moment is None or not self._oldest:
-            return False
-        return all(oldest is not None and oldest < moment for oldest in self._oldest.values())
+        """Whether all that comes later in the list is older than a moment."""
+        return moment is not None and any(
+            oldest is not None and oldest < moment for oldest in self._oldest.values()
+        )
 
 
 def _index(item: Item) -> int:

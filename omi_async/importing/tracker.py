@@ -27,6 +27,10 @@ MOST_IN_DOUBT: Final = 1000
 looks wait an hour for the list's quota would stand still after a few lost answers; without a bound, memory
 would grow with a server that loses every answer."""
 
+MOST_BEYOND_DOUBT: Final = 2500
+"""Facts that may be settled while others wait to be looked for. The list shows 5,000 memories, the youngest
+first: with more of them in front, those that are looked for would be out of sight."""
+
 OnOutcome = Callable[[FactOutcome], Awaitable[None] | None]
 OnProgress = Callable[[ImportReport], Awaitable[None] | None]
 
@@ -62,6 +66,7 @@ class Tracker:
         self.in_doubt = 0
         self.last_answer: BatchAnswer | None = None
         self._room = room
+        self._beyond = 0  # how many were settled when the looking began
         self._signal = signal
         self._journal = journal
         self._on_outcome = on_outcome
@@ -87,6 +92,8 @@ class Tracker:
     @property
     def full(self) -> bool:
         """Whether nothing more should be pulled for now."""
+        if self.in_doubt and self.report.settled - self._beyond >= MOST_BEYOND_DOUBT:
+            return True
         room = self.room
         # No more than were settled: if every answer is lost, the bound is the room alone.
         return room <= 0 and room + min(self.in_doubt, MOST_IN_DOUBT, self.report.settled) <= 0
@@ -99,6 +106,8 @@ class Tracker:
 
     def look_for(self, number: int) -> None:
         """Note that so many more of the open facts wait to be looked for, or fewer."""
+        if not self.in_doubt or number < 0:
+            self._beyond = self.report.settled
         self.in_doubt += number
         self._changed.set()
 

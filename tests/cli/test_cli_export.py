@@ -128,3 +128,19 @@ def test_a_link_stays_one_and_a_file_keeps_its_mode(omi: Omi, served: ThreadedSe
     assert stat.S_IMODE(kept.stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "real" / "new.jsonl").stat().st_mode) == 0o600
     assert sorted(path.name for path in kept.parent.iterdir()) == ["backup.jsonl", "new.jsonl"]
+
+
+@pytest.mark.slow
+def test_what_a_server_shows_of_a_long_list_is_exported_and_the_rest_is_told(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+):
+    served.add(*[f"number {index}" for index in range(5200)])
+    done = omi("export", "-o", "out.jsonl")
+    written = (tmp_path / "out.jsonl").read_text().splitlines()
+    assert done.code == 3
+    assert 4900 < len(written) < 5200
+    assert f"{len(written):,} memories exported to out.jsonl" in done.err
+    assert "The export is not complete." in done.err
+    listed = omi("list", "--limit", 6000)
+    assert listed.code == 3
+    assert len(listed.out.splitlines()) == len(written)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from omi_async.cli.imports.failure_record import journal_at, journal_reference
+from omi_async.cli.imports.reference import journal_at, journal_reference
 from omi_async.local import Fault, LocalServer, Quota, ThreadedServer
 from tests.cli.driving import SCRIPT, Omi, Start, ended, lines_of, texts, write_facts
 

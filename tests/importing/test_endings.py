@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from omi_async import FactOutcome, ImportStoppedError, Session
+from omi_async import Fact, FactOutcome, ImportStoppedError, Journal, Session
 from omi_async.importing.importer import Importer
 from omi_async.local import FOREVER, Fault, LocalServer
 from tests.clock import elapsed
 from tests.importing.helpers import (
     Source,
     assert_complete,
+    assert_law,
     assert_no_task_left,
     calls,
     counts,
@@ -446,3 +449,175 @@ async def test_the_end_of_the_program_leaves_nothing_behind() -> None:
             await running
         assert_complete(importer.report, outcomes)
         assert importer.report.unknown == 25 * importer.report.requests > 0
+
+
+# Cancellation by level: again at every turn of the loop, as anyio's scopes do it
+
+
+def slow(server: LocalServer, where: str) -> None:
+    """Let an import stay at a place: a call on the wire, a quota window, the look for lost facts."""
+    if where == "on the wire":
+        server.faults.add(Fault.slow(0.4), on="batch", times=FOREVER)
+    elif where == "parked":
+        server.faults.add(Fault.slow(0), Fault.rate_limited(3600), on="batch")
+    else:
+        server.faults.add(Fault.after_all(), on="batch")
+
+
+async def used(importer: Importer, way: str) -> None:
+    """Use an importer as a caller would."""
+    if way == "run":
+        await importer.run()
+    else:
+        async with importer:
+            async for _ in importer:
+                pass
+
+
+@pytest.mark.parametrize("way", ["run", "async with"])
+@pytest.mark.parametrize("where", ["on the wire", "parked", "looking"])
+async def test_cancelled_at_every_turn_it_comes_to_its_end(way: str, where: str, tmp_path: Path) -> None:
+    # Catches: an end that begins again with each cancellation, and so never comes.
+    async with (
+        LocalServer(text_identity=False) as server,
+        Session(server.api_key, base_url=server.url) as session,
+    ):
+        slow(server, where)
+        before = asyncio.all_tasks()
+        journal = Journal(tmp_path / "facts.journal")
+        importer = session.memories.importer(facts(400), journal=journal, drain_timeout=5)
+        task = asyncio.create_task(used(importer, way))
+        await asyncio.sleep(0.5)
+        began = time.monotonic()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert task.cancelled()
+        assert time.monotonic() - began < 4
+        assert_no_task_left(before)
+        assert not journal.is_open
+        report = importer.report
+        assert_law(report)
+        assert not report.complete
+        assert report.waiting_for is None
+        # What was on the wire had the time to land, and is recorded.
+        assert report.unknown == (25 if where == "looking" else 0)
+        assert report.created + report.unknown == len(server.memories()) > 0
+
+
+async def test_cancelled_at_every_turn_what_does_not_land_in_time_is_unknown() -> None:
+    async with (
+        LocalServer(text_identity=False) as server,
+        Session(server.api_key, base_url=server.url) as session,
+    ):
+        server.faults.add(Fault.slow(60), on="batch", times=FOREVER)
+        importer = session.memories.importer(facts(400), drain_timeout=0.3)
+        task = asyncio.create_task(importer.run())
+        await asyncio.sleep(0.1)
+        began = time.monotonic()
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert 0.2 < time.monotonic() - began < 2
+        assert importer.report.unknown == 25
+        assert_law(importer.report)
+
+
+@pytest.mark.parametrize("way", ["run", "async with"])
+async def test_a_scope_of_anyios_is_left_without_a_busy_loop(way: str) -> None:
+    anyio = pytest.importorskip("anyio")
+    async with (
+        LocalServer(text_identity=False) as server,
+        Session(server.api_key, base_url=server.url) as session,
+    ):
+        server.faults.add(Fault.slow(1), on="batch", times=FOREVER)
+        importer = session.memories.importer(facts(400))
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.01)
+
+        counting = asyncio.create_task(count())
+        before = time.process_time()
+        with anyio.move_on_after(0.2) as scope:
+            await used(importer, way)
+        counting.cancel()
+        assert scope.cancelled_caught
+        assert importer.report.created == len(server.memories()) == 25
+        # Catches: a loop that anyio keeps turning for as long as the last call takes.
+        assert time.process_time() - before < 0.6 * 0.01 * turns
+
+
+async def test_a_journal_that_is_opened_meanwhile_is_closed_again(tmp_path: Path) -> None:
+    async with LocalServer() as server, Session(server.api_key, base_url=server.url) as session:
+        for turns in range(12):
+            journal = Journal(tmp_path / "facts.journal")
+            task = asyncio.create_task(session.memories.import_facts(facts(10), journal=journal))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            while not task.done():
+                task.cancel()
+                await asyncio.sleep(0)
+            assert not journal.is_open
+        assert (await session.memories.import_facts(facts(10), journal=journal)).ok
+
+
+# A source that has nothing to give
+
+
+@pytest.mark.parametrize("how", ["stop", "cancel"])
+@pytest.mark.parametrize("given", [0, 3, 30])
+@pytest.mark.virtual_clock
+async def test_a_source_that_waits_for_ever_does_not_hold_up_the_end(how: str, given: int) -> None:
+    closed = False
+
+    async def source() -> AsyncIterator[Fact]:
+        nonlocal closed
+        try:
+            for fact in facts(given):
+                yield fact
+            await asyncio.get_running_loop().create_future()
+        finally:
+            closed = True
+
+    async with serving(text_identity=False) as (server, session):
+        importer = session.memories.importer(source())
+        running = asyncio.create_task(importer.run())
+        await asyncio.sleep(100)
+        assert importer.report.pulled == given
+        before = asyncio.get_running_loop().time()
+        if how == "stop":
+            importer.stop()
+        else:
+            running.cancel()
+        await asyncio.wait({running})
+        assert elapsed(before) == 0
+        assert closed
+        assert importer.report.created == given // 25 * 25 == len(server.memories())
+        assert importer.report.not_sent == given % 25
+        assert not importer.report.complete
+
+
+@pytest.mark.virtual_clock
+async def test_a_source_that_does_not_let_go_is_left_to_itself() -> None:
+    class Stubborn:
+        def __aiter__(self) -> Any:
+            return self
+
+        async def __anext__(self) -> str:
+            await asyncio.sleep(1)
+            return str(asyncio.get_running_loop().time())
+
+        async def aclose(self) -> None:
+            await asyncio.get_running_loop().create_future()
+
+    async with serving() as (_, session):
+        importer = session.memories.importer(Stubborn(), drain_timeout=7)
+        asyncio.get_running_loop().call_later(60, importer.stop)
+        before = asyncio.get_running_loop().time()
+        report = await importer.run()
+        assert elapsed(before) <= 67.5
+        assert report.settled == report.pulled > 50

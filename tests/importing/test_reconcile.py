@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -12,7 +13,9 @@ from hypothesis import strategies as st
 
 from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, Session
 from omi_async._api import json
+from omi_async._api.messages import ListedMemory
 from omi_async.importing import reconcile
+from omi_async.importing.reconcile import FallingOrder
 from omi_async.local import FOREVER, Chaos, Fault, LocalServer
 from tests.clock import elapsed, run
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
@@ -267,6 +270,64 @@ async def test_the_looks_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
         assert report.created + report.unknown == 75
         assert report.unknown > 0
         assert report.created == len(server.memories())
+
+
+@pytest.mark.parametrize("held", [0, 4_500, 7_000])
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize(
+    "fault", [Fault.after_all(), Fault.after_prefix(10), Fault.answer(500, "x")], ids=str
+)
+@pytest.mark.virtual_clock
+async def test_a_look_reads_no_further_back_than_it_needs(held: int, concurrency: int, fault: Fault) -> None:
+    # Catches: looks through the whole account, in vain beyond 5,000 and while the import goes on writing.
+    async with serving(text_identity=False) as (server, session):
+        server.add(*(f"old {n}" for n in range(held)), created_at="2025-01-01T00:00:00.000000Z")
+        server.faults.add(*[Fault.slow(0.5)] * 9, fault, *[Fault.slow(0.5)] * 9, fault, on="batch")
+        server.faults.add(Fault.slow(0.5), on="batch", times=FOREVER)
+        report = await session.memories.import_facts(facts(1500), concurrency=concurrency)
+        assert counts(report) == {"created": 1500}
+        assert calls(server, "list") <= 8
+        assert len(server.memories()) == held + 1500
+        server.assert_each_stored_once(facts(1500))
+
+
+def listed(created: int | None, *, updated: int | None = None, scored: bool = False) -> ListedMemory:
+    texts = ["" if day is None else f"2026-01-{day:02}T00:00:00Z" for day in (created, updated)]
+    return ListedMemory("id", "text", texts[0], texts[1], scored)
+
+
+@pytest.mark.parametrize(
+    ("pages", "reaches"),
+    [
+        ([[listed(9), listed(8)], [listed(8), listed(4)]], True),
+        ([[listed(9), listed(8)], [listed(6)]], False),
+        ([[]], False),
+        # A young one behind an old one: the next page may hold another.
+        ([[listed(9), listed(4)], [listed(8), listed(3)]], False),
+        ([[listed(9), listed(None), listed(4)]], False),
+        ([[listed(9), listed(4, scored=True)]], False),
+        # Ordered by the last change: an old memory that was changed stands in front.
+        ([[listed(2, updated=9), listed(8, updated=8), listed(3, updated=3)]], True),
+        ([[listed(2, updated=9), listed(8, updated=8), listed(3, updated=6)]], False),
+    ],
+)
+def test_a_look_stops_only_if_the_order_is_proven(pages: list[list[ListedMemory]], reaches: bool) -> None:
+    order = FallingOrder()
+    for page in pages:
+        order.read(page)
+    assert order.reaches(datetime(2026, 1, 5, tzinfo=UTC)) is reaches
+    assert not order.reaches(None)
+
+
+@pytest.mark.virtual_clock
+async def test_a_memory_that_was_changed_does_not_hide_the_order() -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.add(*(f"old {n}" for n in range(7_000)), created_at="2025-01-01T00:00:00.000000Z")
+        await session.memories.update(server.memories()[5]["id"], visibility="public")
+        server.faults.add(Fault.after_prefix(10), on="batch")
+        report = await session.memories.import_facts(facts(25))
+        assert counts(report) == {"created": 25}
+        assert calls(server, "list") <= 4
 
 
 @pytest.mark.virtual_clock

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from omi_async import RateLimitError, Session
+from omi_async import ConfigurationError, RateLimitError, Session
 from omi_async._api.headers import RateLimitHeaders
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import QuotaPolicy
-from omi_async._quota.store import FORGOTTEN_AFTER, LedgerFile, fingerprint
+from omi_async._quota.store import FORGOTTEN_AFTER, LedgerFile, fingerprint, forget, kept
 from omi_async.local import LocalServer, Quota
 from tests.importing.helpers import serving
 from tests.quotas.model import EPOCH
@@ -161,6 +161,75 @@ def test_what_is_kept_is_json_that_anybody_can_read(tmp_path: Path) -> None:
     process.exchange()
     [windows] = map(json.loads, rows(tmp_path / "x", "windows"))
     assert [(it["limit"], it["state"], it["kinds"]) for it in windows.values()] == [(15, "shut", ["batch"])]
+
+
+# What a person is told
+
+
+def test_what_a_file_holds_is_listed_and_forgotten(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    for number, account in enumerate("ab"):
+        process = Process(path, HOUR, account=account)
+        process.now += number
+        process.calls(2)
+        process.refused(7, 1000.0, kind="list")
+        process.exchange()
+    first, second = kept(path, EPOCH + 1)
+    assert [(it.account, it.server, it.updated.timestamp()) for it in (first, second)] == [
+        ("b", "http://x", EPOCH + 1),
+        ("a", "http://x", EPOCH),
+    ]
+    assert {(state.policy, state.used, state.source) for state in first.quotas} == {
+        ("5-an-hour", 2, "given"),
+        ("7-a-window", 7, "learned"),
+    }
+    assert forget(path, account="c") == 0
+    assert forget(path, account="a", server="http://y") == 0
+    assert forget(path, account="a") == 1
+    assert [it.account for it in kept(path, EPOCH)] == ["b"]
+    assert forget(path) == 1
+    assert kept(path, EPOCH) == ()
+
+
+def test_what_is_forgotten_binds_no_later_process(tmp_path: Path) -> None:
+    process = Process(tmp_path / "x")
+    process.refused(7, 1000.0)
+    process.exchange()
+    forget(tmp_path / "x", server="http://x")
+    assert Process(tmp_path / "x").exchange().calls(1) == 0
+    process.exchange()  # who has known it all along does not tell it again
+    assert kept(tmp_path / "x", EPOCH) == ()
+
+
+def test_to_look_at_a_file_makes_none_and_waits_for_nobody(tmp_path: Path) -> None:
+    assert kept(tmp_path / "x", EPOCH) == ()
+    assert forget(tmp_path / "x") == 0
+    assert [*tmp_path.iterdir()] == []
+    process = Process(tmp_path / "x", HOUR)
+    process.calls(1)
+    process.exchange()
+    with closing(sqlite3.connect(tmp_path / "x", isolation_level=None)) as holder:
+        holder.execute("BEGIN IMMEDIATE")
+        assert len(kept(tmp_path / "x", EPOCH)) == 1
+
+
+@pytest.mark.parametrize("spoil", ["corrupt", "other_table"])
+def test_a_file_that_is_none_of_quotas_is_named(tmp_path: Path, spoil: str) -> None:
+    globals()[spoil](tmp_path / "x")
+    with pytest.raises(ConfigurationError, match="is no file of quotas"):
+        kept(tmp_path / "x", EPOCH)
+    with pytest.raises(ConfigurationError, match="is no file of quotas"):
+        forget(tmp_path / "x")
+
+
+def test_a_row_that_is_garbage_is_listed_without_quotas(tmp_path: Path) -> None:
+    process = Process(tmp_path / "x", HOUR)
+    process.calls(1)
+    process.exchange()
+    with closing(sqlite3.connect(tmp_path / "x")) as connection, connection:
+        connection.execute("UPDATE quotas SET windows = 'garbage', updated = 1e300")
+    [row] = kept(tmp_path / "x", EPOCH)
+    assert (row.account, row.quotas) == ("a", ())
 
 
 # Files that are none, and garbage

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Final
-from urllib.parse import quote_from_bytes, unquote_to_bytes
+from typing import Any
 
 from omi_async.cli.format import printable
 from omi_async.cli.imports.inputs import Inputs
@@ -16,10 +13,7 @@ from omi_async.fact import Fact
 from omi_async.importing.report import FactOutcome
 from omi_async.sources._fields import value_at
 
-__all__ = ["failure_record", "journal_at", "journal_reference"]
-
-_QUOTED: Final = "file:"
-"""Begins the name of a journal that JSON cannot hold as it is: its bytes are no UTF-8."""
+__all__ = ["failure_record"]
 
 
 def failure_record(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
@@ -53,7 +47,9 @@ def _raw(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
         return {"unreadable": text}
     record = {str(key): value for key, value in source_value.items()}
     for field, key in inputs.mapping.items():
-        if field not in record and (value := value_at(record, key)) is not None:
+        if not key:  # taken from nowhere, also the next time
+            record.pop(field, None)
+        elif field not in record and (value := value_at(record, key)) is not None:
             record[field] = value
             record.pop(key, None)
     defaults = {field: value for field, value in inputs.defaults.items() if value}
@@ -69,27 +65,3 @@ def _is_text(source_value: str, error: object) -> bool:
     except InvalidFactError:
         return True
     return False
-
-
-def journal_reference(journal: Path, folder: Path) -> str:
-    """Name a journal for a file of that folder: without the folder if it is the same, so both may move."""
-    there = journal.absolute()
-    name = there.name if there.parent == folder.absolute() else str(there)
-    if name.startswith(_QUOTED) or not _is_unicode(name):
-        return f"{_QUOTED}{quote_from_bytes(os.fsencode(name))}"
-    return name
-
-
-def journal_at(reference: str, folder: Path) -> Path:
-    """Return the journal that a file of that folder names."""
-    if reference.startswith(_QUOTED):
-        reference = os.fsdecode(unquote_to_bytes(reference.removeprefix(_QUOTED)))
-    return folder / reference
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
