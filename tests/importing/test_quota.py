@@ -16,6 +16,7 @@ from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer, Permit
 from omi_async.fact import fact_payload
+from omi_async.importing.answers import ServerClock
 from omi_async.importing.calls import Calls
 from omi_async.importing.concurrency import Caution, Concurrency
 from omi_async.importing.stopping import StopSignal
@@ -197,7 +198,9 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
             raise ServerError("down", status=500)
 
     signal = StopSignal()
-    tracker = Tracker(room=100, signal=signal, journal=None, on_outcome=None, on_progress=None)
+    tracker = Tracker(
+        room=100, signal=signal, journal=None, clock=ServerClock(), on_outcome=None, on_progress=None
+    )
     calls = Calls(
         Failing(),
         concurrency=Concurrency(1, Caution()),
