@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import attrs
 
 from omi_async.cli import exit_codes
-from omi_async.cli.format import duration, local_time, plural
+from omi_async.cli.format import duration, local_time, plural, shortened
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.ledger import ledger_path
 from omi_async.cli.options import Common
-from omi_async.cli.output import print_json, print_message, print_result
+from omi_async.cli.output import print_json, print_message, print_report
 from omi_async.constants import BATCH_SIZE
 from omi_async.fact import Fact, fact_payload
 from omi_async.importing.item import content_key
@@ -213,9 +213,9 @@ async def dry_run(common: Common, options: ImportOptions) -> int:
         print_json({"event": "bill", **estimate.as_json()})
         print_message(str(estimate))
     else:
-        print_result(str(estimate))
+        print_report(str(estimate))
     if failures is not None and failures.path is not None:
-        print_message(f"The invalid records are in {failures.path}.")
+        print_message(f"The invalid records are in {shortened(failures.path)}.")
     if inputs.broken:
         inputs.complain()
         return exit_codes.USAGE

@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from omi_async.cli import exit_codes
 from omi_async.cli.format import duration, facts_are, plural, shell_word, shortened
-from omi_async.cli.imports.failure_record import failure_record
+from omi_async.cli.imports.events import Events, event_of
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.progress import counts_of
-from omi_async.cli.output import print_event, print_message, print_report
+from omi_async.cli.output import print_message, print_report
 from omi_async.errors import APIError
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.options import OnUnknown
@@ -23,6 +23,13 @@ __all__ = ["ImportResult"]
 
 class ImportResult:
     """What is known of the end of an import.
+
+    Args:
+        inputs: what is imported.
+        failures: takes what is not safely stored.
+        journal: the import's.
+        on_unknown: what it does about facts in doubt.
+        events: takes what a program is told; None if people are told.
 
     Attributes:
         interrupted: whether the user stopped it.
@@ -35,8 +42,7 @@ class ImportResult:
         failures: FailuresFile,
         journal: Journal | None = None,
         on_unknown: OnUnknown = "reconcile",
-        *,
-        as_json: bool,
+        events: Events | None = None,
     ) -> None:
         self.interrupted = False
         self.error: ImportStoppedError | None = None
@@ -44,40 +50,28 @@ class ImportResult:
         self._failures = failures
         self._journal = journal
         self._on_unknown = on_unknown
-        self._as_json = as_json
+        self._events = events
         self._refused_categories: set[str] = set()
 
     def note(self, outcome: FactOutcome) -> None:
-        """Write down a fact that is not safely stored; tell a program of one that is."""
+        """Write down a fact that is not safely stored; tell a program of each."""
         if outcome.failed:
             self._failures.add(outcome)
             if (category := _refused_category(outcome)) is not None:
                 self._refused_categories.add(category)
-        if not self._as_json:
-            return
-        if outcome.failed:
-            record = {"index": outcome.index, **failure_record(outcome, self._inputs)}
-            print_event({**record, "event": "failure"})
-        elif outcome.memory_id is not None:
-            print_event(
-                {
-                    "event": "stored",
-                    "index": outcome.index,
-                    "state": outcome.state,
-                    "id": outcome.memory_id,
-                    "origin": outcome.origin,
-                }
-            )
+        if self._events is not None and (event := event_of(outcome, self._inputs)) is not None:
+            self._events.put(event)
 
     def tell(self, report: ImportReport) -> int:
         """Print the report and what to do next; return the exit code."""
         if self._inputs.broken:
             report.complete = False
         code = self.code(report)
-        if self._as_json:
+        if self._events is not None:
             if self.error is not None:
-                print_event(exit_codes.explanation_of(self.error).as_json())
-            print_event({"event": "report", **self._document(report), "exit_code": code})
+                self._events.put(exit_codes.explanation_of(self.error).as_json())
+            self._events.put({"event": "report", **self._document(report), "exit_code": code})
+            self._events.flush()
             print_message(str(report))
         else:
             print_report(str(report))
