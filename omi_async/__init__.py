@@ -55,9 +55,12 @@ if TYPE_CHECKING:
     )
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
-    from omi_async.memory import Memory
+    from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
+    from omi_async.key import KeyInfo
+    from omi_async.memory import FoundMemory, Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
+    from omi_async.session_pool import SessionPool
 
 __all__ = [
     "APIError",
@@ -70,15 +73,22 @@ __all__ = [
     "FactLike",
     "FactOutcome",
     "Forecast",
+    "FoundMemory",
     "ImportFailedError",
+    "ImportJob",
+    "ImportJobs",
     "ImportReport",
     "ImportStoppedError",
     "Importer",
+    "InputTooLargeError",
     "InvalidFactError",
     "InvalidRequestError",
+    "JobSnapshot",
+    "JobState",
     "Journal",
     "JournalError",
     "JournalInUseError",
+    "KeyInfo",
     "Lanes",
     "ListLimitError",
     "Memories",
@@ -98,6 +108,7 @@ __all__ = [
     "Retry",
     "ServerError",
     "Session",
+    "SessionPool",
     "State",
     "TransportError",
     "__version__",
@@ -149,9 +160,18 @@ _HOMES = {
         "OnProgress",
     ),
     "inbox": ("FactInbox",),
-    "memory": ("Memory",),
+    "jobs": (
+        "ImportJob",
+        "ImportJobs",
+        "InputTooLargeError",
+        "JobSnapshot",
+        "JobState",
+    ),
+    "key": ("KeyInfo",),
+    "memory": ("FoundMemory", "Memory"),
     "resources.memories": ("Memories",),
     "session": ("Session",),
+    "session_pool": ("SessionPool",),
 }
 """The modules that the names live in."""
 

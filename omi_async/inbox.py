@@ -22,7 +22,7 @@ nothing is kept of a round once it is over, and an inbox with nothing to give ha
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -104,7 +104,7 @@ class FactInbox:
         self._journal: Journal = options.journal
         self._journal.remember = remember
         self._flush_after = flush_after
-        self._letters: deque[_Letter] = deque()
+        self._letters: list[_Letter] = []
         self._room = asyncio.Semaphore(ROOM)
         self._changed = asyncio.Event()
         self._round: Importer | None = None
@@ -182,15 +182,17 @@ class FactInbox:
         if kind is not None:
             self.stop()
         try:
-            await asyncio.wait({postman})
+            if kind is None or not issubclass(kind, asyncio.CancelledError):
+                await asyncio.wait({postman})
         except asyncio.CancelledError:
             self.stop()
-            await outlast(postman, impatient=postman.cancel)
             raise
         finally:
+            await outlast(postman, impatient=postman.cancel)
             if self._opened:
                 self._journal.close()
-        postman.result()
+        if not postman.cancelled():
+            postman.result()
 
     # The rounds
 
@@ -207,43 +209,36 @@ class FactInbox:
     async def _next_round(self) -> list[_Letter]:
         """Wait for a full batch, or until the oldest fact has waited long enough; [] is the end."""
         while not self._stopped:
+            self._letters = [letter for letter in self._letters if not letter.future.done()]  # taken back
             patience = self._patience()
-            if letters := self._take(all_of_them=patience == 0):
+            if letters := self._take(partial=patience == 0):
                 return letters
             if self._draining and not self._letters:
                 break
             self._changed.clear()
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(patience):
                     await self._changed.wait()
-            except TimeoutError:
-                continue
         return []
 
     def _patience(self) -> float | None:
         """Return the seconds that a partial batch may yet wait; None if it may forever."""
-        while self._letters and self._letters[0].future.done():  # taken back
-            self._letters.popleft()
         if self._draining:
             return 0
         if not self._letters or self._flush_after is None:
             return None
-        waited = asyncio.get_running_loop().time() - self._letters[0].came_at
-        return max(0, self._flush_after - waited)
+        return max(0, self._letters[0].came_at + self._flush_after - asyncio.get_running_loop().time())
 
-    def _take(self, *, all_of_them: bool) -> list[_Letter]:
+    def _take(self, *, partial: bool) -> list[_Letter]:
         """Take the facts of the next round: full batches, or all; of equal texts, the first."""
         first = dict[str, _Letter]()
         for letter in self._letters:
-            if not letter.future.done():
-                first.setdefault(letter.fact.content, letter)
+            first.setdefault(letter.fact.content, letter)
         letters = list(first.values())
-        if not all_of_them:
+        if not partial:
             del letters[len(letters) // BATCH_SIZE * BATCH_SIZE :]
         taken = set(letters)
-        self._letters = deque(
-            letter for letter in self._letters if letter not in taken and not letter.future.done()
-        )
+        self._letters = [letter for letter in self._letters if letter not in taken]
         return letters
 
     async def _import(self, letters: list[_Letter]) -> None:

@@ -21,6 +21,7 @@ PURE = {
     "constants",
     "errors",
     "fact",
+    "key",
     "memory",
     "_api",
     "_quota.ledger",
@@ -38,10 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "constants": set(),
     "memory": set(),
+    "key": {"memory"},
     "errors": {"memory"},
     "fact": {"constants", "errors"},
     # What the API says.
-    "_api": {"constants", "errors", "fact", "memory", "_api"},
+    "_api": {"constants", "errors", "fact", "key", "memory", "_api"},
     # When a call may go.
     "_quota": {"constants", "errors", "_api", "_quota"},
     # The importer's own edges: tasks, clocks, the journal's file. They know a Sender, and no session.
@@ -67,6 +69,10 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importing.report",
         "sources",
     },
+    # Sessions for many keys: it knows how one is made, and what is kept of one.
+    "session_pool": {"errors", "session", "_api.retry", "_quota", "_settings", "_transport"},
+    # Background imports: files to facts to the importer, for the sessions of an app.
+    "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # The surfaces: nothing imports them.
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
@@ -74,29 +80,31 @@ MAY_IMPORT: dict[str, set[str]] = {
     "examples": {FACADE, "sources"},
     "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
-    FACADE: PURE | {"_version", "importing", "inbox", "resources", "session"},
+    FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session", "session_pool"},
 }
 """A module, or the package that it is in, to what it may import of ours."""
 
 ONLY_IN: dict[str, set[str]] = {
-    "aiohttp": {"session", "_transport", "_settings", "local"},
-    "yarl": {"session", "_transport", "_settings", "local", "cli"},
+    "aiohttp": {"session", "session_pool", "_transport", "_settings", "local"},
+    "yarl": {"session", "session_pool", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
-    "sqlite3": {"importing.journal", "_quota.store", "local", "cli"},
+    "sqlite3": {"importing.journal", "_quota.store", "jobs", "local", "cli"},
     "asyncio": {
         "session",
+        "session_pool",
         "_transport",
         "_quota.pacer",
         "_quota.store",
         "importing",
         "inbox",
         "sources",
+        "jobs",
         "local",
         "cli",
     },
     "random": {"session", "importing.calls", "local", "cli"},
-    "time": {"_transport", "_quota.pacer", "importing", "sources", "local", "cli"},
+    "time": {"session_pool", "_transport", "_quota.pacer", "importing", "sources", "jobs", "local", "cli"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

@@ -39,7 +39,7 @@ class Clock:
     """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
 
     The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the
-    wall's gets ahead, either the machine has slept, or somebody has set it: to believe the former costs a
+    wall's gets ahead, either the machine has slept, or the user has set it: to believe the former costs a
     refused call at worst.
     """
 
@@ -155,12 +155,16 @@ class Pacer:
     Attributes:
         ledger: the same.
         clock: what the ledger's moments are told by.
+        used_at: when a permit was last asked for.
     """
 
     def __init__(self, ledger: Ledger, connections: int, file: LedgerFile | None = None) -> None:
         self.ledger = ledger
         self.clock = Clock()
+        self.used_at = -math.inf
+        self._connections = connections
         self._free = connections
+        self._all_back = asyncio.Event()
         self._file = file
         self._queues: dict[tuple[Kind, CallGroup | None], _Queue] = {}
         self._number = 0
@@ -210,14 +214,14 @@ class Pacer:
         await self.open()
         if self._closed is not None:
             raise self._closed()
-        now = self.clock.now()
+        now = self.used_at = self.clock.now()
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
         queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         queue.waiters.append(waiter)
         self._dispatch()
-        if group is None:
+        if group is None and not waiter.granted.done():
             self._refuse_if_too_far_behind(waiter, kind, now)
         try:
             return await waiter.granted
@@ -243,7 +247,7 @@ class Pacer:
         """
         waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
-        if waiting > 1 and now + wait > waiter.until and not waiter.granted.done():
+        if waiting > 1 and now + wait > waiter.until:
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
@@ -254,6 +258,8 @@ class Pacer:
     def take_back(self, permit: Permit) -> None:
         """Note that a permit has ended, and let the next ones go."""
         self._free += 1
+        if self._free == self._connections:
+            self._all_back.set()
         kind = permit.call.kind
         if kind in self._probes and self._probes[kind].permit is permit:
             del self._probes[kind]
@@ -271,6 +277,16 @@ class Pacer:
                 if not waiter.granted.done():
                     waiter.granted.set_exception(error())
         self._forget_timer()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call is on the wire, or waits to be."""
+        return self._free < self._connections or bool(self._queues)
+
+    async def drain(self) -> None:
+        """Wait until no call is on the wire."""
+        while self._free < self._connections:
+            await self._all_back.wait()
 
     def _dispatch(self) -> None:
         """Give out all permits that there are, and come again when there may be more."""
@@ -311,6 +327,7 @@ class Pacer:
     def _grant(self, queue: _Queue, now: float) -> Permit:
         permit = Permit(self, self.ledger.spend(queue.kind, now), queue.group)
         self._free -= 1
+        self._all_back.clear()
         if queue.group is not None:
             queue.group.begin()
         if queue.kind in self._held:
@@ -343,14 +360,18 @@ class Pacer:
         if not self._first.done():
             await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
 
-    async def save(self) -> None:
-        """Write what is not written yet; the last thing that is done with the file."""
-        file, self._file = self._file, None
-        if file is None or self._first is None:
+    async def flush(self) -> None:
+        """Write what is not written yet."""
+        if self._file is None or self._first is None:
             return
         if self._exchange is not None and self._exchange.get_loop() is asyncio.get_running_loop():
             await asyncio.wait([self._exchange])
-        await file.exchange(self.ledger, self.clock.now)
+        await self._file.exchange(self.ledger, self.clock.now, only_news=True)
+
+    async def save(self) -> None:
+        """Write what is not written yet; the last thing that is done with the file."""
+        await self.flush()
+        self._file = None
 
     def _begin_exchange(self, file: LedgerFile) -> asyncio.Task[None]:
         if self._exchange is None or self._exchange.done():

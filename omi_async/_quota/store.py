@@ -73,11 +73,16 @@ class LedgerFile:
         self._usable = True
         self._warned = False
 
-    async def exchange(self, ledger: Ledger, clock: Callable[[], float]) -> None:
-        """Tell the file what this ledger has learned since the last time, and the ledger what others have."""
+    async def exchange(self, ledger: Ledger, clock: Callable[[], float], *, only_news: bool = False) -> None:
+        """Tell the file what this ledger has learned since the last time, and the ledger what others have.
+
+        With `only_news` the file is left alone if there is nothing to tell it.
+        """
         if not self._usable:
             return
         news = {key: fields for key, fields in ledger.dump().items() if fields != self._seen.get(key)}
+        if only_news and not news:
+            return
         theirs = await asyncio.to_thread(self._exchange, news, clock())
         ledger.load(theirs, clock())
 

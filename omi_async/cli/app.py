@@ -22,9 +22,10 @@ from omi_async.cli.output import (
     flush_stdout,
     prepared_streams,
     print_error_document,
-    print_event,
+    print_events,
     print_message,
 )
+from omi_async.cli.quotas import quotas_command
 from omi_async.cli.serve import serve_command
 
 __all__ = ["cli", "run"]
@@ -79,6 +80,7 @@ for _command in (
     update_command,
     delete_command,
     journal_command,
+    quotas_command,
     serve_command,
 ):
     cli.add_command(_command)
@@ -129,7 +131,7 @@ def _ended_by(error: BaseException, words: Sequence[str]) -> int:
     if "--json" not in words:
         print_message(said)
     elif words[0] in EVENT_STREAMS:
-        print_event(explanation.as_json())
+        print_events([explanation.as_json()])
     else:
         print_error_document(explanation.as_json())
     exit_codes.print_traceback_if_wanted(error)

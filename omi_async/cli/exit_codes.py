@@ -58,7 +58,6 @@ CODES: Final[Sequence[tuple[type[BaseException], int]]] = (
     (TransportError, SERVER),
     (ResponseFormatError, SERVER),
     (ListLimitError, SERVER),
-    (ListLimitError, SERVER),
     (OmiError, USAGE),
     (OSError, USAGE),
     (KeyboardInterrupt, INTERRUPTED),

@@ -17,7 +17,7 @@ from omi_async.cli.output import json_line, opened_whole, print_json, print_mess
 
 if TYPE_CHECKING:
     from omi_async.importing.journal.journal import Journal
-    from omi_async.importing.journal.rows import Entry
+    from omi_async.importing.journal.row import Entry
 
 __all__ = ["journal_command"]
 

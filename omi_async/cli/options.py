@@ -146,11 +146,11 @@ def max_wait_option(default: float | None) -> Callable[[F], F]:
 
 
 def fields_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Read ``FIELD=KEY`` pairs. Raises `click.BadParameter`."""
+    """Read ``FIELD=KEY`` pairs; no key takes a field from nowhere. Raises `click.BadParameter`."""
     mapping: dict[str, str] = {}
     for pair in pairs:
         field, equals, key = pair.partition("=")
-        if not (field and equals and key):
+        if not (field and equals and (key or field != "content")):
             raise click.BadParameter(f"{pair!r} is not FIELD=KEY, such as content=text", param_hint="--map")
         mapping[field] = key
     return mapping

@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO
@@ -32,7 +32,7 @@ __all__ = [
     "prepared_streams",
     "print_document",
     "print_error_document",
-    "print_event",
+    "print_events",
     "print_json",
     "print_message",
     "print_report",
@@ -109,10 +109,12 @@ def print_json(value: Any) -> None:
     stream.flush()
 
 
-def print_event(event: Any) -> None:
-    """Print an event of a job that goes on also when its events cannot be written any more."""
+def print_events(events: Iterable[Any]) -> None:
+    """Print the events of a job that goes on also when they cannot be written any more."""
+    stream = stdout_bytes()
     try:
-        print_json(event)
+        stream.write(b"".join(map(json_line, events)))
+        stream.flush()
     except OSError as error:
         abandon_stdout()
         if not isinstance(error, BrokenPipeError):  # a reader that has enough, as in `| head`, knows it

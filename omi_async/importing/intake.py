@@ -19,7 +19,7 @@ from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
 from omi_async.importing.item import Batch, Item, content_key
 from omi_async.importing.journal.protocol import ImportJournal
-from omi_async.importing.journal.rows import Recalled
+from omi_async.importing.journal.row import Recalled
 from omi_async.importing.report import FactOutcome
 from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tracker import Tracker

@@ -37,6 +37,7 @@ def open_facts(
     include: str | Iterable[str] = (),
     long: Long = "reject",
     encoding: str | None = None,
+    name: str | None = None,
 ) -> Facts:
     """Read facts from a file, a ZIP archive or a folder of another system.
 
@@ -59,6 +60,7 @@ def open_facts(
         long: what becomes of a text of more than 500 characters: ``"reject"`` makes it invalid, ``"split"``
             makes several facts of it, at paragraphs, lines and sentences.
         encoding: what the bytes are, such as ``"cp1252"``, if they are neither UTF-8 nor UTF-16.
+        name: what origins and errors call the source; None for its own name.
 
     Nothing is opened before the first fact is asked for. Raises `ValueError` for an unknown format and for an
     unusable choice, `TypeError` for what can be no source; iterating raises `SourceError`.
@@ -76,7 +78,8 @@ def open_facts(
         long=long,
         encoding=encoding,
     )
-    return Facts(path_or_stdin, name_of(path_or_stdin), format, options)
+    own_name = name_of(path_or_stdin)
+    return Facts(path_or_stdin, name or own_name, format, options)
 
 
 class Facts:

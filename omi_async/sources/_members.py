@@ -41,7 +41,8 @@ _MOST_NAMES: Final = 200_000
 _NEVER: Final = re.compile(
     r"(?:users?|user_settings|accounts?|light_metadata.*|export_manifest|manifest|message_feedback|feedback.*|"
     r"shared_conversations|model_comparisons|group_chats|shopping|sora|design_chats.*|projects.*|login.*|"
-    r"package|package-lock|tsconfig)\.(?:json|jsonl|zip|csv)|(?:readme|license|changelog|contributing)(?:\..*)?",
+    r"package|package-lock|tsconfig)\.(?:json|jsonl|zip|csv)|(?:readme|license|changelog|contributing)(?:\..*)?|"
+    r".*\.failures(?:\.\d+)?\.jsonl",
     re.IGNORECASE,
 )
 _NEVER_BELOW: Final = frozenset(

@@ -157,7 +157,8 @@ class Records:
     def _statement(self, finding: Statement, line: int, record: object) -> Batch:
         parts = Parts(finding.text, tags=list(finding.tags))
         if record is not None:
-            return self.entries(parts, line, record, finding.date)
+            # What failed is this statement alone: the record may hold a hundred others, which were read.
+            return self.entries(parts, line, {"content": finding.text, "tags": parts.tags}, finding.date)
         if not finding.text.isascii() or "\0" in finding.text:
             try:
                 decoded(finding.text.encode("utf-8", "surrogateescape"))

@@ -186,7 +186,7 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
     [
         ["import"],
         ["import", "nofile.jsonl"],
-        ["import", "."],
+        ["import", "empty"],
         ["import", "-", "-"],
         ["import", "facts.txt", "--map", "content"],
         ["import", "facts.txt", "--map", "colour=x"],
@@ -196,6 +196,7 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
 )
 def test_what_cannot_be_meant_exits_1(omi: Omi, served: ThreadedServer, words: list[str], tmp_path: Path):
     (tmp_path / "facts.txt").write_text("one\n")
+    (tmp_path / "empty").mkdir()
     done = omi(*words)
     assert done.code == 1
     assert "Error:" in done.err
@@ -285,6 +286,12 @@ def test_dry_run_reads_checks_folds_and_prints_the_bill(omi: Omi, tmp_path: Path
 an hour (15 at the start of each hour)
 1 fact without a category: the server then asks a language model for each, which makes the calls slow; \
 --category interesting spares it that
+facts.jsonl: read as jsonl
+more.txt: read as text
+The first facts, as they would be sent:
+  {"content": "User likes number 0", "visibility": "private", "tags": [], "category": "interesting"}
+  {"content": "User likes number 1", "visibility": "private", "tags": [], "category": "interesting"}
+  {"content": "User likes number 2", "visibility": "private", "tags": [], "category": "interesting"}
 Nothing was sent (--dry-run).
 """
     )
@@ -306,6 +313,9 @@ def test_dry_run_as_json_and_with_a_failures_file(omi: Omi, tmp_path: Path):
         "to_send": 1,
         "calls": 1,
         "without_category": 0,
+        "sources": [{"name": "facts.txt", "format": "text", "columns": {}}],
+        "samples": [{"content": "one", "visibility": "private", "tags": [], "category": "system"}],
+        "skipped": {},
         "seconds_at_100_calls_a_minute": 1,
         "seconds_at_15_batches_an_hour": 0,
         "limits": "documented",

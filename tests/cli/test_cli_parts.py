@@ -130,7 +130,7 @@ def test_json_lines_hold_whatever_there_is():
 
 def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     given = inputs(str(tmp_path / "facts.jsonl"))
-    ending = ImportResult(given, FailuresFile(given), as_json=False)
+    ending = ImportResult(given, FailuresFile(given))
     report = ImportReport(pulled=1, not_sent=1, resume_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
     assert ending.tell(report) == 4
     assert "Out of quota until 2026-11-22" in capsys.readouterr().err

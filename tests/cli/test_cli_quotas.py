@@ -21,6 +21,7 @@ from omi_async import ImportReport, QuotaPolicy, QuotaState, Retry, Session
 from omi_async.cli import export, logs, prompt_sender
 from omi_async.cli.format import countdown, local_time, until_in_words, window_in_words
 from omi_async.cli.imports import pace, progress
+from omi_async.cli.imports.events import Events
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.run import import_all
@@ -219,7 +220,7 @@ SHOWN = r"waiting for the 15-an-hour window, opens in 41:0[67], 3,200 of 10,000 
 def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(progress, "LINES_EVERY", 3600.0)
     report = ImportReport(pulled=3200, created=3200, requests=128, waiting_for=waiting())
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         view.foresee_by(soon)
         view.show(report)
         for _ in range(3):  # looked at again; the clocks differ a little
@@ -232,7 +233,7 @@ def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypat
 
 def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128)
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         for state in (waiting(), waiting(6067), waiting(50, policy="100-a-minute"), waiting(window=None)):
             report.waiting_for = state
             view.show(report)
@@ -248,7 +249,7 @@ def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
 def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128, resume_at=datetime.now(UTC))
     report.waiting_for = waiting()  # it ends the import
-    with progress.watched(Halfway(), as_json=False) as view:
+    with progress.watched(Halfway(), None) as view:
         view.show(report)
         report.resume_at, report.waiting_for = None, waiting(logs.LONG_WAIT / 2)
         view.show(report)
@@ -257,7 +258,8 @@ def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
 
 def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
     report = ImportReport(pulled=3200, created=3200, requests=128)
-    with progress.watched(Halfway(), as_json=True) as view:
+    told = Events()
+    with progress.watched(Halfway(), told) as view:
         view.foresee_by(soon)
         view.show(report)
         view.show(report)
@@ -267,6 +269,7 @@ def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
         report.created, report.pulled = 3203, 3203  # landed meanwhile
         view.foresee_by(lambda _facts: soon(6800))
         view.show(report)
+    told.flush()
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [event["waiting_for"] for event in events] == [None, "15-an-hour", "15-an-hour"]
     assert [event["opens_at"] is None for event in events] == [True, False, False]
@@ -543,3 +546,57 @@ def test_a_quota_that_is_none_exits_1(omi: Omi, words: str):
 def test_the_help_tells_where_the_ledger_is(omi: Omi):
     assert "OMI_LEDGER" in omi("--help").out
     assert "spend the quota of your other" in " ".join(omi("import", "--help").out.split())
+
+
+# What is known of quotas
+
+
+def test_quotas_shows_what_was_learned_and_forgets_it(omi: Omi, served: ThreadedServer, ledger: Path):
+    served.quotas.replace(Quota("creates", 1, 3600, ("create",)))
+    assert omi("quotas").err == f"Nothing is known of quotas yet ({ledger}).\n"
+    omi("create", "one", "--category", "system")
+    assert omi("create", "two", "--category", "system").code == 4
+    served.quotas.replace()
+    made = len(served.requests)
+    shown = omi("quotas")
+    assert shown.code == 0
+    assert re.search(rf"^{served.url}, your key, learned at \d\d:\d\d:$", shown.out, re.MULTILINE)
+    assert re.search(
+        r"^  1-a-window \(create, delete, update\): used up, opens in (60 min|1 h 0 min), at ",
+        shown.out,
+        re.MULTILINE,
+    )
+    [row] = omi("quotas", "--json").events
+    assert (row["server"], row["yours"]) == (served.url, True)
+    assert row["quotas"][0]["opens_at"]
+    assert omi("create", "two", "--category", "system").code == 4  # it is believed
+    assert len(served.requests) == made
+    assert omi("quotas", "--forget").out == "The quotas of 1 key forgotten.\n"
+    assert omi("create", "two", "--category", "system").code == 0
+
+
+def test_quotas_of_other_keys_and_servers_are_told_apart(
+    omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    served.quotas.replace(Quota("lists", 1, 3600, ("list",)))
+    for _ in range(2):
+        omi("list")
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    assert "another key (" in omi("quotas").out
+    assert omi("quotas", "--base-url", "https://api.omi.me").out == ""
+    assert omi("quotas", "--base-url", f"{served.url}/", "--json").event["yours"] is False
+    assert (
+        omi("quotas", "--forget", "--base-url", "https://api.omi.me").out
+        == "The quotas of 0 keys forgotten.\n"
+    )
+    monkeypatch.delenv("OMI_API_KEY")
+    assert omi("quotas").code == 0  # no key is needed
+
+
+def test_quotas_without_a_file(omi: Omi, monkeypatch: pytest.MonkeyPatch, ledger: Path):
+    ledger.write_text("this is no database, " * 100)
+    done = omi("quotas")
+    assert done.code == 1
+    assert str(ledger) in done.err
+    monkeypatch.setenv("OMI_LEDGER", "")
+    assert "an empty OMI_LEDGER" in omi("quotas").err

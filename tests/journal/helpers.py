@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 from omi_async import Fact, FactOutcome, ImportReport, Journal, JournalError, Session
 from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
-from omi_async.importing.journal.rows import Recalled
+from omi_async.importing.journal.row import Recalled
 from omi_async.local import LocalServer
 
 SERVER = "the service"

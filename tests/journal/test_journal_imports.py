@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from omi_async import Fact, ImportStoppedError, Journal, JournalError, JournalInUseError, ServerError, Session
-from omi_async.importing.journal.rows import Row, Rows
+from omi_async.importing.journal.row import Row
+from omi_async.importing.journal.rows import Rows
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.messages import Reply

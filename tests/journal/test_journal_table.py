@@ -20,7 +20,8 @@ from omi_async.fact import fact_payload
 from omi_async.importing.item import Item
 from omi_async.importing.journal import journal as journal_module
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.rows import ROW, ROWS_CACHED, Recalled
+from omi_async.importing.journal.row import ROW, Recalled
+from omi_async.importing.journal.rows import ROWS_CACHED
 from tests.journal.helpers import (
     SERVER,
     begin,

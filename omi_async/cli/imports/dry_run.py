@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import aclosing, closing, nullcontext
 from math import ceil
@@ -10,22 +11,27 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 import attrs
 
 from omi_async.cli import exit_codes
-from omi_async.cli.format import duration, local_time, plural
+from omi_async.cli.format import duration, local_time, plural, shortened
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.ledger import ledger_path
 from omi_async.cli.options import Common
-from omi_async.cli.output import print_json, print_message, print_result
+from omi_async.cli.output import print_json, print_message, print_report
 from omi_async.constants import BATCH_SIZE
+from omi_async.fact import Fact, fact_payload
 from omi_async.importing.item import content_key
 from omi_async.importing.report import FactOutcome
+from omi_async.sources._records import Recognised
 
 if TYPE_CHECKING:
     from omi_async._quota.policy import QuotaState
     from omi_async.importing.forecast import Forecast
 
 __all__ = ["Estimate", "Limits", "dry_run"]
+
+SAMPLES: Final = 3
+"""Facts that are shown as they would be sent: enough to see that the right column was taken."""
 
 SHOWN: Final = 10
 """Invalid records that are named one by one: enough to see what is wrong with all of them."""
@@ -48,6 +54,10 @@ class Estimate:
         duplicates: those whose text came earlier.
         uncategorised: facts to be sent for which the server would have to find a category.
         shown: the first invalid ones.
+        samples: the first facts to be sent.
+        sources: what the files were taken for.
+        skipped: what is left out on purpose, by reason.
+        left_out: the same in words.
         limits: what is known of the server's quotas.
     """
 
@@ -56,6 +66,10 @@ class Estimate:
     duplicates: int = 0
     uncategorised: int = 0
     shown: list[FactOutcome] = attrs.field(factory=list)
+    samples: list[Fact] = attrs.field(factory=list)
+    sources: list[Recognised] = attrs.field(factory=list)
+    skipped: dict[str, int] = attrs.field(factory=dict)
+    left_out: str = ""
     limits: Limits = attrs.field(factory=lambda: Limits("documented"))
 
     @property
@@ -89,6 +103,12 @@ class Estimate:
             "to_send": self.to_send,
             "calls": self.calls,
             "without_category": self.uncategorised,
+            "sources": [
+                {"name": source.name, "format": source.format, "columns": dict(source.columns)}
+                for source in self.sources
+            ],
+            "samples": [fact_payload(fact) for fact in self.samples],
+            "skipped": self.skipped,
             "seconds_at_100_calls_a_minute": round(self.documented_seconds),
             "seconds_at_15_batches_an_hour": round(self.hourly_seconds),
             **self.limits.as_json(),
@@ -104,8 +124,18 @@ class Estimate:
         lines.append(f"{plural(self.calls, 'batch call')}{self._time()}")
         if self.uncategorised:
             lines.append(f"{plural(self.uncategorised, 'fact')} without a category: {_SLOW}")
+        lines += self._what_was_read()
         lines.append("Nothing was sent (--dry-run).")
         return "\n".join(lines)
+
+    def _what_was_read(self) -> list[str]:
+        lines = [_source_in_words(source) for source in self.sources[:SHOWN]]
+        if len(self.sources) > len(lines):
+            lines.append(f"... and {len(self.sources) - len(lines):,} more files")
+        if self.samples:
+            lines.append("The first facts, as they would be sent:")
+        lines += [f"  {json.dumps(fact_payload(fact), ensure_ascii=False)}" for fact in self.samples]
+        return [*lines, self.left_out] if self.left_out else lines
 
     def _time(self) -> str:
         """Say what the quotas make of the calls, as far as they are known."""
@@ -132,6 +162,16 @@ _SLOW: Final = (
 )
 
 
+def _source_in_words(source: Recognised) -> str:
+    words = f"{source.name}: read as {source.format}"
+    if source.columns:
+        columns = ", ".join(f"{field} from {name.strip()!r}" for field, name in source.columns.items())
+        words += f"; {columns}"
+    if source.ignored:
+        words += f"; not used: {', '.join(repr(name.strip()) for name in source.ignored)}"
+    return words
+
+
 async def _estimate(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bool) -> Estimate:
     """Read the whole input; only a hash of each text stays in memory."""
     estimate = Estimate()
@@ -145,8 +185,12 @@ async def _estimate(inputs: Inputs, failures: FailuresFile | None, *, dedupe: bo
                 estimate.duplicates += 1
             else:
                 estimate.uncategorised += item.category is None
+                if len(estimate.samples) < SAMPLES:
+                    estimate.samples.append(item)
                 if dedupe:
                     seen.add(key)
+    estimate.sources, estimate.skipped = inputs.recognised, dict(inputs.skipped)
+    estimate.left_out = inputs.left_out()
     return estimate
 
 
@@ -169,9 +213,9 @@ async def dry_run(common: Common, options: ImportOptions) -> int:
         print_json({"event": "bill", **estimate.as_json()})
         print_message(str(estimate))
     else:
-        print_result(str(estimate))
+        print_report(str(estimate))
     if failures is not None and failures.path is not None:
-        print_message(f"The invalid records are in {failures.path}.")
+        print_message(f"The invalid records are in {shortened(failures.path)}.")
     if inputs.broken:
         inputs.complain()
         return exit_codes.USAGE

@@ -47,7 +47,9 @@ def _raw(outcome: FactOutcome, inputs: Inputs) -> dict[str, Any]:
         return {"unreadable": text}
     record = {str(key): value for key, value in source_value.items()}
     for field, key in inputs.mapping.items():
-        if field not in record and (value := value_at(record, key)) is not None:
+        if not key:  # taken from nowhere, also the next time
+            record.pop(field, None)
+        elif field not in record and (value := value_at(record, key)) is not None:
             record[field] = value
             record.pop(key, None)
     defaults = {field: value for field, value in inputs.defaults.items() if value}

@@ -14,7 +14,7 @@ import click
 
 from omi_async.cli.format import described, shortened
 from omi_async.cli.imports.failure_record import failure_record
-from omi_async.cli.imports.inputs import Inputs, is_plain_file
+from omi_async.cli.imports.inputs import Inputs, base_of
 from omi_async.cli.imports.reference import journal_reference
 from omi_async.cli.output import NamedFile, json_line, print_message
 from omi_async.importing.journal.journal import Journal
@@ -110,8 +110,8 @@ class FailuresFile:
 
     def _new_names(self) -> Iterator[Path]:
         first = self._inputs.paths[0]
-        has_a_folder = is_plain_file(first) or not first.startswith(("-", "/dev/", "/proc/"))
-        base = self._wanted or Path(first if has_a_folder else "stdin")
+        has_a_folder = not first.startswith(("-", "/dev/", "/proc/"))
+        base = self._wanted or base_of(first) or Path(first if has_a_folder else "stdin")
         stem = _EARLIER.sub("", _FORMATS.sub("", _PACKED.sub("", base.name)))
         yield base.with_name(f"{stem}.failures.jsonl")
         for number in count(2):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
     from omi_async.importing.options import Lanes, OnUnknown
     from omi_async.sources._detect import Format
+    from omi_async.sources._options import Long
 
 __all__ = ["ImportOptions", "import_options"]
 
@@ -31,6 +32,13 @@ class ImportOptions(NamedTuple):
     format: Format = "auto"
     mapping: dict[str, str] = {}  # noqa: RUF012  # never changed
     defaults: dict[str, Any] = {}  # noqa: RUF012  # likewise
+    template: str | None = None
+    where: tuple[str, ...] = ()
+    under: tuple[str, ...] = ()
+    only_tag: tuple[str, ...] = ()
+    include: tuple[str, ...] = ()
+    long: Long = "reject"
+    encoding: str | None = None
     concurrency: int = 4
     failures: Path | None = None
     journal: Path | None = None
@@ -59,26 +67,65 @@ class ImportOptions(NamedTuple):
         from omi_async.cli.imports.inputs import Inputs  # noqa: PLC0415  # the readers of all formats
 
         try:
-            return Inputs(self.paths, self.format, self.mapping, self.defaults)
+            return Inputs(
+                self.paths,
+                self.format,
+                self.mapping,
+                self.defaults,
+                template=self.template,
+                where=self.where,
+                under=self.under,
+                only_tag=self.only_tag,
+                include=self.include,
+                long=self.long,
+                encoding=self.encoding,
+            )
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
+
+FORMATS: Final = (
+    "auto",
+    "jsonl",
+    "json",
+    "csv",
+    "tsv",
+    "text",
+    "markdown",
+    "list",
+    "claude",
+    "chatgpt",
+    "mem0",
+    "mcp-memory",
+    "graphiti",
+    "letta",
+    "langgraph",
+    "supermemory",
+    "keep",
+    "bee",
+    "vault",
+)
+INCLUDES: Final = ("projects", "instructions", "pending", "relations", "archived", "journals")
+"""Written out as ``--help`` is not to wait for the readers; a test holds them to those of the readers."""
 
 _PATHS: Final = click.argument(
     "paths",
     nargs=-1,
     required=True,
     metavar="PATH... | -",
-    type=click.Path(exists=True, dir_okay=False, allow_dash=True),
+    type=click.Path(exists=True, allow_dash=True),
 )
 
 _WHAT: Final = (
     click.option(
         "--format",
-        type=click.Choice(["auto", "jsonl", "json", "csv", "tsv", "text", "markdown"]),
+        type=click.Choice(FORMATS),
         default="auto",
         show_default=True,
-        help="What the files are; auto looks at their content and name. Any of them may be gzipped.",
+        metavar="NAME",
+        help=f"What the files are: {', '.join(FORMATS[1:])}. auto looks at their content first and at their "
+        "name second, and refuses what is no list of facts; text takes each line for a fact, whatever it is. "
+        "Any of them may be gzipped, or in a ZIP archive or a folder.",
     ),
     click.option(
         "--map",
@@ -86,7 +133,53 @@ _WHAT: Final = (
         multiple=True,
         metavar="FIELD=KEY",
         help="Take FIELD (content, category, visibility or tags) from this key or column, such as "
-        "content=data.text. May be given several times.",
+        "content=data.text; category= takes it from nowhere. Without it the text is what is called content, "
+        "text, memory, fact, body, note or value. May be given several times.",
+    ),
+    click.option(
+        "--template",
+        metavar="TEXT",
+        help="Make the text of a row or object: 'User worked as {Title} at {Company Name}[ since {Started "
+        "On}]'. An empty cell makes the record invalid, but inside of [...] it leaves that part out.",
+    ),
+    click.option(
+        "--where",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Take only records with this value, such as 'Exclusive Shelf=read'. Several fields must all "
+        "fit; of a field given several times, one value must.",
+    ),
+    click.option(
+        "--under",
+        multiple=True,
+        metavar="HEADING",
+        help="Take only what stands below this heading of Markdown. May be given several times.",
+    ),
+    click.option(
+        "--only-tag",
+        multiple=True,
+        metavar="TAG",
+        help="Take only facts with this tag, or one below it. May be given several times.",
+    ),
+    click.option(
+        "--include",
+        multiple=True,
+        type=click.Choice(INCLUDES),
+        metavar="NAME",
+        help=f"Take also what is left out otherwise: {', '.join(INCLUDES)}. May be given several times.",
+    ),
+    click.option(
+        "--long",
+        type=click.Choice(["reject", "split"]),
+        default="reject",
+        show_default=True,
+        help="What becomes of a text of more than 500 characters. reject: it is invalid. split: it becomes "
+        "several facts, at paragraphs, lines and sentences.",
+    ),
+    click.option(
+        "--encoding",
+        metavar="NAME",
+        help="What the bytes are, such as cp1252, if they are neither UTF-8 nor UTF-16.",
     ),
     click.option(
         "--category",
@@ -192,6 +285,13 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
         category: str | None,
         visibility: str | None,
         tags: tuple[str, ...],
+        template: str | None,
+        where: tuple[str, ...],
+        under: tuple[str, ...],
+        only_tag: tuple[str, ...],
+        include: tuple[str, ...],
+        long: Long,
+        encoding: str | None,
         concurrency: int,
         failures: Path | None,
         journal: Path | None,
@@ -208,6 +308,13 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
             format=format,
             mapping=fields_of(pairs),
             defaults={"category": category, "visibility": visibility, "tags": list(tags) or None},
+            template=template,
+            where=where,
+            under=under,
+            only_tag=only_tag,
+            include=include,
+            long=long,
+            encoding=encoding,
             concurrency=concurrency,
             failures=failures,
             journal=journal,

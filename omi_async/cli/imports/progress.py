@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 from omi_async.cli.format import STATES, counts_in_words, duration
+from omi_async.cli.imports.events import Events
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.pace import News, Pace, in_words, seconds_to_wait
 from omi_async.cli.logs import LONG_WAIT, without_long_waits
-from omi_async.cli.output import print_event, print_message
+from omi_async.cli.output import print_message
 from omi_async.importing.report import ImportReport
 
 if TYPE_CHECKING:
@@ -43,11 +44,11 @@ class View:
 
 
 @contextmanager
-def watched(inputs: Inputs, *, as_json: bool) -> Iterator[View]:
-    """Give what shows the import."""
+def watched(inputs: Inputs, events: Events | None) -> Iterator[View]:
+    """Yield what shows the import: to a program, if there are events, else to people."""
     pace = Pace(inputs)
-    if as_json:
-        yield View(_events(pace), pace)
+    if events is not None:
+        yield View(_events(pace, events), pace)
         return
     with without_long_waits():  # they are shown here
         if sys.stderr.isatty():
@@ -64,7 +65,7 @@ def counts_of(report: ImportReport) -> dict[str, int]:
     return {name: getattr(report, name) for name in ("pulled", *STATES, "requests", "retries")}
 
 
-def _events(pace: Pace) -> Show:
+def _events(pace: Pace, events: Events) -> Show:
     news = News(EVENTS_EVERY, first=True)
     settled = 0
 
@@ -74,7 +75,7 @@ def _events(pace: Pace) -> Show:
         urgent = news.wait_begins(report.waiting_for) or bool(report.waiting_for and report.settled > settled)
         if news.is_due(urgent=urgent):
             settled = report.settled
-            print_event({"event": "progress", **counts_of(report), **_times(report, pace)})
+            events.put({"event": "progress", **counts_of(report), **_times(report, pace)})
 
     return show
 

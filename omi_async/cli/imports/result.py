@@ -8,11 +8,12 @@ from typing import Any, Final
 
 from omi_async.cli import exit_codes
 from omi_async.cli.format import duration, facts_are, plural, shell_word, shortened
-from omi_async.cli.imports.failure_record import failure_record
+from omi_async.cli.imports.events import Events, event_of
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.inputs import Inputs
 from omi_async.cli.imports.progress import counts_of
-from omi_async.cli.output import print_event, print_message, print_report
+from omi_async.cli.output import print_message, print_report
+from omi_async.errors import APIError
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.options import OnUnknown
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
@@ -22,6 +23,13 @@ __all__ = ["ImportResult"]
 
 class ImportResult:
     """What is known of the end of an import.
+
+    Args:
+        inputs: what is imported.
+        failures: takes what is not safely stored.
+        journal: the import's.
+        on_unknown: what it does about facts in doubt.
+        events: takes what a program is told; None if people are told.
 
     Attributes:
         interrupted: whether the user stopped it.
@@ -34,8 +42,7 @@ class ImportResult:
         failures: FailuresFile,
         journal: Journal | None = None,
         on_unknown: OnUnknown = "reconcile",
-        *,
-        as_json: bool,
+        events: Events | None = None,
     ) -> None:
         self.interrupted = False
         self.error: ImportStoppedError | None = None
@@ -43,41 +50,35 @@ class ImportResult:
         self._failures = failures
         self._journal = journal
         self._on_unknown = on_unknown
-        self._as_json = as_json
+        self._events = events
+        self._refused_categories: set[str] = set()
 
     def note(self, outcome: FactOutcome) -> None:
-        """Write down a fact that is not safely stored; tell a program of one that is."""
+        """Write down a fact that is not safely stored; tell a program of each."""
         if outcome.failed:
             self._failures.add(outcome)
-        if not self._as_json:
-            return
-        if outcome.failed:
-            record = {"index": outcome.index, **failure_record(outcome, self._inputs)}
-            print_event({**record, "event": "failure"})
-        elif outcome.memory_id is not None:
-            print_event(
-                {
-                    "event": "stored",
-                    "index": outcome.index,
-                    "state": outcome.state,
-                    "id": outcome.memory_id,
-                    "origin": outcome.origin,
-                }
-            )
+            if (category := _refused_category(outcome)) is not None:
+                self._refused_categories.add(category)
+        if self._events is not None and (event := event_of(outcome, self._inputs)) is not None:
+            self._events.put(event)
 
     def tell(self, report: ImportReport) -> int:
         """Print the report and what to do next; return the exit code."""
         if self._inputs.broken:
             report.complete = False
         code = self.code(report)
-        if self._as_json:
+        if self._events is not None:
             if self.error is not None:
-                print_event(exit_codes.explanation_of(self.error).as_json())
-            print_event({"event": "report", **self._document(report), "exit_code": code})
+                self._events.put(exit_codes.explanation_of(self.error).as_json())
+            self._events.put({"event": "report", **self._document(report), "exit_code": code})
+            self._events.flush()
             print_message(str(report))
         else:
             print_report(str(report))
+        if left_out := self._inputs.left_out():
+            print_message(left_out)
         self._say_failures(report)
+        self._say_refused_categories()
         self._inputs.complain()
         if self.error is not None:
             exit_codes.explain(self.error)
@@ -103,6 +104,7 @@ class ImportResult:
     def _document(self, report: ImportReport) -> dict[str, Any]:
         return {
             **counts_of(report),
+            "skipped": dict(self._inputs.skipped),
             "elapsed": round(report.elapsed, 3),
             "ok": report.ok,
             "complete": report.complete,
@@ -124,7 +126,22 @@ class ImportResult:
             what = ""  # the same command does it
         print_message(f"{facts_are(report.failed)} not safely stored: see {shortened(path)}.{what}")
 
+    def _say_refused_categories(self) -> None:
+        """Name the column that a category comes from which the server does not know."""
+        if not self._refused_categories:
+            return
+        words = ", ".join(map(repr, sorted(self._refused_categories)[:_SHOWN_CATEGORIES]))
+        tables = [found.columns for found in self._inputs.recognised]
+        columns = sorted({table["category"] for table in tables if "category" in table})
+        place = f" (the column {' or '.join(map(repr, columns))})" if columns else ""
+        print_message(
+            f"The server knows no category {words}{place}: --map category= leaves it out, and --category WORD"
+            " gives another."
+        )
+
     def _say_how_to_go_on(self, report: ImportReport) -> None:
+        if self._inputs.broken and not report.pulled:
+            return  # it would be refused again
         if _is_unfinished(report):
             print_message(self._how_to_go_on(report))
         elif self._journal is not None and not report.requests:
@@ -156,6 +173,18 @@ _IN_DOUBT: Final[dict[OnUnknown, str]] = {
     "resend": "will be sent again",
     "report": "will stay so; --on-unknown reconcile looks for them",
 }
+
+
+_SHOWN_CATEGORIES: Final = 5
+
+
+def _refused_category(outcome: FactOutcome) -> str | None:
+    """Return the category if that is what the server refused a fact for."""
+    if outcome.state != "rejected" or outcome.fact is None or not isinstance(outcome.error, APIError):
+        return None
+    detail = outcome.error.detail  # the server's words for this fact: the field, and what is wrong with it
+    named = isinstance(detail, str) and detail.partition(":")[0] == "category"
+    return outcome.fact.category if named else None
 
 
 def _is_unfinished(report: ImportReport) -> bool:

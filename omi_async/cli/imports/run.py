@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from omi_async.cli.imports.events import Events
 from omi_async.cli.imports.failures import FailuresFile
 from omi_async.cli.imports.options import ImportOptions
-from omi_async.cli.imports.progress import watched
+from omi_async.cli.imports.progress import View, watched
 from omi_async.cli.imports.result import ImportResult
 from omi_async.cli.imports.which_journal import has_unknown_facts, journal_for, opened
 from omi_async.cli.options import Common
 from omi_async.cli.output import print_message
 from omi_async.cli.runtime import connected, graceful_signals
-from omi_async.importing.report import ImportStoppedError
+from omi_async.importing.report import ImportReport, ImportStoppedError
 
 if TYPE_CHECKING:
     from omi_async.importing.importer import Importer
@@ -33,14 +35,15 @@ async def import_all(common: Common, options: ImportOptions) -> int:
         print_message("Some of these facts may be stored: the account's list is read to look for them.")
     async with opened(journal):
         with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
-            result = ImportResult(inputs, failures, journal, options.on_unknown, as_json=common.as_json)
+            events = Events() if common.as_json else None
+            result = ImportResult(inputs, failures, journal, options.on_unknown, events)
             async with (
                 connected(
                     common, connections=max(CONNECTIONS, options.concurrency), new_database=True
                 ) as session,
                 contextlib.aclosing(inputs.facts()) as facts,
             ):
-                with watched(inputs, as_json=common.as_json) as view:
+                with watched(inputs, events) as view:
                     importer = session.memories.importer(
                         facts,
                         concurrency=options.concurrency,
@@ -51,7 +54,7 @@ async def import_all(common: Common, options: ImportOptions) -> int:
                         max_wait=options.max_wait,
                         lanes=options.lanes,
                         on_outcome=result.note,
-                        on_progress=view.show,
+                        on_progress=partial(_show, view, events),
                     )
                     view.foresee_by(importer.forecast)
                     view.show(importer.report)  # a program knows by it that the import has begun
@@ -60,6 +63,12 @@ async def import_all(common: Common, options: ImportOptions) -> int:
                 failures.discard()  # a wrong key, a dead server: the same command does it all
     # Only now: the report names the files, and both are closed, so that it can be believed.
     return result.tell(importer.report)
+
+
+async def _show(view: View, events: Events | None, report: ImportReport) -> None:
+    view.show(report)
+    if events is not None:
+        await events.publish()
 
 
 async def _run(importer: Importer, result: ImportResult) -> None:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 import click
 
 from omi_async._api import json
-from omi_async.cli.imports.inputs import is_plain_file
+from omi_async.cli.imports.inputs import base_of
 from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.reference import journal_at
 from omi_async.cli.options import IN_MEMORY, Common
@@ -59,7 +59,7 @@ def _server(common: Common) -> str | None:
 
 
 def _beside(paths: Sequence[str]) -> Path | None:
-    return next((Path(f"{name}.journal") for name in paths if is_plain_file(name)), None)
+    return next((base.with_name(f"{base.name}.journal") for name in paths if (base := base_of(name))), None)
 
 
 def _named_by(paths: Sequence[str]) -> Path | None:

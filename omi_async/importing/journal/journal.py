@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from hashlib import blake2b
@@ -14,13 +14,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self, get_args
 
-from omi_async.errors import JournalError, JournalInUseError, OmiError
+from omi_async.errors import JournalError, JournalInUseError
 from omi_async.importing.item import KEY_BYTES, Item
 from omi_async.importing.journal.file import Database, Durability, open_file, translated
 from omi_async.importing.journal.index import PLACES, KeyIndex
-from omi_async.importing.journal.rows import (
+from omi_async.importing.journal.row import (
     ALL_LETTERS,
-    IN_DOUBT,
     NOT_SENT,
     ROW,
     SENDING,
@@ -28,11 +27,9 @@ from omi_async.importing.journal.rows import (
     Entry,
     Recalled,
     Row,
-    Rows,
-    letter_of,
-    recalled,
     state_of,
 )
+from omi_async.importing.journal.rows import Rows
 from omi_async.importing.report import State
 
 __all__ = ["Entry", "Journal", "Recalled"]
@@ -162,7 +159,9 @@ class Journal:
         self._opened_by_import = not self.is_open
         try:
             self.open()
-            self._forget_expired(now)
+            with self._using("cannot be written"), self._rows.transaction():
+                for row in self._rows.expire(self._forgotten_before(now)):
+                    self._index.remove(row.keys, row.number * ROW)
         except BaseException:
             if self._opened_by_import:
                 self.close()
@@ -193,25 +192,20 @@ class Journal:
         keys = self._keys(contents)
         places = self._index.places(b"".join(keys))
         with self._using("cannot be read"):
-            found = list(map(self._recall, keys, places))
-        if self.suspected:
-            found = [
-                SUSPECTED if known is None and content in self.suspected else known
-                for content, known in zip(contents, found, strict=True)
-            ]
-        return found
+            return list(map(self._recall, contents, keys, places))
 
-    def _recall(self, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
+    def _recall(self, content: str, key: bytes, places: Iterable[int]) -> Recalled | Literal["seen"] | None:
+        moment = self._forgotten_before(time.time())
         for place in places:
             number, at = divmod(place, ROW)
             row = self._rows.get(number)
-            if row.key(at) == key and not self._is_expired(row, at):
+            if row.key(at) == key and not row.was_settled_before(moment, at):
                 of_this_import = number >= self._first_row or not self._see(number, 1 << at)
-                return "seen" if of_this_import else recalled(place, row)
+                return "seen" if of_this_import else row.recall(at)
         if key in self._entering:
             return "seen"
         self._entering.add(key)
-        return None
+        return SUSPECTED if content in self.suspected else None
 
     def _see(self, number: int, fact: int) -> bool:
         """Mark a fact of a row as seen in this input; return whether it was not yet."""
@@ -219,27 +213,8 @@ class Journal:
         self._seen[number] = before | fact
         return not before & fact
 
-    def _is_expired(self, row: Row, at: int) -> bool:
-        if self.remember is None or row.settled_at is None or row.states[at] in IN_DOUBT:
-            return False
-        return row.settled_at < time.time() - self.remember
-
-    def _forget_expired(self, now: float) -> None:
-        """Forget what was settled too long ago, so that neither the file nor the index grows forever."""
-        if self.remember is None:
-            return
-        before = now - self.remember
-        with self._using("cannot be written"), self._rows.transaction():
-            for row in self._rows:
-                if row.settled_at is None:
-                    continue
-                if row.settled_at >= before:
-                    break  # later rows were settled later, but for some that were in doubt
-                if row.forget_settled():
-                    self._rows.update(row)
-                else:
-                    self._index.remove(row.keys, row.number * ROW)
-                    self._rows.delete(row.number)
+    def _forgotten_before(self, now: float) -> float:
+        return -math.inf if self.remember is None else now - self.remember
 
     def _keys(self, contents: Iterable[str]) -> list[bytes]:
         """Return the keys of stripped texts at the server of this import."""
@@ -257,11 +232,10 @@ class Journal:
         row = self._new_row(new, b"".join(keys))
         if (row.number + 1) * ROW >= PLACES:
             raise JournalError(f"the journal {self.path} is full: it holds {PLACES // ROW:,} calls")
-        again = [item for item in items if item.place is not None]
         with self._using("cannot be written"), self._rows.transaction():
             if new:
                 self._rows.insert(row)
-            self._change((item, SENDING, None, None) for item in again)
+            self._update(items)
         # Only now that the row is on the disk may it be found: if the writing failed, an equal fact of this
         # input would be called a duplicate of one that is nowhere.
         self._index.add(row.keys, row.number * ROW)
@@ -287,27 +261,22 @@ class Journal:
 
         Raises `JournalError`.
         """
-        known = [item for item in items if item.place is not None]
-        if known:
-            with self._using("cannot be written"), self._rows.transaction():
-                self._change((item, letter_of(item), item.memory_id, item.error) for item in known)
+        with self._using("cannot be written"), self._rows.transaction():
+            self._update(items)
 
-    def _change(self, changes: Iterable[tuple[Item, str, str | None, OmiError | None]]) -> None:
-        """Note what became of facts; of one that is safely stored, the text is not needed any more."""
-        # Each row once, whether or not it stays cached meanwhile: of two objects for one row, the one that is
+    def _update(self, items: Sequence[Item]) -> None:
+        """Write down what the items are by now that have a place."""
+        # Row by row: of two objects for one row, which may leave the cache in between, the one that is
         # written last would undo what the other wrote.
-        rows: dict[int, Row] = {}
-        for item, letter, memory_id, error in changes:
-            assert item.place is not None  # noqa: S101  # both callers see to it
-            number, at = divmod(item.place, ROW)
-            row = rows[number] if number in rows else rows.setdefault(number, self._rows.get(number))
-            # A rejected fact comes again when its user has changed it, so what is sent is written down again.
-            fact = item.payload if letter == SENDING else None
-            row.become(at, letter, memory_id, fact=fact, error=error, texts=self._texts)
-            if letter != SENDING:
-                row.settled_at = time.time()
-        for row in rows.values():
-            if row.number >= self._first_row:  # in an earlier run the clocks may have been others
+        rows: dict[int, dict[int, Item]] = {}
+        for item in items:
+            if item.place is not None:
+                rows.setdefault(item.place // ROW, {})[item.place % ROW] = item
+        for number, by_place in rows.items():
+            row = self._rows.get(number)
+            for at, item in by_place.items():
+                row.become(at, item, texts=self._texts)
+            if number >= self._first_row:  # in an earlier run the clocks may have been others
                 row.clock_offset = self.clock_offset
             self._rows.update(row)
 
@@ -315,17 +284,8 @@ class Journal:
 
     def counts(self) -> dict[str, dict[State, int]]:
         """Count the facts of each server by state; a fact whose call was cut off counts as `unknown`."""
-        letters: dict[str, Counter[str]] = {}
         with self._using("cannot be read"):
-            for server, states in self._rows.all_states():
-                letters.setdefault(server, Counter()).update(states)
-        counts: dict[str, dict[State, int]] = {}
-        for server, of_server in letters.items():
-            by_state = Counter[State]()
-            for letter, count in of_server.items():
-                by_state[state_of(letter)] += count
-            counts[server] = dict(by_state)
-        return counts
+            return self._rows.counts()
 
     def unfinished(self) -> Iterator[Entry]:
         """Yield the facts that are not safely stored, in the order of their first sending."""
@@ -344,10 +304,5 @@ class Journal:
         if self._importing.locked():
             raise JournalInUseError(f"the journal {self.path} is in use by an import; wait for its end")
         letters = {letter for letter in ALL_LETTERS if state_of(letter) in states} - {NOT_SENT}
-        forgotten = 0
         with self._using("cannot be written"), self._rows.transaction():
-            for row in self._rows:
-                forgotten += row.forget(letters)
-                self._rows.update(row)
-        self._rows.forget_cached()
-        return forgotten
+            return self._rows.forget(letters)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from omi_async.importing.item import Item
-from omi_async.importing.journal.rows import Recalled
+from omi_async.importing.journal.row import Recalled
 
 __all__ = ["ImportJournal"]
 

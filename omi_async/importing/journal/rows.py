@@ -8,144 +8,19 @@ from __future__ import annotations
 
 import json as plain_json
 import sqlite3
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from types import NoneType
 from typing import Any, Final
 from zlib import crc32
 
-import attrs
-
 from omi_async._api import json
-from omi_async.errors import OmiError
-from omi_async.fact import Payload
-from omi_async.importing.item import KEY_BYTES, Item
+from omi_async.importing.journal.row import Row, state_of
 from omi_async.importing.report import State
 
-__all__ = [
-    "ALL_LETTERS",
-    "IN_DOUBT",
-    "MIGRATIONS",
-    "NOT_SENT",
-    "ROW",
-    "SCHEMA",
-    "SENDING",
-    "SUSPECTED",
-    "Entry",
-    "Recalled",
-    "Row",
-    "Rows",
-    "kept_words",
-    "letter_of",
-    "recalled",
-    "state_of",
-]
-
-SENDING: Final = "s"
-LETTERS: Final[dict[State, str]] = {
-    "created": "c",
-    "existing": "e",
-    "rejected": "r",
-    "unknown": "u",
-    "invalid": "i",
-    "not_sent": "n",
-}
-STATES: Final[dict[str, State]] = {letter: state for state, letter in LETTERS.items()}
-STORED: Final = frozenset("ce")
-SETTLED: Final = frozenset("cer")
-REWORDED: Final = "a"
-"""Unknown, and perhaps stored in other words: a look that does not find its text proves nothing."""
-
-IN_DOUBT: Final = frozenset("sua")
-NOT_SENT: Final = LETTERS["not_sent"]
-ALL_LETTERS: Final = frozenset({*STATES, *IN_DOUBT})
-
-
-@attrs.frozen
-class Recalled:
-    """What the journal knows of a fact from an earlier run.
-
-    Attributes:
-        place: its place in the journal; None if it has none.
-        state: what became of it; None if it was not sent, or is in doubt.
-        in_doubt: a call carried it, and no answer told whether it was stored.
-        maybe_reworded: the server may hold it in other words, so that its absence proves nothing.
-        memory_id: the id of its memory, if one is known.
-        words: why it was rejected.
-        fact: what was sent of it; None once it is safely stored, and always with `texts=False`.
-        sent_at: when it was about to be sent for the first time, in epoch seconds of the client's clock then;
-            None if that is not known.
-        clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
-    """
-
-    place: int | None
-    state: State | None
-    in_doubt: bool
-    maybe_reworded: bool
-    memory_id: str | None
-    words: str | None
-    fact: dict[str, Any] | None
-    sent_at: float | None
-    clock_offset: float | None
-
-
-SUSPECTED: Final = Recalled(
-    place=None,
-    state=None,
-    in_doubt=True,
-    maybe_reworded=False,
-    memory_id=None,
-    words=None,
-    fact=None,
-    sent_at=None,
-    clock_offset=None,
-)
-"""What is known of a fact that another process may have sent, whose journal is another one."""
-
-
-@attrs.frozen
-class Entry:
-    """A fact that is not safely stored, as `Journal.unfinished` gives it. Without texts, `fact` is None."""
-
-    server: str
-    state: State
-    fact: dict[str, Any] | None
-    error: str | None
-
-
-def recalled(place: int, row: Row) -> Recalled:
-    """Return what a row knows of the fact at a place."""
-    at = place % ROW
-    letter = row.states[at]
-    state = STATES[letter] if letter in SETTLED else None
-    return Recalled(
-        place=place,
-        state=state,
-        in_doubt=letter in IN_DOUBT,
-        maybe_reworded=letter == REWORDED,
-        memory_id=row.ids[at],
-        words=row.errors.get(str(at)),
-        fact=row.facts.get(str(at)),
-        sent_at=row.sent_at,
-        clock_offset=row.clock_offset,
-    )
-
-
-def state_of(letter: str) -> State:
-    """Return the state that a letter is told as: `unknown` for all that is in doubt."""
-    return STATES.get(letter, "unknown")
-
-
-def letter_of(item: Item) -> str:
-    """Return the letter for what became of an item."""
-    return REWORDED if item.state == "unknown" and item.maybe_reworded else LETTERS[item.state or "unknown"]
-
-
-ROW: Final = 32
-"""Places reserved for the facts of a row, of which a call carries 25 at most. The row's number follows from a
-place, so that the index need not keep both."""
+__all__ = ["MIGRATIONS", "ROWS_CACHED", "SCHEMA", "Rows"]
 
 SCHEMA: Final = """
     CREATE TABLE batches (
@@ -176,8 +51,9 @@ _SELECT: Final = """
     FROM batches
 """
 _INSERT: Final = """
-    INSERT INTO batches (server, sent_at, keys, states, facts, clock_offset, checksum, id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+    INSERT INTO batches
+    (id, server, sent_at, keys, states, ids, facts, errors, clock_offset, settled_at, checksum)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _UPDATE: Final = """
     UPDATE batches
@@ -190,77 +66,6 @@ ROWS_CACHED: Final = 64
 again: a few more than calls can be in flight save the reading before the second time."""
 
 _TYPES: Final = {kind: kind.__name__.encode() for kind in (int, float, str, bytes, NoneType)}
-
-
-@attrs.define(eq=False)
-class Row:
-    """A row in memory; its columns by fact.
-
-    Attributes:
-        facts: by the place in the row, which is a string, as JSON wants its keys.
-        errors: likewise.
-        sum_of_fixed: the checksum of the columns that never change.
-    """
-
-    number: int
-    server: str
-    sent_at: float
-    keys: bytes
-    states: list[str]
-    ids: list[str | None]
-    facts: dict[str, Any]
-    errors: dict[str, str]
-    clock_offset: float | None = None
-    settled_at: float | None = None
-    sum_of_fixed: int = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self.sum_of_fixed = _checksum((self.number, _stored_name(self.server), self.sent_at, self.keys))
-
-    def key(self, at: int) -> bytes:
-        """Return the content key of a fact."""
-        return self.keys[at * KEY_BYTES : (at + 1) * KEY_BYTES]
-
-    def become(  # what is known of a fact
-        self,
-        at: int,
-        letter: str,
-        memory_id: str | None,
-        *,
-        fact: Payload | None,
-        error: OmiError | None,
-        texts: bool,
-    ) -> None:
-        """Note what became of a fact; of one that is safely stored, the text is not needed any more."""
-        place = str(at)
-        self.states[at], self.ids[at] = letter, memory_id
-        self.errors.pop(place, None)
-        if letter in STORED:
-            self.facts.pop(place, None)
-        elif texts and fact is not None:
-            self.facts[place] = fact
-        elif texts and error is not None:
-            self.errors[place] = kept_words(error)
-
-    def forget(self, letters: AbstractSet[str]) -> int:
-        """Let the facts with these letters count as not sent; return how many there are."""
-        found = [at for at, letter in enumerate(self.states) if letter in letters]
-        for at in found:
-            self.states[at], self.ids[at] = NOT_SENT, None
-            self.errors.pop(str(at), None)
-        return len(found)
-
-    def forget_settled(self) -> bool:
-        """Let all but the facts in doubt count as not sent; return whether there are any in doubt."""
-        self.settled_at = None
-        self.forget(ALL_LETTERS - IN_DOUBT)
-        return not IN_DOUBT.isdisjoint(self.states)
-
-    def unfinished(self) -> Iterator[Entry]:
-        """Yield the facts that are not safely stored."""
-        for at, letter in enumerate(self.states):
-            if letter not in STORED:
-                yield Entry(self.server, state_of(letter), self.facts.get(str(at)), self.errors.get(str(at)))
 
 
 class Rows:
@@ -292,14 +97,45 @@ class Rows:
     def all_keys(self) -> Iterator[tuple[int, bytes]]:
         """Yield the number and the keys of every row, and check that every row is sound."""
         for columns in self._database.execute(_SELECT):
-            if _checksum(_summed(columns[:-1])) != columns[-1]:
+            if _checksum(columns[:-1]) != columns[-1]:
                 raise sqlite3.DatabaseError(f"row {columns[0]} is damaged")
             yield columns[0], columns[3]
 
-    def all_states(self) -> Iterator[tuple[str, str]]:
-        """Yield the server and the letters of every row."""
-        for server, letters in self._database.execute("SELECT server, states FROM batches"):
-            yield _name(server), letters
+    def counts(self) -> dict[str, dict[State, int]]:
+        """Count the facts of each server by state."""
+        letters: dict[str, Counter[str]] = {}
+        for server, states in self._database.execute("SELECT server, states FROM batches"):
+            letters.setdefault(_name(server), Counter()).update(states)
+        counts: dict[str, dict[State, int]] = {}
+        for server, of_server in letters.items():
+            by_state = Counter[State]()
+            for letter, count in of_server.items():
+                by_state[state_of(letter)] += count
+            counts[server] = dict(by_state)
+        return counts
+
+    def forget(self, letters: AbstractSet[str]) -> int:
+        """Let the facts with these letters count as not sent; return how many there are."""
+        forgotten = 0
+        for row in self:
+            forgotten += row.forget(letters)
+            self.update(row)
+        self.forget_cached()
+        return forgotten
+
+    def expire(self, before: float) -> Iterator[Row]:
+        """Forget what was settled before a moment; yield the rows that are gone with that."""
+        for row in self:
+            if row.settled_at is None:
+                continue
+            if row.settled_at >= before:
+                break  # later rows were settled later, but for some that were in doubt
+            if row.forget_settled():
+                self.update(row)
+            else:
+                self._cached.pop(row.number, None)
+                self._database.execute("DELETE FROM batches WHERE id = ?", (row.number,))
+                yield row
 
     def get(self, number: int) -> Row:
         """Return a row, the same object as long as it is cached."""
@@ -323,17 +159,10 @@ class Rows:
         return self.last
 
     def insert(self, row: Row) -> None:
-        """Write a new row; it has neither ids nor errors yet."""
-        columns = _columns(row)
-        checksum = _checksum(_summed(columns), row.sum_of_fixed)
-        states, _, facts, *_ = columns
-        self._database.execute(
-            _INSERT,
-            (
-                *(_stored_name(row.server), row.sent_at, row.keys, states, facts, row.clock_offset),
-                *(checksum, row.number),
-            ),
-        )
+        """Write a new row."""
+        fixed, changing = _fixed_columns(row), _changing_columns(row)
+        checksum = _checksum((*fixed, *changing))
+        self._database.execute(_INSERT, (*fixed, *changing, checksum))
         self._cache(row)
 
     def _cache(self, row: Row) -> None:
@@ -343,18 +172,13 @@ class Rows:
 
     def update(self, row: Row) -> None:
         """Write what has changed in a row: anything but its keys, server and time."""
-        columns = _columns(row)
+        changing = _changing_columns(row)
+        checksum = _checksum((*_fixed_columns(row), *changing))
         try:
-            checksum = _checksum(_summed(columns), row.sum_of_fixed)
-            self._database.execute(_UPDATE, (*columns, checksum, row.number))
+            self._database.execute(_UPDATE, (*changing, checksum, row.number))
         except BaseException:
             self.forget_cached()
             raise
-
-    def delete(self, number: int) -> None:
-        """Delete a row; its room in the file is used again."""
-        self._cached.pop(number, None)
-        self._database.execute("DELETE FROM batches WHERE id = ?", (number,))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -374,8 +198,11 @@ class Rows:
         self._cached.clear()
 
 
-def _columns(row: Row) -> tuple[Any, ...]:
-    """Return the columns that change."""
+def _fixed_columns(row: Row) -> tuple[Any, ...]:
+    return row.number, _stored_name(row.server), row.sent_at, row.keys
+
+
+def _changing_columns(row: Row) -> tuple[Any, ...]:
     ids = row.ids if any(row.ids) else None
     # Words may hold half of a surrogate pair, as a file's name does that is no UTF-8; only the standard
     # library writes and reads those, as escapes.
@@ -417,32 +244,14 @@ def _name(stored: str | bytes) -> str:
     return stored if isinstance(stored, str) else stored.decode(errors="surrogatepass")
 
 
-def _summed(columns: Sequence[Any]) -> Sequence[Any]:
-    """Return what the checksum is over; the rows of schema 1 had no clock and no time of settling."""
-    return columns[:-2] if columns[-2:] == (None, None) else columns
-
-
-def _checksum(columns: Iterable[Any], checksum: int = 0) -> int:
-    """Go on with a checksum over further columns."""
-    for column in columns:
+def _checksum(columns: Sequence[Any]) -> int:
+    """Return the checksum over the columns of a row."""
+    # The rows of schema 1 had no clock and no time of settling.
+    summed = columns[:-2] if columns[-2:] == (None, None) else columns
+    checksum = 0
+    for column in summed:
         # Type and length go in too: a bit that flips in a record's header makes another value of equal bytes,
         # or moves a byte from one column to the next.
         data = column if isinstance(column, bytes) else str(column).encode()
         checksum = crc32(data, crc32(b"%b %d " % (_TYPES[type(column)], len(data)), checksum))
     return checksum
-
-
-LONGEST_WORDS: Final = 500
-"""Characters of an error that are kept. They may be a server's, and fill a disk or a screen."""
-
-
-def kept_words(error: OmiError) -> str:
-    """Return what an error says in one line of bounded length, without the escapes of terminals."""
-    words = str(error)
-    kept = "".join(sign if sign.isprintable() or _is_half(sign) else " " for sign in words[:LONGEST_WORDS])
-    return f"{kept}..." if len(words) > LONGEST_WORDS else kept
-
-
-def _is_half(sign: str) -> bool:
-    """Return whether it is half of a surrogate pair: a byte of a file's name that is no UTF-8."""
-    return "\ud800" <= sign <= "\udfff"

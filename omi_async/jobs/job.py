@@ -1,0 +1,361 @@
+"""One job: its import, run as often as it takes, and what its users see of it meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import attrs
+
+from omi_async.errors import OmiError, RateLimitError, ServerError, TransportError
+from omi_async.importing.importer import Importer
+from omi_async.importing.report import ImportReport, ImportStoppedError
+from omi_async.jobs.files import JobFiles
+from omi_async.jobs.record import JobRecord, JobSnapshot, JobState, settled
+from omi_async.jobs.turns import Turns
+from omi_async.session import Session
+from omi_async.sources import Facts, SourceError, open_facts
+
+__all__ = ["READING", "ImportJob", "SessionFor"]
+
+SessionFor = Callable[[str], Session | Awaitable[Session]]
+
+READING: Final = frozenset(
+    {"format", "mapping", "defaults", "template", "where", "under", "only_tag", "include", "long", "encoding"}
+)
+"""The options that are of the reading of the input; all others are the import's."""
+
+_PATIENCE: Final = 30.0
+"""Seconds that one run waits for quotas while it keeps its turn. With hours of it, sixteen imports that are
+parked would keep all other jobs waiting; with none, each short wait would read the input again."""
+
+_SHORTEST_WAIT: Final = 1.0
+"""Seconds between two runs at least, whatever was said: each of them reads the input from its beginning."""
+
+_AGAIN_AFTER: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 3600.0, 3600.0)
+"""Seconds after a run that an outage ended or that left facts in doubt: four hours in all, unless more of the
+input is settled meanwhile. Sooner, it would take calls from the owner's quota for nothing."""
+
+_SAVED_EVERY: Final = 1.0
+"""Seconds between two records of a running job, which are for other processes to see."""
+
+_LOOKED_EVERY: Final = 1.0
+"""Seconds between two looks at a job of another process."""
+
+_FAILURES_SHOWN: Final = 100
+"""Failures in the snapshots of a running job; more of them would be copied at each progress."""
+
+
+class ImportJob:
+    """A background import. Made by `ImportJobs`, which explains it.
+
+    Attributes:
+        id: the job's.
+        owner: whose job it is.
+    """
+
+    def __init__(self, record: JobRecord, files: JobFiles) -> None:
+        self.id = record.id
+        self.owner = record.owner
+        self.files = files
+        self._record = record
+        self._snapshot = record.snapshot
+        self._changed = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._importer: Importer | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._before = record.report
+        self._failure: Exception | None = None
+        self._stopped = False
+        self._left = False
+        self._saved_at = 0.0
+
+    def __repr__(self) -> str:
+        return f"<ImportJob {self.id} of {self.owner!r}: {self.snapshot.state}>"
+
+    # What its users see
+
+    @property
+    def snapshot(self) -> JobSnapshot:
+        """How far it is at this moment. That of a job of another process is a second old at most."""
+        if not self.at_work and not self._snapshot.finished and (record := self.files.load()) is not None:
+            self._record, self._snapshot = record, record.snapshot
+        return self._snapshot
+
+    async def watch(self) -> AsyncIterator[JobSnapshot]:
+        """Yield a snapshot now and after each change; a slow reader gets the latest only.
+
+        It ends with the snapshot of a job that is done, stopped or failed, or when the app ends.
+        """
+        shown: JobSnapshot | None = None
+        while True:
+            changed, snapshot = self._changed, self.snapshot
+            if snapshot != shown:
+                shown = snapshot
+                yield snapshot
+            if snapshot.finished or (self._left and not self.at_work):
+                return
+            timeout = None if self.at_work else _LOOKED_EVERY
+            try:
+                async with asyncio.timeout(timeout):
+                    await changed.wait()
+            except TimeoutError:
+                continue
+
+    async def result(self) -> ImportReport:
+        """Wait for the end and return the report.
+
+        Raises:
+            ImportStoppedError: the job failed; its `report` says how far it came.
+            RuntimeError: the app ends before the job. It goes on when it is resumed.
+        """
+        async for _ in self.watch():
+            pass
+        snapshot = self.snapshot
+        if not snapshot.finished:
+            raise RuntimeError(f"the app ends before job {self.id}, which goes on when it is resumed")
+        if snapshot.state == "failed":
+            raise ImportStoppedError(snapshot.error or "the job failed", snapshot.report) from self._failure
+        return snapshot.report
+
+    async def stop(self) -> JobSnapshot:
+        """Stop the job: calls on the wire may land, no other is made. Returns the snapshot of its end.
+
+        What was stored stays stored; `ImportJobs.resume` with its id goes on with the rest. Raises
+        RuntimeError for a job that another process works on.
+        """
+        if self._task is None:
+            if not self.snapshot.finished and not await asyncio.to_thread(self.files.lock):
+                raise RuntimeError(f"another process works on job {self.id}")
+            if not self.snapshot.finished:
+                await self._end("stopped")
+            return self.snapshot
+        self._stopped = True
+        self._interrupt()
+        await asyncio.wait({self._task})
+        return self.snapshot
+
+    # Its life in this process
+
+    @property
+    def created_at(self) -> float:
+        """When it was started, epoch seconds."""
+        return self._record.created_at
+
+    def refresh(self, *, anyway: bool) -> bool:
+        """Read what an earlier or another process has written; return whether the job can be gone on with.
+
+        A finished one can `anyway`. Its lock must be held. To be called in a thread.
+        """
+        record = self.files.load()
+        if record is None:
+            return False
+        self._record, self._snapshot = attrs.evolve(record, tries=0), record.snapshot
+        return anyway or not self._snapshot.finished
+
+    @property
+    def at_work(self) -> bool:
+        """Whether this process works on it, or waits with it."""
+        return self._task is not None and not self._task.done()
+
+    def begin(self, session_for: SessionFor, turns: Turns) -> None:
+        """Work on the job in a task of its own. Its lock must be held."""
+        self._stopped = self._left = False
+        self._wake.clear()
+        # At once: else `result` would return what the last run came to.
+        self._show(state="waiting", error=None)
+        self._task = asyncio.create_task(self._work(session_for, turns), name=f"import job {self.id}")
+
+    async def let_go(self) -> None:
+        """Wait until a job whose end is known has put its tools away too."""
+        if self._task is not None and self._snapshot.finished:
+            await asyncio.wait({self._task})
+
+    async def leave(self) -> None:
+        """End the work, and leave the job unfinished for the next process; calls on the wire may land."""
+        self._left = True
+        self._interrupt()
+        if self._task is not None:
+            await asyncio.wait({self._task})
+        self._show()
+
+    def _interrupt(self) -> None:
+        self._wake.set()
+        if self._importer is not None:
+            self._importer.stop()
+
+    async def _work(self, session_for: SessionFor, turns: Turns) -> None:
+        """Run the import until the job is finished or left, and sleep in between."""
+        try:
+            await self._note()
+            while not self._wake.is_set():
+                async with turns.of(self.owner):
+                    seconds = await self._run(session_for) if not self._wake.is_set() else None
+                if seconds is None:
+                    break
+                await self._sleep(seconds)
+            if self._stopped and not self._record.snapshot.finished:
+                await self._end("stopped")
+        finally:
+            await asyncio.to_thread(self.files.unlock)
+            self._show()
+
+    async def _sleep(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+
+    async def _run(self, session_for: SessionFor) -> float | None:
+        """Run the import once; return the seconds until it is to be run again, None if it is not."""
+        await self._note(state="running", error=None)
+        self._before = self._record.report
+        failure: Exception | None = None
+        try:
+            await self._count()
+            report = self._with_earlier_runs(await self._import(session_for))
+        except ImportStoppedError as error:
+            report, failure = self._with_earlier_runs(error.report), error
+        except Exception as error:  # noqa: BLE001 - the app's own, of its sessions, among them: the job tells it
+            report, failure = self._record.report, error
+        self._failure = failure
+        tries = 0 if settled(report) > settled(self._before) else self._record.tries
+        await self._note(report=report, tries=tries)
+        return await self._after(report, failure)
+
+    async def _after(self, report: ImportReport, failure: Exception | None) -> float | None:
+        """Decide what follows a run: another one, after so many seconds, or the end of the job."""
+        if self._left:
+            await self._note(state="waiting")
+            return None
+        if self._stopped:
+            await self._end("stopped")
+            return None
+        if failure is None and report.complete and not report.unknown and not report.not_sent:
+            await self._end("done")
+            return None
+        if report.resume_at is not None:
+            return await self._wait_for_quota(report.resume_at)
+        return await self._wait_or_fail(report, failure)
+
+    async def _wait_for_quota(self, opens: datetime) -> float | None:
+        seconds = max(_SHORTEST_WAIT, (opens - datetime.now(UTC)).total_seconds())
+        allowed = self._record.options.get("max_wait")
+        if allowed is not None and self._record.waited + seconds > allowed:
+            await self._end("stopped", error="a quota window opens later than `max_wait` allows")
+            return None
+        eta = max(opens, self._record.eta or opens)
+        waited = self._record.waited + seconds
+        await self._note(state="waiting", error="waits for a quota window", eta=eta, waited=waited)
+        return seconds
+
+    async def _wait_or_fail(self, report: ImportReport, failure: Exception | None) -> float | None:
+        error = _in_words(report, failure)
+        tries = self._record.tries
+        may_pass = _may_pass(failure) and self._record.options.get("on_unknown") != "report"
+        if not may_pass or tries >= len(_AGAIN_AFTER):
+            await self._end("failed", error=error)
+            return None
+        await self._note(state="waiting", error=error, tries=tries + 1)
+        return _AGAIN_AFTER[tries]
+
+    async def _end(self, state: JobState, error: str | None = None) -> None:
+        await self._note(state=state, error=error, eta=None)
+
+    async def _count(self) -> None:
+        """Count the facts of the input, once. It costs a reading of the file, and gives percentages."""
+        if self._record.expected is not None:
+            return
+        counted = 0
+        try:
+            async with self._facts() as facts:
+                async for _ in facts:
+                    counted += 1
+                    if self._wake.is_set():
+                        return
+        except SourceError:
+            return  # the import comes to the same place, and tells it
+        await self._note(expected=counted)
+
+    def _facts(self) -> Facts:
+        reading = {name: value for name, value in self._record.options.items() if name in READING}
+        name = self._record.name
+        return open_facts(self.files.input(name), **reading, name=name)
+
+    async def _import(self, session_for: SessionFor) -> ImportReport:
+        session = session_for(self.owner)
+        if inspect.isawaitable(session):
+            session = await session
+        options = {name: value for name, value in self._record.options.items() if name not in READING}
+        allowed = options.pop("max_wait", None)
+        left = _PATIENCE if allowed is None else max(0.0, allowed - self._record.waited)
+        async with self._facts() as facts:
+            self._importer = session.memories.importer(
+                facts,
+                **options,
+                journal=self.files.journal,
+                max_wait=min(_PATIENCE, left),
+                on_progress=self._progress,
+            )
+            try:
+                if self._wake.is_set():
+                    self._importer.stop()
+                return await self._importer.run()
+            finally:
+                self._importer = None
+
+    def _with_earlier_runs(self, report: ImportReport, **changes: Any) -> ImportReport:
+        """Return a copy that counts the calls and seconds of all runs; its facts are those of all already."""
+        return attrs.evolve(
+            report,
+            requests=self._before.requests + report.requests,
+            retries=self._before.retries + report.retries,
+            elapsed=self._before.elapsed + report.elapsed,
+            **changes,
+        )
+
+    async def _progress(self, report: ImportReport) -> None:
+        """Show a report that is still being changed: as a copy, with a few of its failures."""
+        copy = self._with_earlier_runs(report, failures=report.failures[:_FAILURES_SHOWN])
+        changes: dict[str, Any] = {"report": copy}
+        if self._importer is not None and self._record.expected is not None:
+            left = max(0, self._record.expected - settled(report))
+            changes["eta"] = self._importer.forecast(left).done_at
+        now = time.monotonic()
+        if now - self._saved_at < _SAVED_EVERY:
+            self._show(**changes)
+            return
+        self._saved_at = now
+        await self._note(**changes)
+
+    async def _note(self, **changes: Any) -> None:
+        """Show changes, and write them down."""
+        self._show(**changes)
+        await asyncio.to_thread(self.files.save, self._record)
+
+    def _show(self, **changes: Any) -> None:
+        self._record = attrs.evolve(self._record, **changes)
+        self._snapshot = self._record.snapshot
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+def _may_pass(failure: Exception | None) -> bool:
+    """Return whether it is worth another run: after an outage, or when facts are merely in doubt."""
+    if failure is None:
+        return True
+    return isinstance(failure.__cause__, TransportError | ServerError | RateLimitError)
+
+
+def _in_words(report: ImportReport, failure: Exception | None) -> str:
+    if failure is not None:
+        words = str(failure) if isinstance(failure, OmiError) else f"{type(failure).__name__}: {failure}"
+        return words if failure.__cause__ is None else f"{words} ({failure.__cause__})"
+    if report.unknown:
+        return f"{report.unknown:,} facts are in doubt: they may be stored, and were not found"
+    return f"{report.not_sent:,} facts were not sent"

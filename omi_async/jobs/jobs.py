@@ -1,0 +1,234 @@
+"""`ImportJobs`: the jobs of a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self, TypedDict, Unpack
+
+from omi_async.importing.options import Lanes, OnUnknown
+from omi_async.jobs.files import JobFiles, make_private_folder
+from omi_async.jobs.job import ImportJob, SessionFor
+from omi_async.jobs.record import JobRecord
+from omi_async.jobs.spool import name_for, spool
+from omi_async.jobs.turns import Turns
+from omi_async.sources._detect import Format
+from omi_async.sources._options import Long
+
+__all__ = ["ImportJobs", "JobOptions"]
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""What names a folder on every system, and leads out of none."""
+
+_LARGEST_INPUT: Final = 2**30
+"""Bytes: ten million facts. An upload without an end would fill the disk of all jobs."""
+
+
+class JobOptions(TypedDict, total=False):
+    """How an input is read (see `omi_async.sources.open_facts`) and imported (see `import_facts`).
+
+    The journal is the job's own, and knows facts by their text, so `dedupe` is always on.
+    """
+
+    format: Format
+    mapping: Mapping[str, str] | None
+    defaults: Mapping[str, Any] | None
+    template: str | None
+    where: Mapping[str, str | list[str]] | list[str] | None
+    under: str | list[str]
+    only_tag: str | list[str]
+    include: str | list[str]
+    long: Long
+    encoding: str | None
+    concurrency: int
+    skip_existing: bool
+    on_unknown: OnUnknown
+    max_wait: float | None
+    lanes: Lanes
+    drain_timeout: float
+
+
+class ImportJobs:
+    """Background imports, kept in a folder: `omi_async.jobs` tells what they are.
+
+    ``async with ImportJobs(folder, session_for) as jobs:`` belongs around the life of the app. Leaving it
+    lets calls on the wire land and leaves unfinished jobs to `resume` in the next process.
+
+    Args:
+        folder: for the jobs alone; made if there is none, for its owner only.
+        session_for: returns the `Session` of an owner, or awaits it. It stays the app's, which closes it
+        after
+            the jobs.
+        running: jobs that import at the same time, at most; others wait for their turn.
+        max_bytes: of one input.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        session_for: SessionFor,
+        *,
+        running: int = 16,
+        max_bytes: int = _LARGEST_INPUT,
+    ) -> None:
+        if running < 1:
+            raise ValueError(f"running is at least 1, not {running}")
+        self._folder = Path(folder)
+        self._session_for = session_for
+        self._running = running
+        self._max_bytes = max_bytes
+        self._turns: Turns | None = None
+        self._jobs: dict[str, ImportJob] = {}
+        self._starting: dict[str, asyncio.Task[ImportJob]] = {}
+
+    def __repr__(self) -> str:
+        return f"<ImportJobs in {str(self._folder)!r}>"
+
+    async def __aenter__(self) -> Self:
+        """Look at what is in the folder. Raises OSError."""
+        await asyncio.to_thread(make_private_folder, self._folder, exist_ok=True)
+        self._turns = Turns(self._running)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._turns = None
+        await asyncio.gather(*(job.leave() for job in self._jobs.values()))
+
+    async def start(
+        self,
+        owner: str,
+        source: Any,
+        id: str | None = None,  # noqa: A002 - what every app calls it
+        *,
+        name: str | None = None,
+        **options: Unpack[JobOptions],
+    ) -> ImportJob:
+        """Begin an import, and return its job once the input is safely in the folder.
+
+        Args:
+            owner: whose memories they become; `session_for` is asked with it.
+            source: a path, bytes, a binary file, an upload (anything with a plain or async `read`), or an
+                iterable or async iterable of bytes or of facts. A plain iterable is iterated in a thread.
+            id: of the job, 1 to 64 letters, digits, "-" and "_"; None makes one. With one that is there,
+            nothing
+                is read and the job that has it is returned: so a request may be repeated.
+            name: of the input, as far as the source has none; its suffix helps to tell the format.
+            options: see `JobOptions`. `max_wait` bounds what the job waits for quotas in all.
+
+        Raises:
+            ValueError: an unusable id, one that is another owner's, or too many bytes (`InputTooLargeError`).
+            TypeError: an unknown option, or a source that can be none.
+        """
+        self._opened()
+        if unknown := options.keys() - JobOptions.__annotations__.keys():
+            raise TypeError(f"a job has no option {', '.join(sorted(unknown))}")
+        id = uuid.uuid4().hex if id is None else id  # noqa: A001 - the name of the parameter
+        if not _ID.fullmatch(id):
+            raise ValueError("the id of a job is 1 to 64 letters, digits, - and _")
+        if id not in self._starting:
+            making = self._make(id, owner, source, name, dict(options))
+            self._starting[id] = asyncio.create_task(making)
+            self._starting[id].add_done_callback(lambda _: self._starting.pop(id, None))
+        # Shielded: of two requests with one id, the end of the first must not break the second.
+        job = await asyncio.shield(self._starting[id])
+        if job.owner != owner:
+            raise ValueError(f"the id {id} is that of another owner's job")
+        return job
+
+    async def _make(
+        self,
+        id: str,  # noqa: A002
+        owner: str,
+        source: Any,
+        name: str | None,
+        options: dict[str, Any],
+    ) -> ImportJob:
+        files = JobFiles(self._folder / id)
+        if not await asyncio.to_thread(files.make):
+            await asyncio.to_thread(files.unlock)
+            return self[id]
+        try:
+            wish = name_for(source, name)
+            name, facts = await spool(source, files.input, wish, self._max_bytes)
+            record = JobRecord(
+                id=id, owner=owner, name=name, options=options, created_at=time.time(), expected=facts
+            )
+            await asyncio.to_thread(files.save, record)
+        except BaseException:
+            await asyncio.to_thread(files.remove)
+            raise
+        job = self._jobs[id] = ImportJob(record, files)
+        job.begin(self._session_for, self._opened())
+        return job
+
+    def _opened(self) -> Turns:
+        if self._turns is None:
+            raise RuntimeError("ImportJobs are not open: use `async with`")
+        return self._turns
+
+    def __getitem__(self, id: str) -> ImportJob:  # noqa: A002 - as everywhere here
+        """Return a job, also one of another process. Raises KeyError."""
+        job = self._jobs.get(id) or self._found(id)
+        if job is None:
+            raise KeyError(id)
+        return job
+
+    def _found(self, id: str) -> ImportJob | None:  # noqa: A002
+        """Look for a job that this process has not seen yet."""
+        if not _ID.fullmatch(id):
+            return None
+        files = JobFiles(self._folder / id)
+        record = files.load()
+        if record is None:
+            return None
+        job = self._jobs[id] = ImportJob(record, files)
+        return job
+
+    def of(self, owner: str) -> list[ImportJob]:
+        """Return the jobs of an owner, the oldest first."""
+        return [job for job in self._all() if job.owner == owner]
+
+    def _all(self) -> list[ImportJob]:
+        names = [entry.name for entry in self._folder.iterdir()] if self._folder.is_dir() else []
+        jobs = [job for name in names if (job := self._jobs.get(name) or self._found(name)) is not None]
+        return sorted(jobs, key=lambda job: job.created_at)
+
+    async def resume(self, id: str | None = None) -> list[ImportJob]:  # noqa: A002
+        """Go on with every unfinished job that no process works on; return those jobs.
+
+        With an id, go on with that job, also if it was stopped or has failed. Raises KeyError for an id that
+        there is not.
+        """
+        turns = self._opened()
+        resumed = []
+        for job in self._all() if id is None else [self[id]]:
+            await job.let_go()
+            if job.at_work or not await asyncio.to_thread(job.files.lock):
+                continue
+            # Only now is it certain that no other process changes it.
+            if await asyncio.to_thread(job.refresh, anyway=id is not None):
+                job.begin(self._session_for, turns)
+                resumed.append(job)
+            else:
+                await asyncio.to_thread(job.files.unlock)
+        return resumed
+
+    async def forget(self, id: str) -> None:  # noqa: A002
+        """Stop a job if it is at work here, and delete all that is kept of it: its input and its journal too.
+
+        What it stored stays stored. Raises KeyError, and RuntimeError if another process works on it.
+        """
+        job = self[id]
+        await job.stop()
+        if not await asyncio.to_thread(job.files.lock):
+            raise RuntimeError(f"another process works on job {id}")
+        self._jobs.pop(id, None)
+        await asyncio.to_thread(job.files.remove)

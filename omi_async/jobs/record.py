@@ -1,0 +1,164 @@
+"""What is known of a job: as its users see it, and as `job.json` keeps it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+import attrs
+
+from omi_async._api import json
+from omi_async.errors import InvalidFactError, OmiError
+from omi_async.fact import Fact
+from omi_async.importing.report import FactOutcome, ImportReport
+
+__all__ = ["FINISHED", "JobRecord", "JobSnapshot", "JobState", "settled"]
+
+JobState = Literal["waiting", "running", "done", "stopped", "failed"]
+
+FINISHED: Final = frozenset[JobState]({"done", "stopped", "failed"})
+
+FAILURES_KEPT: Final = 1000
+"""Failures that the file of a job keeps one by one: it is written each second, the journal has them all."""
+
+
+def settled(report: ImportReport) -> int:
+    """Return how many facts need no other run. A run that a quota window ended leaves some `not_sent`."""
+    return report.settled - report.not_sent - report.unknown
+
+
+_COUNTS: Final = (
+    "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
+    "requests", "retries", "elapsed", "complete",
+)  # fmt: skip
+
+
+@attrs.frozen
+class JobSnapshot:
+    """How far a job is.
+
+    Attributes:
+        id: the job's.
+        owner: whose job it is.
+        state: "waiting" (for its turn, a quota window or the end of an outage), "running", "done", "stopped"
+            or "failed".
+        report: the account of the import so far, over all of its runs.
+        expected: facts in the input; None until they are counted.
+        eta: when it is done, if nothing fails; None if that is not known.
+        error: why it failed, or what it waits for.
+    """
+
+    id: str
+    owner: str
+    state: JobState
+    report: ImportReport
+    expected: int | None = None
+    eta: datetime | None = None
+    error: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it is done, stopped or failed."""
+        return self.state in FINISHED
+
+    @property
+    def percent(self) -> float | None:
+        """Facts of which it is known what became of them, of 100; None until the input is counted."""
+        if self.expected is None:
+            return None
+        return 100.0 if not self.expected else min(100.0, 100.0 * settled(self.report) / self.expected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what `json.dumps` takes as it is."""
+        return {
+            "id": self.id,
+            "owner": self.owner,
+            "state": self.state,
+            "expected": self.expected,
+            "percent": self.percent,
+            "eta": _written(self.eta),
+            "error": self.error,
+            "report": _report_to_json(self.report),
+        }
+
+
+@attrs.frozen(kw_only=True)
+class JobRecord:
+    """What `job.json` holds. No key is in it.
+
+    Attributes:
+        name: the name of the file that holds the input.
+        options: of the reading and the import, as `ImportJobs.start` takes them.
+        created_at: epoch seconds.
+        waited: seconds that the job has waited for quota windows.
+        tries: runs in a row that ended in an outage or in doubt, and settled nothing more.
+    """
+
+    id: str
+    owner: str
+    name: str
+    options: dict[str, Any]
+    created_at: float
+    state: JobState = "waiting"
+    report: ImportReport = attrs.field(factory=ImportReport)
+    expected: int | None = None
+    eta: datetime | None = None
+    error: str | None = None
+    waited: float = 0.0
+    tries: int = 0
+
+    @property
+    def snapshot(self) -> JobSnapshot:
+        """What users see of it."""
+        return JobSnapshot(self.id, self.owner, self.state, self.report, self.expected, self.eta, self.error)
+
+    def to_json(self) -> bytes:
+        """Return the contents of the file."""
+        fields = {field.name: getattr(self, field.name) for field in attrs.fields(JobRecord)}
+        return json.dumps(fields | {"report": _report_to_json(self.report), "eta": _written(self.eta)})
+
+    @classmethod
+    def from_json(cls, data: bytes) -> JobRecord:
+        """Read the contents of a file. Raises ValueError, KeyError or TypeError if it is none of ours."""
+        fields = json.loads(data)
+        fields["report"] = _report_from_json(fields["report"])
+        fields["eta"] = _read(fields["eta"])
+        return cls(**fields)
+
+
+def _written(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat()
+
+
+def _read(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+def _report_to_json(report: ImportReport) -> dict[str, Any]:
+    failures = [
+        {
+            "index": outcome.index,
+            "state": outcome.state,
+            "error": None if outcome.error is None else str(outcome.error),
+            "origin": outcome.origin,
+            "content": None if outcome.fact is None else outcome.fact.content,
+        }
+        for outcome in report.failures[:FAILURES_KEPT]
+    ]
+    counts = {name: getattr(report, name) for name in _COUNTS}
+    return {**counts, "resume_at": _written(report.resume_at), "failures": failures}
+
+
+def _report_from_json(fields: dict[str, Any]) -> ImportReport:
+    report = ImportReport(**{name: fields[name] for name in _COUNTS}, resume_at=_read(fields["resume_at"]))
+    report.failures.extend(map(_outcome_from_json, fields["failures"]))
+    return report
+
+
+def _outcome_from_json(fields: dict[str, Any]) -> FactOutcome:
+    error = None if fields["error"] is None else OmiError(fields["error"])
+    try:
+        fact = None if fields["content"] is None else Fact(fields["content"])
+    except InvalidFactError:
+        fact = None
+    return FactOutcome(fields["index"], fact, fields["state"], error=error, origin=fields["origin"])
