@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from omi_async.importing.tracker import OnOutcome, OnProgress
     from omi_async.inbox import FactInbox
     from omi_async.jobs import ImportJob, ImportJobs, InputTooLargeError, JobSnapshot, JobState
-    from omi_async.memory import Memory
+    from omi_async.key import KeyInfo
+    from omi_async.memory import FoundMemory, Memory
     from omi_async.resources.memories import Memories
     from omi_async.session import Session
     from omi_async.session_pool import SessionPool
@@ -72,6 +73,7 @@ __all__ = [
     "FactLike",
     "FactOutcome",
     "Forecast",
+    "FoundMemory",
     "ImportFailedError",
     "ImportJob",
     "ImportJobs",
@@ -86,6 +88,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "JournalInUseError",
+    "KeyInfo",
     "Lanes",
     "ListLimitError",
     "Memories",
@@ -164,7 +167,8 @@ _HOMES = {
         "JobSnapshot",
         "JobState",
     ),
-    "memory": ("Memory",),
+    "key": ("KeyInfo",),
+    "memory": ("FoundMemory", "Memory"),
     "resources.memories": ("Memories",),
     "session": ("Session",),
     "session_pool": ("SessionPool",),

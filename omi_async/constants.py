@@ -16,6 +16,9 @@ CONTENT_LENGTH: Final = 500
 PAGE_LIMIT: Final = 1000
 """Memories in one page of the list, at most; the server silently clamps a larger number (backend)."""
 
+SEARCH_LIMIT: Final = 100
+"""Memories that a search gives, at most (official document); the newest code gives 20 (backend)."""
+
 LIST_WINDOW: Final = 5000
 """How far the list is shown: offset + limit, at most (backend); 413 beyond."""
 

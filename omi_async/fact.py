@@ -106,6 +106,10 @@ class Fact:
     tags: tuple[str, ...] = attrs.field(default=(), converter=_tags, kw_only=True)
     origin: str | None = attrs.field(default=None, kw_only=True, eq=False)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `json.dumps` takes it."""
+        return attrs.asdict(self, recurse=False) | {"tags": [*self.tags]}
+
 
 class Record(Protocol):
     """What has named values, as a dict has, a `sqlite3.Row` or a database driver's record."""

@@ -21,7 +21,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from omi_async._api import json
-from omi_async._api.endpoints import interpret
+from omi_async._api.endpoints import interpret, key_info
 from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
@@ -47,6 +47,7 @@ from omi_async.errors import (
     OmiError,
     RateLimitError,
 )
+from omi_async.key import KeyInfo
 from omi_async.resources.memories import Memories
 
 __all__ = ["Session"]
@@ -277,6 +278,15 @@ class Session:
         if self._closed:
             return None
         return wait_after(error, longest, idempotent=request.idempotent, chance=random.random())  # noqa: S311  # jitter
+
+    async def key_info(self) -> KeyInfo:
+        """Ask the server about the key: its name, and what it may do. It needs no scope.
+
+        Raises:
+            AuthenticationError: the server does not know the key.
+            NotFoundError: the server is too old to tell.
+        """
+        return await self.send(key_info())
 
     async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""

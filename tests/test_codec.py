@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from omi_async import Fact, Memory, ResponseFormatError
 from omi_async._api import json
-from omi_async._api.codec import memories_from, memory_from, memory_payload, read_memories
+from omi_async._api.codec import memories_from, memory_from, read_items
 from omi_async.fact import fact_payload
 
 GOOD: dict[str, Any] = {
@@ -122,7 +122,7 @@ pages = st.lists(whole | partial, max_size=6) | st.lists(partial | slightly_odd 
 @example([GOOD])  # certainly whole
 @example([GOOD | {"id": None}, GOOD])  # certainly odd
 def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]]):
-    read = read_memories(page)
+    read = read_items(page, Memory)
     whole = []
     for value in page:
         with contextlib.suppress(ResponseFormatError):
@@ -135,21 +135,21 @@ def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))
 def test_one_odd_value_costs_no_more_than_itself(name: str):
     for odd in ODD:
-        read = read_memories([GOOD | {name: odd}, GOOD])
-        assert read.memories[1] == memory_from(GOOD)
-        expected = {field: getattr(read.memories[1], field) for field in GOOD}
+        read = read_items([GOOD | {name: odd}, GOOD], Memory)
+        assert read.items[1] == memory_from(GOOD)
+        expected = {field: getattr(read.items[1], field) for field in GOOD}
         if read.problems:
             assert [*read.problems] == [problem for problem in read.problems if name in problem]
             expected[name] = getattr(Memory(id="x"), name)
         else:
-            expected[name] = getattr(read.memories[0], name)
-        assert read.memories[0] == Memory(**expected)
+            expected[name] = getattr(read.items[0], name)
+        assert read.items[0] == Memory(**expected)
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, {"id": None}, {"id": ""}, {"content": "x"}])
 def test_what_cannot_be_named_is_no_memory_and_hides_no_other(value: Any):
-    read = read_memories([GOOD, value, GOOD])
-    assert read.memories == read.whole == [memory_from(GOOD)] * 2
+    read = read_items([GOOD, value, GOOD], Memory)
+    assert read.items == read.whole == [memory_from(GOOD)] * 2
     assert len(read.problems) == 1
 
 
@@ -328,18 +328,18 @@ memories = st.builds(
 @example(Memory(id="1", created_at=datetime.max.replace(tzinfo=timezone(timedelta(hours=-23)))))
 @example(Memory(id="1", created_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))))
 def test_a_memory_survives_the_wire(memory: Memory):
-    wire = json.loads(json.dumps(memory_payload(memory)))
+    wire = json.loads(json.dumps(memory.to_dict()))
     assert memory_from(wire) == memory
     assert memories_from([wire, wire]) == [memory, memory]
 
 
 def test_a_memory_is_written_as_the_service_shows_it():
-    assert memory_payload(memory_from(GOOD)) == GOOD | {"updated_at": "2024-12-06T11:00:00.250000Z"}
+    assert memory_from(GOOD).to_dict() == GOOD | {"updated_at": "2024-12-06T11:00:00.250000Z"}
 
 
 def test_a_naive_date_of_somebody_s_own_memory_is_taken_for_utc():
     memory = Memory(id="1", created_at=datetime(2026, 1, 1, 12))  # noqa: DTZ001  # naive on purpose
-    assert memory_payload(memory)["created_at"] == "2026-01-01T12:00:00Z"
+    assert memory.to_dict()["created_at"] == "2026-01-01T12:00:00Z"
 
 
 wire_values = st.recursive(

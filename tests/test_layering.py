@@ -21,6 +21,7 @@ PURE = {
     "constants",
     "errors",
     "fact",
+    "key",
     "memory",
     "_api",
     "_quota.ledger",
@@ -38,10 +39,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
     "constants": set(),
     "memory": set(),
+    "key": {"memory"},
     "errors": {"memory"},
     "fact": {"constants", "errors"},
     # What the API says.
-    "_api": {"constants", "errors", "fact", "memory", "_api"},
+    "_api": {"constants", "errors", "fact", "key", "memory", "_api"},
     # When a call may go.
     "_quota": {"constants", "errors", "_api", "_quota"},
     # The importer's own edges: tasks, clocks, the journal's file. They know a Sender, and no session.

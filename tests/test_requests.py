@@ -15,7 +15,6 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from omi_async import Fact, InvalidRequestError, Memory, ResponseFormatError, errors
 from omi_async._api import json as _json
-from omi_async._api.codec import memory_payload
 from omi_async._api.endpoints import (
     create_batch,
     create_memory,
@@ -69,7 +68,7 @@ def plain(result: Any) -> Any:
     """A result as the JSON of the cases writes it."""
     match result:
         case Memory():
-            return memory_payload(result)
+            return result.to_dict()
         case Page():
             return {
                 "memories": [plain(memory) for memory in result.memories],

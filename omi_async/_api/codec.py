@@ -1,4 +1,4 @@
-"""The wire's JSON to models and back, by cattrs.
+"""The wire's JSON to models, by cattrs.
 
 Strict about types, open about values: an unknown category, visibility or field is data; a number in the place
 of a string is an error that says where. A list is read more leniently than the answer to a write: one odd
@@ -7,19 +7,29 @@ memory must not hide the others, so it is given with what can be read of it.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from cattrs import ClassValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
 from omi_async.constants import PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
-from omi_async.memory import Memory
+from omi_async.key import KeyInfo
+from omi_async.memory import FoundMemory, Memory
 
-__all__ = ["ReadMemories", "array_from", "memories_from", "memory_from", "memory_payload", "read_memories"]
+__all__ = [
+    "ReadItems",
+    "array_from",
+    "format_error",
+    "item_from",
+    "memories_from",
+    "memory_from",
+    "read_items",
+]
+
+T = TypeVar("T")
 
 PROBLEMS_NAMED: Final = 10
 
@@ -93,14 +103,15 @@ def _tags(value: Any, target: Any) -> tuple[str, ...]:
     return tuple([_str(tag, target) for tag in value])
 
 
-def _zulu(moment: datetime) -> str:
-    moment = _aware(moment)
-    with contextlib.suppress(OverflowError):  # at either end of time, the offset stays as it is
-        moment = moment.astimezone(UTC)
-    return moment.isoformat().replace("+00:00", "Z")
+def _number(value: Any, _target: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise TypeError(_unlike("a number", value))
+    return float(value)
 
 
-_READERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
+Readers = dict[str, Callable[[Any, Any], Any]]
+
+_MEMORY: Final[Readers] = {
     "id": _id,
     "content": _str,
     "category": _str,
@@ -114,13 +125,23 @@ _READERS: Final[dict[str, Callable[[Any, Any], Any]]] = {
     "user_review": _bool_or_null,
     "edited": _bool,
 }
+_FOUND: Final[Readers] = {"id": _id, "content": _str, "category": _str, "relevance_score": _number}
+_KEY: Final[Readers] = {
+    "id": _id,
+    "name": _str,
+    "key_prefix": _str,
+    # A key of which the service stored none has those of a read-only key: it does not say which.
+    "scopes": lambda value, target: () if value is None else _tags(value, target),
+    "created_at": _datetime,
+    "last_used_at": _datetime,
+}
 
 
 def _make_converter(*, detailed: bool) -> Converter:
     converter = Converter(detailed_validation=detailed)
-    converter.register_unstructure_hook(datetime, _zulu)
-    fields: Any = {name: override(struct_hook=hook) for name, hook in _READERS.items()}
-    converter.register_structure_hook(Memory, make_dict_structure_fn(Memory, converter, **fields))
+    for kind, readers in ((Memory, _MEMORY), (FoundMemory, _FOUND), (KeyInfo, _KEY)):
+        fields: Any = {name: override(struct_hook=hook) for name, hook in readers.items()}
+        converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **fields))
     return converter
 
 
@@ -131,18 +152,18 @@ _detailed: Final = _make_converter(detailed=True)
 """Reads the same, and names all that is wrong."""
 
 
-class ReadMemories(NamedTuple):
-    """What could be read of an array of memories.
+class ReadItems(NamedTuple, Generic[T]):
+    """What could be read of an array.
 
     Attributes:
         whole: those that are as they should be.
-        memories: these, and the odd ones, each with what can be read of it; in the server's order.
+        items: these, and the odd ones, each with what can be read of it; in the server's order.
         odd: the ids of the odd ones.
         problems: what is wrong, with its place (``"[3].content: ..."``).
     """
 
-    whole: list[Memory]
-    memories: list[Memory]
+    whole: list[T]
+    items: list[T]
     odd: list[str]
     problems: list[str]
 
@@ -160,36 +181,36 @@ def array_from(value: Any, place: str) -> list[Any]:
     return value
 
 
-def read_memories(value: Any, place: str = "") -> ReadMemories:
+def read_items(value: Any, kind: type[T], place: str = "") -> ReadItems[T]:
     """Read an array of memories as far as it can be read. Raises `ResponseFormatError` if it is no array."""
     array_from(value, place or "body")
     try:
-        memories = [_plain.structure(item, Memory) for item in value]
+        items = [_plain.structure(item, kind) for item in value]
     except Exception:  # noqa: BLE001  # whatever it was, it is found again one by one, with its words
-        return _read_one_by_one(value, place)
-    return ReadMemories(memories, memories, [], [])
+        return _read_one_by_one(value, kind, place)
+    return ReadItems(items, items, [], [])
 
 
-def _read_one_by_one(values: list[Any], place: str) -> ReadMemories:
-    read = ReadMemories([], [], [], [])
+def _read_one_by_one(values: list[Any], kind: type[T], place: str) -> ReadItems[T]:
+    read = ReadItems[T]([], [], [], [])
     for index, value in enumerate(values):
-        memory, problems = _read_leniently(value, f"{place}[{index}]")
-        if memory is not None:
-            read.memories.append(memory)
+        item, problems = _read_leniently(value, kind, f"{place}[{index}]")
+        if item is not None:
+            read.items.append(item)
             if problems:
-                read.odd.append(memory.id)
+                read.odd.append(value["id"])
             else:
-                read.whole.append(memory)
+                read.whole.append(item)
         read.problems.extend(problems)
     return read
 
 
-def _read_leniently(value: Any, place: str) -> tuple[Memory | None, list[str]]:
-    """Return a memory with what can be read of it, None if it cannot even be named, and what is wrong."""
+def _read_leniently(value: Any, kind: type[T], place: str) -> tuple[T | None, list[str]]:
+    """Return an item with what can be read of it, None if it cannot even be named, and what is wrong."""
     if not isinstance(value, dict):
         return None, [f"{place}: {_unlike('an object', value)}"]
     try:
-        return _detailed.structure(value, Memory), []
+        return _detailed.structure(value, kind), []
     except ClassValidationError as error:
         lines = transform_error(error, path=place, format_exception=_describe)
         problems = [_place_first(line) for line in lines]
@@ -197,7 +218,7 @@ def _read_leniently(value: Any, place: str) -> tuple[Memory | None, list[str]]:
     if "id" in odd:
         return None, problems
     readable = {name: item for name, item in value.items() if name not in odd}
-    return _plain.structure(readable, Memory), problems
+    return _plain.structure(readable, kind), problems
 
 
 def _describe(error: BaseException, _kind: type | None) -> str:
@@ -212,11 +233,16 @@ def _place_first(line: str) -> str:
 
 def memory_from(value: Any) -> Memory:
     """Read one memory. Raises `ResponseFormatError` that names each field at fault."""
+    return item_from(value, Memory, "memory")
+
+
+def item_from(value: Any, kind: type[T], place: str) -> T:
+    """Read one item. Raises `ResponseFormatError` that names each field at fault."""
     try:
-        return _plain.structure(value, Memory)
+        return _plain.structure(value, kind)
     except Exception:  # noqa: BLE001  # as above
-        _memory, problems = _read_leniently(value, "memory")
-    raise format_error("the memory that the server returned", problems)
+        _item, problems = _read_leniently(value, kind, place)
+    raise format_error(f"the {place} that the server returned", problems)
 
 
 def memories_from(value: Any, place: str = "") -> list[Memory]:
@@ -224,11 +250,11 @@ def memories_from(value: Any, place: str = "") -> list[Memory]:
 
     Raises `ResponseFormatError` with every problem, and the good ones of them as its `memories`.
     """
-    read = read_memories(value, place)
+    read = read_items(value, Memory, place)
     if read.problems:
         what = f"{len(value) - len(read.whole)} of {len(value)} memories that the server returned"
         raise format_error(what, read.problems, read.whole)
-    return read.memories
+    return read.items
 
 
 def format_error(what: str, problems: Sequence[str], memories: Sequence[Memory] = ()) -> ResponseFormatError:
@@ -236,10 +262,3 @@ def format_error(what: str, problems: Sequence[str], memories: Sequence[Memory] 
     named = "; ".join(problems[:PROBLEMS_NAMED])
     more = f"; and {len(problems) - PROBLEMS_NAMED} more" if len(problems) > PROBLEMS_NAMED else ""
     return ResponseFormatError(f"{what} cannot be read: {named}{more}", problems=problems, memories=memories)
-
-
-def memory_payload(memory: Memory) -> dict[str, Any]:
-    """Return a memory as the service itself would show it: dates in ISO 8601 with Z."""
-    payload: dict[str, Any] = _plain.unstructure(memory)
-    payload["tags"] = list(memory.tags)
-    return payload

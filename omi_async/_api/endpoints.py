@@ -14,13 +14,14 @@ from urllib.parse import quote, urlencode
 import attrs
 
 from omi_async._api import json
-from omi_async._api.codec import array_from, format_error, memories_from, memory_from, read_memories
+from omi_async._api.codec import array_from, format_error, item_from, memories_from, memory_from, read_items
 from omi_async._api.failures import error_for, shown
 from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
-from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
+from omi_async.constants import BATCH_SIZE, PAGE_LIMIT, SEARCH_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.fact import Fact, Payload, fact_payload
-from omi_async.memory import Memory
+from omi_async.key import KeyInfo
+from omi_async.memory import FoundMemory, Memory
 
 __all__ = [
     "create_batch",
@@ -29,14 +30,17 @@ __all__ = [
     "import_batch",
     "import_single",
     "interpret",
+    "key_info",
     "list_for_import",
     "list_memories",
+    "search_memories",
     "update_memory",
 ]
 
 T = TypeVar("T")
 
 MEMORIES: Final = "/v1/dev/user/memories"
+KEY: Final = "/v1/dev/key"
 
 
 def list_memories(
@@ -70,6 +74,39 @@ def _list(
         path=f"{MEMORIES}?{urlencode(query)}",
         decode=decode,
         idempotent=True,
+    )
+
+
+def search_memories(query: str, *, limit: int = 10) -> Request[Page[FoundMemory]]:
+    """Build GET memories/vector/search. Raises ValueError for an empty query or a limit that is refused."""
+    if not query.strip():
+        raise ValueError("there is nothing to search for")
+    if not 1 <= limit <= SEARCH_LIMIT:
+        raise ValueError(f"limit must be from 1 to {SEARCH_LIMIT}, not {limit}")
+    try:
+        asked = urlencode({"query": query, "limit": limit})
+    except UnicodeEncodeError:
+        raise ValueError("the query holds half of a surrogate pair, which is no Unicode text") from None
+    return Request(
+        kind="search",
+        operation="search memories",
+        method="GET",
+        path=f"{MEMORIES}/vector/search?{asked}",
+        decode=_decode_found,
+        idempotent=True,
+    )
+
+
+def key_info() -> Request[KeyInfo]:
+    """Build GET key: what the server says of the key that asks."""
+    return Request(
+        kind="key",
+        operation="ask about the key",
+        method="GET",
+        path=KEY,
+        decode=_decode_key,
+        idempotent=True,
+        advice={404: " (this server is too old to tell; list(limit=1) shows whether it takes the key)"},
     )
 
 
@@ -195,16 +232,29 @@ def _decode_memory(response: Response) -> Memory:
 
 def _decode_page(response: Response) -> Page[Memory]:
     body = _json_body(response)
-    read = read_memories(body)
+    read = read_items(body, Memory)
     return Page(
-        read.memories,
+        read.items,
         _truncated(response),
-        len(body) - len(read.memories),
+        len(body) - len(read.items),
         read.problems,
         frozenset(read.odd),
-        frozenset([memory.category for memory in read.memories]),
+        frozenset([memory.category for memory in read.items]),
         answer=response,
     )
+
+
+def _decode_found(response: Response) -> Page[FoundMemory]:
+    body = _json_body(response)
+    if type(body) is not dict:
+        raise format_error("the server's answer", ["items: expected an object that holds this array"])
+    found = read_items(body.get("items"), FoundMemory, "items")
+    unreadable = len(body["items"]) - len(found.items)
+    return Page(found.items, unreadable=unreadable, problems=found.problems, odd=frozenset(found.odd))
+
+
+def _decode_key(response: Response) -> KeyInfo:
+    return item_from(_json_body(response), KeyInfo, "key")
 
 
 def _truncated(response: Response) -> bool:
@@ -298,4 +348,4 @@ def interpret(request: Request[T], response: Response, *, repeated: bool = False
         return request.answers[response.status]
     if repeated and request.method == "DELETE" and response.status == HTTPStatus.NOT_FOUND:
         return request.decode(Response(HTTPStatus.NO_CONTENT))
-    raise error_for(request.operation, response)
+    raise error_for(request.operation, response, request.advice)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -28,12 +29,15 @@ from omi_async.errors import (
 __all__ = ["error_for", "log_name", "refused_items", "shown"]
 
 
-def error_for(operation: str, response: Response) -> OmiError:
+NO_ADVICE: Final[Mapping[int, str]] = {}
+
+
+def error_for(operation: str, response: Response, advice: Mapping[int, str] = NO_ADVICE) -> OmiError:
     """Make the error for a status that is no success."""
     status = response.status
     detail = _detail(response)
     message = f"cannot {operation}: {status} {_phrase(status)}{_sentence(response, detail)}"
-    message += _ADVICE.get(status, "")
+    message += advice.get(status) or _ADVICE.get(status, "")
     if status in _NO_ANSWERS:
         # Without the server's words: these errors go into logs as they are.
         return ResponseLostError(f"cannot {operation}: no answer in time ({status} {_phrase(status)})")

@@ -11,7 +11,7 @@ __all__ = ["BatchAnswer", "Kind", "Listed", "ListedMemory", "Page", "Request", "
 
 T = TypeVar("T")
 
-Kind = Literal["list", "create", "batch", "update", "delete"]
+Kind = Literal["list", "search", "create", "batch", "update", "delete", "key"]
 """The kinds of calls; the service's quotas are kept by them."""
 
 
@@ -54,6 +54,7 @@ class Request(Generic[T]):
         slow: waits for the `batch_timeout` of the Session instead of its `timeout`.
         attempts: calls in all, or None for what the Session's `Retry` says.
         answers: statuses that are no failures for this call, to what they mean.
+        advice: what to add to the words of an error, by its status.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Request(Generic[T]):
     slow: bool = False
     attempts: int | None = None
     answers: Mapping[int, T] = attrs.field(factory=dict, repr=False, eq=False)
+    advice: Mapping[int, str] = attrs.field(factory=dict, repr=False, eq=False)
 
 
 class BatchAnswer(NamedTuple):

@@ -94,7 +94,8 @@ BACKEND: Final[tuple[tuple[frozenset[Kind], float], ...]] = (
     (frozenset({"create"}), 60.0),
     (frozenset({"batch"}), 3600.0),
     (frozenset({"create", "update", "delete"}), 3600.0),
-    (frozenset({"list"}), 3600.0),
+    (frozenset({"list", "search"}), 3600.0),
+    (frozenset({"key"}), 3600.0),
 )
 """Which calls share a window, and its seconds (backend: rate_limit_config). Limits vary: none is assumed."""
 

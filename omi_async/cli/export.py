@@ -93,11 +93,10 @@ async def _export(
 
 
 def _writer(common: Common, wanted: str) -> tuple[bytes, Lines]:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # only if it is needed
     from omi_async.sources.writing import writer_for  # noqa: PLC0415
 
     if common.as_json:
-        return b"", lambda memory: json_line(memory_payload(memory))
+        return b"", lambda memory: json_line(memory.to_dict())
     writer = writer_for(wanted)  # type: ignore[arg-type]  # click has checked the choice
     end = "\r\n" if wanted == "csv" else "\n"  # RFC 4180
     header = b"" if writer.header is None else f"{writer.header}{end}".encode()

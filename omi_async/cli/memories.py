@@ -123,11 +123,9 @@ def _cells(memory: Memory) -> list[str]:
 
 
 def _print_json(memories: Iterable[Memory]) -> None:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
-
     stream = stdout_bytes()
     for memory in memories:
-        stream.write(json_line(memory_payload(memory)))
+        stream.write(json_line(memory.to_dict()))
     stream.flush()
 
 
@@ -265,10 +263,8 @@ def _warned_of_doubt(words: str) -> Iterator[None]:
 
 
 def _print(common: Common, verb: str, memory: Memory) -> None:
-    from omi_async._api.codec import memory_payload  # noqa: PLC0415  # loaded by now
-
     if common.as_json:
-        print_document(memory_payload(memory))
+        print_document(memory.to_dict())
         return
     details = [memory.category, memory.visibility, *(f"#{tag}" for tag in memory.tags)]
     print_report(f"{verb} {memory.id} ({', '.join(details)})")

@@ -22,7 +22,7 @@ from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
 from omi_async.inbox import FactInbox
-from omi_async.memory import Memory
+from omi_async.memory import FoundMemory, Memory
 
 __all__ = ["Memories"]
 
@@ -107,6 +107,25 @@ class Memories:
             _log_odd(paginator.odd)
         if paginator.unreadable:
             raise format_error(f"{paginator.unreadable} of the memories listed", problems)
+
+    async def search(self, query: str, /, *, limit: int = 10) -> builtins.list[FoundMemory]:
+        """Return the memories that fit a query best, by their meaning, the best one first.
+
+        The server looks only through memories that it has processed: one that was just created is found after
+        an hour or so.
+
+        Args:
+            query: what to look for, in any words.
+            limit: memories at most, 1 to 100; newer servers give no more than 20.
+
+        Raises:
+            ValueError: an empty query, or limit out of range.
+        """
+        page = await self._sender.send(endpoints.search_memories(query, limit=limit))
+        if page.unreadable:
+            raise format_error(f"{page.unreadable} of the memories found", page.problems)
+        _log_odd(len(page.odd))
+        return page.memories
 
     async def create(
         self,
