@@ -8,10 +8,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import attrs
 import pytest
 
 import omi_async
@@ -42,17 +43,28 @@ def names() -> dict[str, Any]:
     return found
 
 
+@attrs.frozen
+class Message:
+    """As a queue gives it."""
+
+    text: str
+
+    async def acknowledge(self) -> None:
+        pass
+
+
+async def queue() -> AsyncIterator[Message]:
+    for text in ("User skis", "User swims"):
+        yield Message(text)
+
+
 async def do(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
     async with LocalServer() as server:
         monkeypatch.setenv("OMI_API_BASE", server.url)
         monkeypatch.setenv("OMI_API_KEY", server.api_key)
         async with omi_async.Session() as session:
-            namespace = {
-                **names(),
-                "server": server,
-                "session": session,
-                "facts": ["User skis", "User swims"],
-            }
+            at_hand = {"server": server, "session": session, "facts": ["User skis"], "queue": queue()}
+            namespace = names() | at_hand
             doing = eval(compile(example, "example", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
             if inspect.isawaitable(doing):
                 await doing

@@ -1,4 +1,5 @@
 """Small whole programs: copy one, and change it. The library's own tests run each as its users would.
 
 - `move_account`: a script that copies every memory of one account into another.
+- `stream_worker`: a worker that stores facts from a Redis stream; several run together, and any may die.
 """

