@@ -182,15 +182,17 @@ class FactInbox:
         if kind is not None:
             self.stop()
         try:
-            await asyncio.wait({postman})
+            if kind is None or not issubclass(kind, asyncio.CancelledError):
+                await asyncio.wait({postman})
         except asyncio.CancelledError:
             self.stop()
-            await outlast(postman, impatient=postman.cancel)
             raise
         finally:
+            await outlast(postman, impatient=postman.cancel)
             if self._opened:
                 self._journal.close()
-        postman.result()
+        if not postman.cancelled():
+            postman.result()
 
     # The rounds
 

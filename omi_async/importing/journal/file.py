@@ -108,13 +108,16 @@ class Database(sqlite3.Connection):
             return
         aside = self._log.with_name(f"{self._log.name}-kept")
         self.interrupt()
-        self._log.rename(aside)
+        with suppress(OSError):  # Windows renames no open file
+            self._log.rename(aside)
         super().close()
-        aside.rename(self._log)
+        with suppress(OSError):
+            aside.rename(self._log)
 
     def __del__(self) -> None:
         # When a program ends without closing it, Python does, and SQLite deletes the `-wal` of a marked file.
-        self.close()
+        if self._marked:
+            self.close()
 
 
 def _check_file(path: Path) -> None:
