@@ -88,7 +88,7 @@ class InvalidFactError(OmiError, ValueError):
 
     Attributes:
         field: the field at fault (``"content"``, ``"tags"``, ...), or ``""`` for the record as a whole.
-        record: what was given instead of a fact, for whoever wants to mend it; never part of the message.
+        record: what was given instead of a fact, so that it can be fixed; never part of the message.
     """
 
     def __init__(self, message: str, *, field: str = "", record: object = None) -> None:
