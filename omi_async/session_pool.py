@@ -192,7 +192,7 @@ class SessionPool:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        pacers = [*self._pacers.values()]  # of the dropped ones too, if somebody still holds them
+        pacers = [*self._pacers.values()]  # of the dropped ones too, as long as they are in use
         for pacer in pacers:
             pacer.close(_is_closed)
         draining = [asyncio.ensure_future(pacer.drain()) for pacer in pacers if pacer.busy]
@@ -240,9 +240,8 @@ class SessionPool:
         It may be used as it is, or with ``async with``, which leaves it open: it is the pool's to close.
 
         Raises:
-            ConfigurationError: no usable key (`OMI_API_KEY` is not asked for: it is nobody's in particular);
-            the
-                pool is closed, or belongs to another event loop.
+            ConfigurationError: no usable key (`OMI_API_KEY` is not read: it is no user's); the pool is
+                closed, or belongs to another event loop.
         """
         api_key = Secret(api_key or "")  # this frame stands in tracebacks
         client = self._open()
@@ -273,15 +272,14 @@ class SessionPool:
         return session
 
     def _drop_idle(self, now: float) -> None:
-        """Drop those that nobody has used for long."""
-        while self._kept:
+        """Drop those that were not used for long, and what is known of quotas that have changed since."""
+        for _ in range(len(self._kept)):
             account, entry = next(iter(self._kept.items()))
             if now - entry.touched < self._idle:
                 break
             pacer = entry.session.pacing
-            if pacer.busy or now - pacer.used_at < self._idle:
-                # It was not asked for, but somebody held on to it and makes calls. It is looked at again
-                # later.
+            if pacer.busy or pacer.clock.now() - pacer.used_at < self._idle:
+                # It was not asked for, but its holder makes calls. It is looked at again later.
                 entry.touched = now
                 self._kept.move_to_end(account)
             else:

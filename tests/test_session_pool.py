@@ -217,6 +217,23 @@ async def test_a_session_in_use_is_not_idle() -> None:
         assert importing.result().created == 50
 
 
+@pytest.mark.virtual_clock
+async def test_sessions_that_are_never_idle_long_enough_or_at_once() -> None:
+    # Catches: a look at those in use that never ends, where no time at all is idle.
+    for idle, kept in ((0, 1), (float("inf"), 3)):
+        async with pooling(Quota("list", 1, 30, ("list",)), idle=idle) as (server, pool):
+            busy = pool.session(server.api_key)
+            await busy.memories.list()
+            waiting = asyncio.create_task(busy.memories.list())
+            await asyncio.sleep(1)
+            assert pool.session(server.api_key) is busy
+            for _ in range(2):
+                pool.session(server.add_key())
+            await asyncio.sleep(10)
+            assert len(pool) == kept
+            await waiting
+
+
 async def test_a_ledger_file_is_written_for_all_keys_and_held_open_by_none(
     server: LocalServer, tmp_path: Path
 ) -> None:

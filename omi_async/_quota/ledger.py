@@ -75,6 +75,7 @@ class Ledger:
         self._out: set[CountedCall] = set()  # on the wire
         self._calls: deque[CountedCall] = deque(maxlen=CALLS_REMEMBERED)  # those, and what went through
         self._windows: tuple[Window, ...] = ()  # replaced and never changed: other threads may read it
+        self._by_kind: dict[Kind, tuple[Window, ...]] = {}  # the same, found before
         for policy in policies:
             rule = Rule(policy.kinds, policy.limit, policy.window, source, policy.name)
             if self._by_key(rule.key):
@@ -88,8 +89,13 @@ class Ledger:
             return cls(policies, **options)
         return cls(DOCUMENTED if base_url == BASE_URL else (), source="documented", **options)
 
-    def _of(self, kind: Kind) -> list[Window]:
-        return [window for window in self._windows if kind in window.rule.kinds]
+    def _of(self, kind: Kind) -> tuple[Window, ...]:
+        if kind not in self._by_kind:
+            self._by_kind[kind] = tuple([window for window in self._windows if kind in window.rule.kinds])
+        return self._by_kind[kind]
+
+    def _replace(self, windows: Iterable[Window]) -> None:
+        self._windows, self._by_kind = tuple(windows), {}
 
     def _by_key(self, key: str) -> Window | None:
         return next((window for window in self._windows if window.rule.key == key), None)
@@ -98,7 +104,7 @@ class Ledger:
         window.out = sum(call.kind in window.rule.kinds for call in self._out)
         learned = [other for other in self._windows if other.rule.may_change]
         forgotten = learned[: 1 - MOST_LEARNED]  # the oldest are learned again if they still hold
-        self._windows = (*[other for other in self._windows if other not in forgotten], window)
+        self._replace([*[other for other in self._windows if other not in forgotten], window])
         return window
 
     # Which call may go
@@ -199,8 +205,8 @@ class Ledger:
         pause = self._pause(window.short_waits, LONGEST_PAUSE)
         window.refuse(refusal, self._nth_last(window, refusal), early=window in early, pause=pause)
         # What is the same policy by now is so with another limit: the server has changed it.
-        same = [it for it in self._windows if it.rule.key == window.rule.key and it is not window]
-        self._windows = tuple([it for it in self._windows if it not in same])
+        key = window.rule.key
+        self._replace([it for it in self._windows if it is window or it.rule.key != key])
 
     def _blamed(self, refusal: Refusal) -> Window:
         """Find the window that a refusal is about; make one if none is known.

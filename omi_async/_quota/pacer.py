@@ -39,7 +39,7 @@ class Clock:
     """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
 
     The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the
-    wall's gets ahead, either the machine has slept, or somebody has set it: to believe the former costs a
+    wall's gets ahead, either the machine has slept, or the user has set it: to believe the former costs a
     refused call at worst.
     """
 
@@ -155,7 +155,7 @@ class Pacer:
     Attributes:
         ledger: the same.
         clock: what the ledger's moments are told by.
-        used_at: when a permit was last asked for or ended, by the loop's clock.
+        used_at: when a permit was last asked for.
     """
 
     def __init__(self, ledger: Ledger, connections: int, file: LedgerFile | None = None) -> None:
@@ -214,15 +214,14 @@ class Pacer:
         await self.open()
         if self._closed is not None:
             raise self._closed()
-        self.used_at = asyncio.get_running_loop().time()
-        now = self.clock.now()
+        now = self.used_at = self.clock.now()
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
         queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         queue.waiters.append(waiter)
         self._dispatch()
-        if group is None:
+        if group is None and not waiter.granted.done():
             self._refuse_if_too_far_behind(waiter, kind, now)
         try:
             return await waiter.granted
@@ -248,7 +247,7 @@ class Pacer:
         """
         waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
-        if waiting > 1 and now + wait > waiter.until and not waiter.granted.done():
+        if waiting > 1 and now + wait > waiter.until:
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
@@ -259,7 +258,6 @@ class Pacer:
     def take_back(self, permit: Permit) -> None:
         """Note that a permit has ended, and let the next ones go."""
         self._free += 1
-        self.used_at = asyncio.get_running_loop().time()
         if self._free == self._connections:
             self._all_back.set()
         kind = permit.call.kind

@@ -315,7 +315,7 @@ class Window:
             self.until = UNKNOWN  # our own account is the finer one: it knows fractions of seconds
             return
         if self.rule.length > UNKNOWN:
-            self.opener = None  # else it would end as we thought: somebody else has opened it before
+            self.opener = None  # else it would end as we thought: another program has opened it before
         if refusal.left:
             self.until, self.short_waits = now + refusal.left, 0
         elif not together:  # else they were refused together, and are one lesson
@@ -416,8 +416,8 @@ class Window:
         if state is not State.CLOSED:
             window.until, window.counted = until, kept.counted
         if now - refused_at >= longest:
-            # Nobody was refused for longer than a window, perhaps by a server that is gone: the first window
-            # here tests the limit by one call more.
+            # The last refusal is older than a window, perhaps of a server that is gone: the first window here
+            # tests the limit by one call more.
             window.refused_at = UNKNOWN
         return window
 

@@ -171,6 +171,7 @@ async def connected(
             batch_timeout=common.timeout or BATCH_TIMEOUT,
             connections=connections,
             ledger=server.ledger,
+            trust_env=True,
         )
         await stack.enter_async_context(session)
         gc.freeze()  # full collections, which stop the loop, need not look at all that was imported
@@ -204,7 +205,10 @@ async def _server_for(common: Common, stack: contextlib.AsyncExitStack, *, new_d
     from omi_async.local import LocalServer  # noqa: PLC0415  # only if it is asked for
 
     database = common.local if new_database else _database_that_is_there(common.local)
-    server = await stack.enter_async_context(LocalServer(database))
+    # The database is the user's own: nothing in it is kept back, as the service keeps back what lies beyond
+    # its wall of 5,000, or what its hourly job has not indexed yet.
+    local = LocalServer(database, list_window=None, list_budget=None, search_lag=0)
+    server = await stack.enter_async_context(local)
     return _Server(server.api_key, server.url)
 
 

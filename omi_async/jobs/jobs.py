@@ -150,6 +150,7 @@ class ImportJobs:
         options: dict[str, Any],
     ) -> ImportJob:
         files = JobFiles(self._folder / id)
+        # The folder is locked before anything is in it: another process sees no job, and lets it be.
         if not await asyncio.to_thread(files.make):
             await asyncio.to_thread(files.unlock)
             return self[id]
@@ -160,7 +161,7 @@ class ImportJobs:
                 id=id, owner=owner, name=name, options=options, created_at=time.time(), expected=facts
             )
             await asyncio.to_thread(files.save, record)
-        except BaseException:
+        except BaseException:  # also if the request is cancelled: half an input must not be imported
             await asyncio.to_thread(files.remove)
             raise
         job = self._jobs[id] = ImportJob(record, files)
@@ -228,5 +229,6 @@ class ImportJobs:
         await job.stop()
         if not await asyncio.to_thread(job.files.lock):
             raise RuntimeError(f"another process works on job {id}")
+        # Gone from memory first: a request in between finds nothing, and not a job without files.
         self._jobs.pop(id, None)
         await asyncio.to_thread(job.files.remove)

@@ -38,6 +38,7 @@ class Account:
         """Store a memory for good, or find it; return what the answer shows. Raises `Refusal` (500)."""
         text = draft.content.strip()
         await self.head.look_up(batch=batch)
+        # Before the race: to find what is there advances nothing, so repeats do not fail under contention.
         row = self._known(text)
         if row is None:
             await self.head.advance()
@@ -60,7 +61,9 @@ class Account:
             text,
             now=self.clock(),
             text_identity=self.text_identity,
+            # The service asks a language model; a guess by words is free, and the same each time.
             category=draft.category or choose_category(text),
+            # A create takes any word; an update refuses it, which is why clients must check it themselves.
             visibility=draft.visibility if draft.visibility in VISIBILITIES else "private",
             tags=draft.tags,
         )

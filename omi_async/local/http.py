@@ -80,7 +80,7 @@ class Endpoint:
         except Refusal as no_route:
             refusal = no_route
         started = self.calls.begin(kind)
-        status: int | None = None
+        status: int | None = None  # for a client that is gone before it can be answered
         items = 0
         try:
             call = await self._read(request, kind, memory_id, refusal)
@@ -153,6 +153,8 @@ async def _send(request: web.BaseRequest, reply: Reply, now: float) -> web.Strea
     headers = {**about, **dict(reply.headers)}
     if reply.cut is None and not reply.closes:
         return web.Response(status=reply.status, body=reply.body, headers=headers)
+    # Written by hand: aiohttp would announce the end of the connection in a header, which the service does
+    # not.
     response = web.StreamResponse(status=reply.status, headers=headers)
     response.content_length = len(reply.body)
     await response.prepare(request)
@@ -164,6 +166,7 @@ async def _send(request: web.BaseRequest, reply: Reply, now: float) -> web.Strea
 
 def _reset(request: web.BaseRequest) -> web.StreamResponse:
     """Drop the connection so that the peer sees a reset, not an orderly end."""
+    # An orderly end would look like an answer that was cut, which is another fault.
     if request.transport is not None:
         connection = request.transport.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

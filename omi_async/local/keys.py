@@ -102,6 +102,7 @@ class Keys:
         chosen = tuple(scopes)
         if unknown := set(chosen).difference(SCOPES):
             raise ValueError(f"no such scope: {', '.join(sorted(unknown))}; there are {', '.join(SCOPES)}")
+        # A key that is let in again is the same key to its quotas.
         known = self._by_secret.get(check_key(api_key))
         key_id = known.key_id if known else str(uuid.uuid4())
         self._by_secret[api_key] = Key(key_id, api_key, account, chosen, granted, created_at)

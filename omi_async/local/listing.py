@@ -49,11 +49,14 @@ class ListLimits:
             raise Refusal.because(413, "Memory pagination window exceeded")
         documents = memories.documents()
         readings = self.budget // documents if self.budget is not None and documents else 1
+        # One reading of the account is more than the budget: then the backend lists nothing, without an
+        # error.
         if readings == 0:
             return [], True
         if not categories or self.budget is None:
             rows = memories.page(limit=limit, offset=offset, categories=categories, until=until)
             return rows, False
         within = readings * _LOOKED_AT
+        # Within the newest ones: what lies beyond them is left out even if the page has room for it.
         rows = memories.page(limit=limit, offset=offset, categories=categories, until=until, within=within)
         return rows, len(rows) < limit and within < documents

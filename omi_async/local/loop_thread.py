@@ -39,6 +39,7 @@ class LoopThread:
         loop, thread = self._loop, self._thread
         self._loop = self._thread = None
         if loop is not None and thread is not None:
+            # From outside, a loop is stopped by itself only; else it would sleep on in its selector.
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 

@@ -122,10 +122,12 @@ class Faults:
 
         `read_contents` returns the texts that the call carries.
         """
+        # Most calls of most tests: to read their texts would cost more than the rest of the stand-in's work.
         if not self._planned and self.chaos is None:
             return []
         contents = read_contents()
         fitting = [p for p in self._planned if kind in p.kinds and p.fault.concerns(contents)]
+        # A condition bends how the work is done, an event whether and what is answered: so both can happen.
         taken = [p for p in fitting if p.fault.standing]
         taken += [p for p in fitting if not p.fault.standing][:1]
         for planned in taken:
@@ -137,6 +139,7 @@ class Faults:
     def _drawn(self, kind: str, faults: Sequence[Fault]) -> list[Fault]:
         if self.chaos is None or not kind:
             return []
+        # Drawn even if a planned fault happens: the draws of the calls after it must not depend on the plan.
         drawn = self.chaos.draw(kind)
         planned = any(not fault.standing for fault in faults)
         return [] if drawn is None or planned else [drawn]

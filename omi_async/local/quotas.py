@@ -120,6 +120,7 @@ class Quotas:
             remaining = quota.limit - window.calls
             if remaining < 0:
                 raise self._refusal(quota, window)
+            # There is one set of headers for all quotas: it tells of the one that is spent first.
             if quota.announced and remaining < fewest:
                 fewest, announced = remaining, _announcement(quota, window)
         return announced
@@ -128,12 +129,17 @@ class Quotas:
         now = self._clock()
         subject = (quota.name, whose)
         window = self._windows.get(subject)
+        # The first call opens a window; nothing else moves it, least of all a refused call.
         if window is None or now >= window.ends:
             window = self._windows[subject] = _Window(now + quota.window)
+        # Before it is known whether the call is refused: a refused one counts too, and so does its
+        # repetition.
         window.calls += 1
         return window
 
     def _refusal(self, quota: Quota, window: _Window) -> Refusal:
+        # Rounded down, as the TTL of a Redis key is: 0 in the last second, in which a call is refused all the
+        # same.
         seconds = int(window.ends - self._clock())
         headers: Headers = (
             ("Retry-After", str(seconds)),

@@ -58,6 +58,7 @@ class Calls:
 
     def begin(self, kind: str) -> float:
         """Count a call in. Returns the moment."""
+        # Counted here, not in the answer: a call that waits, or whose client is gone, is at work too.
         self._total += 1
         self._in_flight[kind] += 1
         self.peak = max(self.peak, self._total)

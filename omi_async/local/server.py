@@ -148,6 +148,7 @@ class LocalServer:
 
     async def close(self) -> None:
         """Stop listening, give the calls in flight a second to end, close the database. Twice is fine."""
+        # First of all: a second close, or one that is cancelled and tried again, has nothing left to do.
         runner, self._runner = self._runner, None
         await self._clean_up(runner)
 
@@ -200,6 +201,7 @@ class LocalServer:
         ValueError.
         """
         key = self._add_key(api_key, self._how_many, scopes=scopes)
+        # Before the start, the number is enough: their memories are opened with the first account's.
         if self._accounts:
             self._open_account(self._how_many)
         self._how_many += 1

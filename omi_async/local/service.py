@@ -62,6 +62,8 @@ class Service:
         except Refusal as refusal:
             return refusal.reply
         except sqlite3.Error:
+            # A full disk under the stand-in is a server in trouble to its clients, and no traceback in
+            # theirs.
             _LOGGER.exception("the database failed")
             return BROKEN_DOWN
 
@@ -70,6 +72,8 @@ class Service:
         if call.refusal is not None:
             raise call.refusal
         key = self.keys.find(call.authorization)
+        # FastAPI runs its dependencies before it validates the fields of a body. So a body with bad fields
+        # spends quota, and a key without the scope learns nothing about its body.
         scope = _SCOPES.get(call.kind)
         if scope is not None:
             key.require(scope)
@@ -80,6 +84,7 @@ class Service:
 
     async def _handle(self, call: Call, key: Key, twist: Twist) -> Reply:
         try:
+            # Here, not in the fault: what is refused while writes are paused was counted before.
             if twist.refusal is not None:
                 return twist.refusal
             return await _HANDLERS[call.kind](self, call, key, twist)
@@ -122,6 +127,7 @@ class Service:
             raise Refusal.because(422, "All memories must have non-empty content")
         account = self.accounts[key.account]
         await _inspect(account, "batch", drafts, twist)
+        # No transaction around them: what is stored when the work breaks off stays stored.
         memories = [await account.store(draft, batch=True) for draft in drafts[: twist.at_most]]
         if twist.at_most is not None:
             raise Refusal(twist.breakdown)
@@ -137,6 +143,7 @@ class Service:
             raise Refusal.because(422, "content must not be empty")
         account = self.accounts[key.account]
         if patch.content is not None:
+            # An unknown id is noticed where a field is changed: a bad visibility alone is told before it.
             account.unlocked(call.memory_id)
             await _inspect(account, "update", [Draft(patch.content, None, "private", [])], twist)
         await account.change(call.memory_id, patch)

@@ -237,6 +237,7 @@ class Memories:
         """Store a new memory. Its id is made of the text, unless that was used or `text_identity` is off."""
         digest = _digest(text)
         row = _new_row(id_of(text) if text_identity else str(uuid.uuid4()), text, now, fields)
+        # The id of the text may be taken: by a memory whose text was changed, or by a deleted one forever.
         if not self._insert(digest, row):
             row["id"] = f"mem_{uuid.uuid4().hex}"
             self._insert(digest, row)

@@ -71,6 +71,8 @@ class Problems:
 def unprocessable(problems: Sequence[Mapping[str, Any]]) -> Reply:
     """Make the 422 of a schema violation. Input that cannot be echoed breaks it, as it breaks the service."""
     try:
+        # The standard library's, as the service's is: it alone refuses NaN and half surrogates in what it
+        # echoes.
         body = json.dumps(
             {"detail": problems}, ensure_ascii=False, allow_nan=False, separators=(",", ":")
         ).encode()
@@ -86,6 +88,7 @@ def read_payload(body: bytes, content_type: str | None) -> Any:
     """
     if not body:
         return ABSENT
+    # FastAPI looks at the header before the body: JSON without it is a string, and fails as one.
     if content_type != JSON_TYPE and not _says_json(content_type or ""):
         return body.decode(errors="replace")
     return _read_json(body)
@@ -254,6 +257,7 @@ def read_integer(query: Mapping[str, str], name: str, default: int, problems: Pr
     if given is None:
         return default
     try:
+        # int() alone would also take digits of other scripts, which pydantic does not.
         return int(re.sub(r"\.0+\s*$", "", given.encode("ascii").decode()))
     except ValueError:
         message = "Input should be a valid integer, unable to parse string as an integer"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import PurePath
-from typing import Any, BinaryIO, Final, Literal, get_args
+from typing import Any, BinaryIO, Final, Literal, cast, get_args
 
 from omi_async._api.json import loads
 from omi_async.sources._csv import Dialect, dialect_of, read_csv
@@ -149,14 +149,18 @@ def detect(head: bytes, name: str, options: ReadOptions) -> Format:
         return kind
     if words := binary_in_words(head):
         raise SourceError.at(name, None, f"is {words}")
-    kind = _text_kind(seen)
-    if kind in {"bee", "list", "vault"}:
-        return kind
-    words = text_in_words(seen.text, seen.lines) if seen.hint != "markdown" or seen.text[:1] == "<" else ""
-    words = words or name_in_words(name)
-    if words:
+    for system in ("bee", "list"):
+        if TEXTS[system].matches(seen.all_lines) and seen.hint not in {"json", "jsonl"}:
+            return system
+    # A note may be about anything, and hold a piece of it; only a page that calls itself Markdown is none.
+    if words := (_foreign(seen) if seen.hint != "markdown" or seen.text[:1] == "<" else ""):
         raise SourceError.at(name, None, f"looks like {words}")
-    return kind
+    return _text_kind(seen)
+
+
+def _foreign(seen: _Head) -> str:
+    spoken = [line for line in seen.all_lines if line.strip()]
+    return text_in_words(seen.text, spoken) or name_in_words(seen.name)
 
 
 def _json_kind(seen: _Head) -> Format | None:
@@ -199,10 +203,10 @@ def _known_json(seen: _Head, kind: Format) -> Format | None:
         return None
     for name, document in DOCUMENTS.items():
         if document.matches(sample):
-            return name  # type: ignore[return-value]
+            return cast("Format", name)
     for name, known in RECORDS.items():
         if known.matches(sample):
-            return name  # type: ignore[return-value]
+            return cast("Format", name)
     return None
 
 
@@ -218,7 +222,7 @@ def _table_kind(seen: _Head) -> Format | None:
     if seen.hint in {"csv", "tsv"}:
         # Without a column for the text it may still be something else by a wrong name.
         looks_foreign = dialect is None and (
-            binary_in_words(seen.raw) or text_in_words(seen.text, seen.lines) or seen.text[:1] in {"<", "{"}
+            binary_in_words(seen.raw) or _foreign(seen) or seen.text[:1] in {"<", "{"}
         )
         return None if looks_foreign else seen.hint
     return None if dialect is None else _reads_as_table(seen, dialect)
@@ -270,10 +274,6 @@ def _share_of_rows(lines: Sequence[str], dialect: Dialect) -> float:
 def _text_kind(seen: _Head) -> Format:
     if seen.hint in {"json", "jsonl"}:  # if it is none, its reader says so best
         return seen.hint
-    if TEXTS["bee"].matches(seen.all_lines):
-        return "bee"
-    if TEXTS["list"].matches(seen.all_lines):
-        return "list"
     spoken = [line for line in seen.lines if not is_furniture(line)]
     bullets = sum(BULLET.match(line) is not None for line in spoken)
     if TEXTS["vault"].matches(seen.all_lines) and (bullets or seen.all_lines[0].startswith(("---", "+++"))):

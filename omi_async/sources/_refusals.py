@@ -144,7 +144,7 @@ _BEGINS: Final = (
     ),
     (_pattern(r"#!\s*/"), "a script"),
     (_pattern(r"<\?php|<%"), "source code"),
-    (_pattern(r"-----BEGIN [A-Z ]+-----"), "a key or an encrypted message"),
+    (_pattern(r"(?:.*\n){0,20}?-----BEGIN [A-Z ]+-----"), "a key, a certificate or an encrypted message"),
     (_pattern(r"WEBVTT\b"), "subtitles; save the sentences as a text file"),
     (_pattern(r"diff --git |Index: \S+\r?\n=+|--- \S+.*\r?\n\+\+\+ "), "a patch"),
     (
@@ -189,6 +189,7 @@ _SQL: Final = _pattern(
 _YAML_NESTED: Final = _pattern(r"[ \t]*(?:-[ \t]+)?[\"']?[A-Za-z_][\w-]*[\"']?:(?:[ \t].*)?$")
 _YAML_KEY: Final = _pattern(r"[ \t]*(?:-[ \t]+)?[\"']?[A-Za-z_][\w-]*[\"']?:\s*(?:[|>&][+-]?\d?)?\s*$")
 _YAML_ITEM: Final = _pattern(r"[ \t]*-[ \t]+[a-z_][\w-]*:[ \t]")
+_COMMENT: Final = _pattern(r"\s*[#;]")
 _INI: Final = (_pattern(r"\s*\[[^\[\]]+\]\s*$"), _pattern(r"\s*[\w.\"'-]+\s*=\s*\S"))
 _CHAT: Final = _pattern(
     r"\u200e?\[?\d{1,4}[./-]\d{1,2}[./-]\d{2,4},?\s+\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:\s*[ap]\.?m\.?)?\]?"
@@ -201,28 +202,37 @@ _LOG: Final = _pattern(
 )
 _SUBTITLE: Final = _pattern(r"\s*\d\d?:\d\d(?::\d\d)?[.,]\d{2,3}\s*-->")
 _TAG_LINE: Final = _pattern(r"\s*</?[A-Za-z!][^<>]*>")
-_CODE: Final = _pattern(
-    r"\s*(?:#include\s*[<\"]|"
-    r"(?:from\s+[\w.]+\s+)?import\s+[\w.{*\"'][^ ]*(?:\s+as\s+\w+|\s+from\s.+|;|,.*)?\s*$|"
-    r"package\s+[\w.]+;?\s*$|using\s+[\w.]+;|(?:async\s+)?def\s+\w+\s*\(.*|class\s+\w+.*[:{]\s*$|@\w+(?:\(.*\))?\s*$|"
-    r"(?:export\s+)?(?:async\s+)?function\b.*[({]|(?:export\s+)?(?:const|let|var|val)\s+[\w{\[].*=|"
-    r"fn\s+\w+.*|func\s+[\w(].*\{|"
-    r"(?:public|private|protected|static|final|void|int|char|struct|enum|impl|trait|interface|type)\s+\w.*[{;(=]\s*$|"
-    r"(?:if|for|while|switch|elif|else if|catch|with|except)\b.*[:{]\s*$|(?:else|try|finally|do)\s*[:{]\s*$|"
-    r"return\b.*;?\s*$|\}.*|\)\s*[;{,]?\s*$|\]\s*[;,]?\s*$|.*[;{]\s*$|//.*|/\*.*|\*/.*|\w[\w.\[\]'\"]*\s*[-+*/|]?=\s*\S.*|"
-    r"\w[\w.]*\(.*\)\s*$|\w[\w.]*\($)"
+_LIKE_CODE: Final = _pattern(
+    r"\s*(?:#\s*(?:include|define|if|ifdef|ifndef|endif|else|pragma|undef|error)\b|"
+    r"(?:from\s+[\w.]+\s+)?import\s+[\w.{*\"'(]\S*(?:\s+as\s+\w+|\s+from\s.+|;|,.*)?\s*$|package\s+[\w.]+;?\s*$|"
+    r"using\s+[\w.]+;|(?:async\s+)?def\s+\w+.*|class\s+\w+.*[:{]\s*$|@\w+(?:\(.*\))?\s*$|elif\b.*|"
+    r"(?:export\s+)?(?:async\s+)?function\b.*[({]|(?:export\s+)?(?:const|let|var|val|my|our|local)\s+[$@%\w{\[(].*=|"
+    r"fn\s+\w+.*|func\s+[\w(].*\{|sub\s+\w+\s*\{|use\s+[\w:]+.*;|"
+    r"(?:public|private|protected|static|extern|typedef|final|void|int|char|struct|enum|impl|trait|interface)"
+    r"\s+\w.*[{;(=,]\s*$|"
+    r"(?:if|for|while|switch|catch|with|except|case|when|unless|until)\b.*(?:[:{]|\bin|\bthen|\bdo)\s*$|"
+    r"(?:else|try|finally|do|then|fi|done|esac|end|begin|endif)\s*[:{;]?\s*$|(?:return|raise|throw|yield|assert)\b.*|"
+    r"[})\]]+\s*[;,]?.*|.*[;{]\s*$|//.*|/\*.*|\*(?:\s.*|/.*)?$|[$\w][\w.\[\]'\"$]*\s*[-+*/|:.]?=[^=].*|"
+    r"[\w.$]+\(.*\)?[,;]?\s*$|[\"']\w+[\"']\s*:.*,\s*$|#.*)"
 )
-"""A line that looks like one of a program, in any of the usual languages."""
+"""A line that may be one of a program, in any of the usual languages; comments among them."""
 
 _SURELY_CODE: Final = _pattern(
-    r"\s*(?:#include\s*[<\"]|from\s+[\w.]+\s+import\s|(?:async\s+)?def\s+\w+\s*\(.*\)|class\s+\w+(?:\(.*\))?\s*[:{]|"
-    r"import\s+[\w.]+(?:\s+as\s+\w+)?;?\s*$|"
+    r"\s*(?:#\s*(?:include\s*[<\"]|define\s+\w+|ifdef\s+\w+|ifndef\s+\w+|endif\b)|from\s+[\w.]+\s+import\s|"
+    r"(?:async\s+)?def\s+\w+\s*[(:]|class\s+\w+(?:\(.*\))?\s*[:{]|import\s+[\w.]+(?:\s+as\s+\w+)?;\s*$|"
+    r"import\s+[a-z_]+[\w.]*\s*$|"
     r"(?:export\s+)?(?:async\s+)?function\s*\w*\s*\(|(?:export\s+)?(?:const|let|var)\s+\w+\s*=|fn\s+\w+\s*[(<]|"
-    r"func\s+(?:\(.*\)\s*)?\w+\(|package\s+[\w.]+;?\s*$|using\s+[\w.]+;|(?:public|private|protected)\s+\w+|"
-    r"return\b.*;|.*[;{]\s*$|\w+\s*=\s*[\w.]+\(.*\)\s*$)"
+    r"func\s+(?:\(.*\)\s*)?\w+\(|package\s+[\w.]+;\s*$|using\s+[\w.]+;|use\s+(?:strict|warnings|[\w:]+::).*;|"
+    r"(?:my|our)\s+[$@%]\w+|sub\s+\w+\s*\{|(?:public|private|protected|static|extern|typedef)\s+\w+\s.*[({;=]|"
+    r"return\b.*;\s*$|if\s+\[.*\];?|if\s*\(.*\)\s*\{|(?:fi|done|esac)\s*$|"
+    r"\w+\(\)\s*\{|[\w.#*:>, -]+\{\s*$|\}\s*;?\s*$|"
+    r"self\.\w+\s*=|\w+\s*=\s*[\w.]+\(.*\)\s*$|@[\w-]+\s.*[{;]\s*$)"
 )
 
 _MOST: Final = 0.6
+_CODE_SHARE: Final = 0.3
+"""Of the lines of a program; the others are what it prints, and what it says of itself."""
+
 _BULLET: Final = _pattern(r"\s*(?:[-*+•]|\d{1,9}[.)])\s")
 
 
@@ -231,7 +241,7 @@ def text_in_words(text: str, lines: Sequence[str]) -> str:
 
     Args:
         text: the head of a file, without white space around it.
-        lines: those of its lines that are not blank.
+        lines: all of its lines that are not blank.
     """
     words = _by_beginning(text, lines) or _by_lines(lines)
     return f"{words}. {INSIST}" if words else ""
@@ -288,7 +298,8 @@ def _is_sql(lines: Sequence[str]) -> bool:
 
 def _is_settings(lines: Sequence[str]) -> bool:
     sections, settings = (_share(pattern, lines) for pattern in _INI)
-    return bool(sections and settings) and sections + settings > _MOST
+    comments = _share(_COMMENT, lines)
+    return settings * len(lines) > 1 and bool(sections or comments) and sections + settings + comments > _MOST
 
 
 def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
@@ -314,7 +325,7 @@ def _is_code(lines: Sequence[str]) -> bool:
     if _share(_BULLET, lines) * 2 > 1:
         return False
     certain = sum(_SURELY_CODE.match(line) is not None for line in lines)
-    return certain > 1 and certain * 5 > len(lines) and _share(_CODE, lines) * 2 > 1
+    return certain > 1 and certain * 25 > len(lines) and _share(_LIKE_CODE, lines) > _CODE_SHARE
 
 
 def json_in_words(sample: Sample, text: str, lines: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from omi_async._api.json import loads
 
 __all__ = ["Sample", "sample_of_document", "sample_of_lines"]
 
-_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[\]{}:,]|[^\s\[\]{}:,"]+', re.DOTALL)
+_TOKEN: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"|"|[\[\]{}:,]|[^\s\[\]{}:,"]+', re.DOTALL)
 _CLOSES: Final = {"[": "]", "{": "}"}
 
 _DEPTH: Final = 100
@@ -74,6 +74,8 @@ def _closed(head: str) -> str:
     is_value = True  # what stands next, in an object
     for token in _TOKEN.finditer(head):
         mark = token[0]
+        if mark == '"':  # of a string that goes on behind the head
+            break
         if mark in _CLOSES:
             open_.append(_CLOSES[mark])
             if len(open_) > _DEPTH:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, cast
 
 from omi_async.sources._detect import Format, read_batches
@@ -30,17 +31,18 @@ def read_source(place: Place, name: str, wanted: Format, reading: Reading, stop:
             yield from read_batches(chunks, name, wanted, reading)
             yield reading.release(name)
             return
-        try:
-            archive = Zip(_seekable(stream, chunks), stop)
-        except DamagedStreamError as error:
-            raise SourceError.at(name, None, str(error)) from error
-        yield from _read_archive(archive, name, wanted, reading, stop, depth=1)
+        with _seekable(stream, chunks) as file:
+            try:
+                archive = Zip(file, stop)
+            except DamagedStreamError as error:
+                raise SourceError.at(name, None, str(error)) from error
+            yield from _read_archive(archive, name, wanted, reading, stop, depth=1)
 
 
-def _seekable(stream: BinaryIO, chunks: Iterator[bytes]) -> BinaryIO:
+def _seekable(stream: BinaryIO, chunks: Iterator[bytes]) -> AbstractContextManager[BinaryIO]:
     """Return what a ZIP archive can be read from: its directory stands at its end."""
     can_seek = getattr(stream, "seekable", None)
-    return stream if can_seek is not None and can_seek() else spooled(chunks)
+    return nullcontext(stream) if can_seek is not None and can_seek() else spooled(chunks)
 
 
 def _read_archive(

@@ -144,3 +144,9 @@ def test_what_a_server_shows_of_a_long_list_is_exported_and_the_rest_is_told(
     listed = omi("list", "--limit", 6000)
     assert listed.code == 3
     assert len(listed.out.splitlines()) == len(written)
+
+
+def test_a_database_of_ones_own_is_exported_whole(omi: Omi, tmp_path: Path):
+    with LocalServer.in_thread(tmp_path / "omi-local.db") as server:
+        server.add(*(f"fact {number}" for number in range(5100)), category="work")
+    assert len(omi("export", "--local").events) == 5100

@@ -405,3 +405,63 @@ async def test_what_cannot_be_is_refused(server: LocalServer, path: Path) -> Non
         for options in wrong:
             with pytest.raises(ValueError, match="at least"):
                 session.memories.inbox(journal=path, **options)
+
+
+# Cancelled again at every turn of the loop, as anyio's scopes do it
+
+
+async def cancel_by_level(task: asyncio.Task[None]) -> int:
+    """Cancel a task until it ends; return the turns that it took."""
+    turns = 0
+    while not task.done():
+        task.cancel()
+        await asyncio.sleep(0.01)
+        turns += 1
+    return turns
+
+
+async def test_cancelling_by_level_lets_the_call_on_the_wire_land(server: LocalServer, path: Path) -> None:
+    server.faults.add(Fault.slow(0.3), on="batch")
+    entered = asyncio.Event()
+    futures: list[asyncio.Future[FactOutcome]] = []
+
+    async def work() -> None:
+        async with opened(server, path) as inbox:
+            futures.extend([await inbox.submit(fact) for fact in texts(range(30))])
+            entered.set()
+            await asyncio.sleep(1e6)
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    await asyncio.sleep(0.1)
+    assert await cancel_by_level(task) < 100
+    assert [future.result().state for future in futures] == ["created"] * 25 + ["not_sent"] * 5
+    server.assert_each_stored_once(texts(range(25)))
+    assert ran(OPEN, path) == (0, "opened")
+
+
+async def test_another_cancellation_ends_it_at_once(server: LocalServer, path: Path) -> None:
+    server.faults.add(Fault.slow(1000), on="batch")
+    entered = asyncio.Event()
+    futures: list[asyncio.Future[FactOutcome]] = []
+
+    async def work() -> None:
+        async with opened(server, path, drain_timeout=500) as inbox:
+            futures.append(await inbox.submit("on its way"))
+            entered.set()
+            await asyncio.sleep(1e6)
+
+    task = asyncio.create_task(work())
+    await entered.wait()
+    await asyncio.sleep(10)
+    began = asyncio.get_running_loop().time()
+    task.cancel()
+    await asyncio.sleep(5)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert elapsed(began) < 6
+    assert futures[0].result().state == "unknown"  # it is looked for when it comes again
+    async with opened(server, path) as inbox:
+        assert (await inbox.put("on its way")).state == "created"
+    server.assert_each_stored_once(["on its way"])

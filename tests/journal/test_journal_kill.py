@@ -12,13 +12,15 @@ from typing import Any
 
 import pytest
 
-from omi_async import Journal
+from omi_async import Journal, JournalError
 from omi_async.local import Fault, LocalServer
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.messages import Reply
 from omi_async.local.twist import Twist
 from tests.clock import run
 from tests.journal.helpers import ROOT, SERVER, Run, copy, known, run_import, sent, stored, texts
+
+pytestmark = pytest.mark.slow
 
 FACTS = 60
 """Three calls: 25, 25 and 10."""
@@ -253,3 +255,28 @@ def test_the_state_is_told_by_when_its_own_run_sent_a_fact(aftermath: Aftermath)
     states = result.by_text()
     assert states.pop("fact number 30") == "existing"
     assert set(states.values()) == {"created"}
+
+
+@pytest.mark.parametrize("damage", ["a flipped bit", "no file", "no -wal"])
+def test_a_damaged_journal_sends_nothing_and_what_it_advises_doubles_nothing(
+    aftermath: Aftermath, damage: str
+) -> None:
+    aftermath.kill("second call", fault=Kill(10))
+    journal, log = aftermath.journal, Path(f"{aftermath.journal}-wal")
+    if damage == "a flipped bit":
+        content = bytearray(log.read_bytes())
+        content[32 + 24 + 1024 + 24 + 500] ^= 8  # in the second frame of many
+        log.write_bytes(content)
+    else:
+        (journal if damage == "no file" else log).unlink()
+    facts = texts(range(FACTS))
+    refused, sent_again, _ = aftermath.rerun(facts)
+    assert isinstance(refused.error, JournalError)
+    assert "skip_existing=True (--skip-existing)" in str(refused.error)
+    assert (refused.report.pulled, sent_again) == (0, 0)
+
+    for file in journal.parent.glob("facts.journal*"):
+        file.rename(file.with_name(f"moved away {file.name}"))
+    result, sent_again, holds = aftermath.rerun(facts, skip_existing=True)
+    assert result.report.complete
+    assert (sent_again, set(holds)) == (FACTS - len(aftermath.stored), set(facts))

@@ -21,6 +21,8 @@ from tests.clock import run
 from tests.importing.helpers import virtual_clock
 from tests.journal.helpers import SERVER, Crashing, Run, known, run_import, stored, texts
 
+pytestmark = pytest.mark.slow
+
 UNIVERSE = 160
 
 FAULTS: list[Callable[[int], Fault]] = [

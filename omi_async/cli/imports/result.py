@@ -182,10 +182,8 @@ def _refused_category(outcome: FactOutcome) -> str | None:
     """Return the category if that is what the server refused a fact for."""
     if outcome.state != "rejected" or outcome.fact is None or not isinstance(outcome.error, APIError):
         return None
-    detail = outcome.error.detail
-    problems = detail if isinstance(detail, list) else []
-    places = [problem.get("loc") for problem in problems if isinstance(problem, dict)]
-    named = any(isinstance(place, list) and "category" in place for place in places)
+    detail = outcome.error.detail  # the server's words for this fact: the field, and what is wrong with it
+    named = isinstance(detail, str) and detail.partition(":")[0] == "category"
     return outcome.fact.category if named else None
 
 
