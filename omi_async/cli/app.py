@@ -35,6 +35,8 @@ Environment:
   OMI_API_KEY     the key (omi_dev_...); taken from here only, so that it stands in no shell history
   OMI_API_BASE    the server, if there is no --base-url
   OMI_ALLOW_HTTP  1: as --allow-http
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE
+                  the proxy to the server, servers that are reached without it, and whom to trust
   OMI_LEDGER      the file in which all commands of this machine count what they spend of the key's quotas, so
                   that none spends a window again; without it quotas.db in your directory for state (on Linux
                   ~/.local/state/omi_async); empty: keep none. It holds no key. Not used with --local

@@ -143,16 +143,19 @@ class ServerClock:
             self._most = min(self._most, moment.timestamp() - answer.sent)
             self._witnesses += 1
 
-    def before(self, moment: float) -> datetime | None:
-        """Return a moment of the server's clock that certainly lies before one of ours; None if unknown."""
-        if self.offset is None:
+    def before(self, item: Item) -> datetime | None:
+        """Return a moment of the server's clock at which no call had left with an item; None if unknown."""
+        if item.first_sent is not None and item.clock_offset is not None:
+            # That offset was learned from a Date, which has whole seconds.
+            return _utc(item.first_sent + item.clock_offset - 1.0 - MARGIN)
+        if item.first_sent is not None or item.sent_at is None or self.offset is None:
             return None
         margin = MARGIN
         if self._witnesses >= ENOUGH_WITNESSES:
             # Clocks of different machines show as bounds that contradict each other.
             margin = SMALL_MARGIN + max(0.0, self._least - self._most)
         least = min(self._least, self._most)
-        return datetime.fromtimestamp(moment + (least if math.isfinite(least) else self.offset) - margin, UTC)
+        return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - margin)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Give items their memories and states; `created` are the texts of `created_at`, or empty."""
@@ -161,7 +164,7 @@ class ServerClock:
             if item.first_sent is None and self._certainly_later(text):
                 item.state = "created"
             else:
-                item.state = self.state_of(text, item.first_sent)
+                item.state = self.state_of(text, item.first_sent, item.clock_offset)
 
     def _certainly_later(self, text: str) -> bool:
         """Whether a moment is written exactly as our start is, and lies after it: nearly all are and do.
@@ -171,20 +174,29 @@ class ServerClock:
         """
         return self.offset is not None and text > self._start_text and text[19::7] == ".Z"
 
-    def state_of(self, text: str, first_sent: float | None = None) -> State:
+    def state_of(
+        self, text: str, first_sent: float | None = None, clock_offset: float | None = None
+    ) -> State:
         """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
 
-        The text is the memory's `created_at`, or empty.
+        Args:
+            text: the memory's `created_at`, or empty.
+            first_sent: when an earlier run sent it first, by that machine's clock.
+            clock_offset: how far the server's was ahead of that one; as far as of ours, if that is not known.
         """
         created_at = moment_of(text)
         if self.offset is None or created_at is None:
             return "created"
         start = self._start
         if first_sent is not None:
-            start = datetime.fromtimestamp(first_sent + self.offset, UTC)
+            start = _utc(first_sent + (self.offset if clock_offset is None else clock_offset))
         if created_at > start:
             return "created"
         return "existing" if created_at <= start - _grain(text) else "created"
+
+
+def _utc(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def moment_of(text: str) -> datetime | None:

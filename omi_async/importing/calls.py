@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Final, TypeVar
 
 import attrs
@@ -177,22 +177,27 @@ class Calls:
 
     async def until_open(self, kind: Kind, other: Kind) -> None:
         """Wait until a call of a kind may go, or one of another that is shut too. Raises `ImportHalted`."""
-        patience = self.pacing.wait(other, live=False)
-        with self._budget.counted(kind), suppress(RateLimitError):
-            permit, probe = await self._signal.wait_for(self._passage(kind, patience))
-            permit.give_back()
-            self._breaker.done(probe=probe)
+        patience, wait = self._budget.patience, self.pacing.wait(other, live=False)
+        with self._budget.counted(kind):
+            try:
+                bound = wait if patience is None else min(patience, wait)
+                permit, probe = await self._signal.wait_for(self._passage(kind, bound))
+            except RateLimitError as error:
+                wait = error.retry_after or 0.0
+                if patience is not None and wait > patience:
+                    self._budget.gave_up(kind, wait)
+            else:
+                permit.give_back()
+                self._breaker.done(probe=probe)
 
     async def _permit(self, kind: Kind, *, patient: bool) -> tuple[Permit, bool]:
         """Wait for a permit; return it, and whether the call is the breaker's probe."""
-        patience = None if kind == "batch" else self._budget.left
         try:
-            return await self._signal.wait_for(self._passage(kind, patience if patient else 0.0))
+            return await self._signal.wait_for(self._passage(kind, self._budget.patience if patient else 0.0))
         except RateLimitError as error:
             if not patient:
                 raise WindowShut from None
-            self._budget.over(kind)
-            self._budget.gave_up(error.retry_after or 0.0)
+            self._budget.gave_up(kind, error.retry_after or 0.0)
             raise
 
     async def _passage(self, kind: Kind, patience: float | None) -> tuple[Permit, bool]:

@@ -58,10 +58,12 @@ class Importer:
         self._sender = sender
         self._options = options
         self._signal = StopSignal()
+        self._clock = ServerClock()
         self._tracker = Tracker(
             room=(options.concurrency + 1) * BATCH_SIZE,
             signal=self._signal,
             journal=options.journal,
+            clock=self._clock,
             on_outcome=options.on_outcome,
             on_progress=options.on_progress,
         )
@@ -75,7 +77,6 @@ class Importer:
             journal=options.journal,
             dedupe=options.dedupe,
         )
-        self._clock = ServerClock()
         calls = Calls(
             sender,
             concurrency=Concurrency(options.concurrency, caution),

@@ -264,7 +264,7 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
     if recalled == "seen":
         item.become("duplicate")
         return True
-    item.place, item.first_sent = recalled.place, recalled.sent_at
+    item.place, item.first_sent, item.clock_offset = recalled.place, recalled.sent_at, recalled.clock_offset
     if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
         return False  # fixed, or nothing is known of how it was: worth another call
     if recalled.state is not None:

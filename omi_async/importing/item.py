@@ -33,7 +33,9 @@ class Item:
         maybe_reworded: an answer held a text that was never sent; this fact may stand there in other words.
         others: ids of memories with its text that belong to other facts of this import.
         place: its place in the journal, once it has one.
-        first_sent: when an earlier run was about to send it for the first time, in epoch seconds.
+        first_sent: when an earlier run was about to send it for the first time, in epoch seconds of that
+            machine's clock.
+        clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
         state: the one that it has in the end; None until then.
         memory_id: the memory that holds it, if that is known.
         error: why it failed, if it did.
@@ -42,6 +44,7 @@ class Item:
     __slots__ = (
         "_source_value",
         "alone",
+        "clock_offset",
         "content",
         "error",
         "first_sent",
@@ -70,6 +73,7 @@ class Item:
         self.others: set[str] | None = None
         self.place: int | None = None
         self.first_sent: float | None = None
+        self.clock_offset: float | None = None
         self.state: State | None = None
         self.memory_id: str | None = None
         self.error: OmiError | None = None

@@ -209,9 +209,8 @@ class Reconciler:
 
     def _horizon(self, items: set[Item]) -> datetime | None:
         """Return the moment, by the server's clock, before which none of the items can have been stored."""
-        moments = [_first_sent(item) for item in items]
-        first = min((moment for moment in moments if moment is not None), default=None)
-        return None if first is None or None in moments else self._clock.before(first)
+        moments = [self._clock.before(item) for item in items]
+        return None if None in moments else min((moment for moment in moments if moment), default=None)
 
     async def _page(self, request: Request[Page[ListedMemory]]) -> Page[ListedMemory]:
         if self._list_calls <= 0:
@@ -233,7 +232,7 @@ class Reconciler:
             if others:
                 wanted[content] = others
             if mine is not None:
-                state = self._clock.state_of(memory.created_at, mine.first_sent)
+                state = self._clock.state_of(memory.created_at, mine.first_sent, mine.clock_offset)
                 await self._tracker.settle([mine.become(state, memory.id)])
         if content.endswith("..."):
             for group in wanted.values():
@@ -288,11 +287,6 @@ class FallingOrder:
 
 def _index(item: Item) -> int:
     return item.index
-
-
-def _first_sent(item: Item) -> float | None:
-    """Return when the first call left that may have stored an item, by our clock."""
-    return item.sent_at if item.first_sent is None else item.first_sent
 
 
 def _seconds_to_next_look(item: Item) -> float:

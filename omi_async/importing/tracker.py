@@ -15,6 +15,7 @@ from typing import Final
 
 from omi_async._api.messages import BatchAnswer
 from omi_async.errors import JournalError, OmiError
+from omi_async.importing.answers import ServerClock
 from omi_async.importing.item import Item
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.report import FAILED, FactOutcome, ImportReport
@@ -42,6 +43,7 @@ class Tracker:
         room: pulled facts that may be without a delivered outcome, not counting those to be looked for.
         signal: is set by an error of a callback or of the journal.
         journal: where outcomes are written before they are told.
+        clock: what the journal is told of the server's clock.
         on_outcome: called with each outcome.
         on_progress: called with the report after each settled batch.
 
@@ -58,6 +60,7 @@ class Tracker:
         room: int,
         signal: StopSignal,
         journal: ImportJournal | None,
+        clock: ServerClock,
         on_outcome: OnOutcome | None,
         on_progress: OnProgress | None,
     ) -> None:
@@ -69,6 +72,7 @@ class Tracker:
         self._beyond = 0  # how many were settled when the looking began
         self._signal = signal
         self._journal = journal
+        self._clock = clock
         self._on_outcome = on_outcome
         self._on_progress = on_progress
         self._open: set[Item] = set()
@@ -114,6 +118,7 @@ class Tracker:
     async def sending(self, items: Sequence[Item]) -> None:
         """Write down that a call with these items is about to leave. Raises `ImportHalted` if that fails."""
         if self._journal is not None:
+            self._journal.clock_offset = self._clock.offset
             try:
                 await self._journal.sending(items)
             except JournalError as error:
@@ -125,6 +130,7 @@ class Tracker:
     async def settle(self, items: Sequence[Item]) -> None:
         """Take open items that have their state: first to the journal, then to the report and the caller."""
         if self._journal is not None and items:
+            self._journal.clock_offset = self._clock.offset
             try:
                 await self._journal.settled(items)
             except JournalError as error:

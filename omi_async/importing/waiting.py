@@ -12,7 +12,7 @@ from typing import Final
 from omi_async._api.messages import Kind
 from omi_async._quota.policy import QuotaState
 from omi_async.importing.report import ImportReport
-from omi_async.importing.stopping import StopSignal
+from omi_async.importing.stopping import ImportHalted, StopSignal
 
 __all__ = ["WaitBudget"]
 
@@ -32,7 +32,7 @@ class WaitBudget:
 
     Args:
         max_wait: seconds in all; None for any.
-        signal: is set when they would be passed.
+        signal: is set when they would be exceeded.
         report: gets to know what is waited for, and when to come again.
     """
 
@@ -50,9 +50,11 @@ class WaitBudget:
         self._timer: asyncio.TimerHandle | None = None
 
     @property
-    def left(self) -> float | None:
-        """Seconds that may yet be waited; None for any."""
-        return None if self._max_wait is None else max(0.0, self._max_wait - self._waited)
+    def patience(self) -> float | None:
+        """Seconds that may be waited from now on; None for any."""
+        if self._max_wait is None:
+            return None
+        return max(0.0, self._max_wait - self.waited(asyncio.get_running_loop().time()))
 
     def waited(self, now: float) -> float:
         """Return the seconds that were waited until this moment of the loop's clock."""
@@ -79,9 +81,6 @@ class WaitBudget:
         another = abs(self._until.get(kind, 0.0) - now - wait) > SAME
         self._until[kind] = now + wait
         self._waited += max(now, *self._until.values()) - before
-        if self._max_wait is not None and self._waited > self._max_wait:
-            self.gave_up(wait)
-            self._signal.stop()
         self._show(state, another=another)
 
     def over(self, kind: Kind) -> None:
@@ -92,10 +91,18 @@ class WaitBudget:
             if not self._until:
                 self._report.waiting_for = None
 
-    def gave_up(self, wait: float) -> None:
-        """Note when it is worth while to come again: the soonest of what was not waited for."""
+    def gave_up(self, kind: Kind, wait: float) -> None:
+        """Note when it is worth while to come again.
+
+        If it is for the import's batches, that ends it: raises `ImportHalted`.
+        """
+        self.over(kind)
         opens = datetime.now(UTC) + timedelta(seconds=wait)
         self._report.resume_at = min(opens, self._report.resume_at or opens)
+        if self._counted[kind]:
+            # Not at once: whoever was given a permit in this moment is to use it, and has yet to wake up.
+            asyncio.get_running_loop().call_soon(self._signal.stop)
+            raise ImportHalted
 
     def idle(self, *, idle: bool) -> None:
         """Note whether no call of the import is on the wire."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer, Permit
 from omi_async.fact import fact_payload
+from omi_async.importing.answers import ServerClock
 from omi_async.importing.calls import Calls
 from omi_async.importing.concurrency import Caution, Concurrency
 from omi_async.importing.stopping import StopSignal
@@ -65,6 +67,22 @@ async def test_max_wait_bounds_the_waiting_in_all(max_wait: float, windows: int)
         assert report.resume_at is not None
         assert 3590 < (report.resume_at - datetime.now(UTC)).total_seconds() < 3610
         server.assert_each_stored_once(facts(100 * windows))
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.virtual_clock
+async def test_each_run_uses_its_window_up_before_it_gives_up(concurrency: int, tmp_path: Path) -> None:
+    # Catches: permits that are given back, because in the same moment another worker was told to wait.
+    async with serving(quotas=[Quota("batches", 4, 3600, ("batch",))], text_identity=False) as (
+        server,
+        session,
+    ):
+        for run in range(1, 4):
+            options: dict[str, Any] = {"concurrency": concurrency, "journal": tmp_path / "facts.journal"}
+            report = await session.memories.import_facts(facts(25 * 40), max_wait=30, **options)
+            assert len(server.memories()) == 100 * run
+            assert report.resume_at is not None
+            await asyncio.sleep((report.resume_at - datetime.now(UTC)).total_seconds())
 
 
 @pytest.mark.virtual_clock
@@ -180,7 +198,9 @@ async def test_those_who_wait_for_a_slot_do_not_pass_a_breaker_that_shuts_meanwh
             raise ServerError("down", status=500)
 
     signal = StopSignal()
-    tracker = Tracker(room=100, signal=signal, journal=None, on_outcome=None, on_progress=None)
+    tracker = Tracker(
+        room=100, signal=signal, journal=None, clock=ServerClock(), on_outcome=None, on_progress=None
+    )
     calls = Calls(
         Failing(),
         concurrency=Concurrency(1, Caution()),

@@ -12,7 +12,13 @@ __all__ = ["ImportJournal"]
 
 
 class ImportJournal(Protocol):
-    """Remembers what was sent and what became of it. All of it raises `JournalError`."""
+    """Remembers what was sent and what became of it. All of it raises `JournalError`.
+
+    Attributes:
+        clock_offset: seconds that the server's clock is ahead of ours; the import sets it once it knows.
+    """
+
+    clock_offset: float | None
 
     async def begin(self, server: str) -> None:
         """Begin an import into a server."""
