@@ -76,6 +76,7 @@ class Importer:
             known_refusals=known_refusals,
             journal=options.journal,
             dedupe=options.dedupe,
+            flush_after=options.flush_after,
         )
         calls = Calls(
             sender,
@@ -205,7 +206,7 @@ class Importer:
                 error.add_note(f"while it was ending: {other}")
             raise error from first
 
-    # The import, in a task of its own, so that nobody's cancellation falls into the middle of its end
+    # The import, in a task of its own: no cancellation of the caller's falls into the middle of its end
 
     async def _import(self) -> None:
         """Run the workers, then close everything.
