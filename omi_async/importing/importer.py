@@ -94,6 +94,7 @@ class Importer:
         )
         self._resolving = False
         self._cut_short = False
+        self._asked_to_stop = False
         self._started: float | None = None
         self._main: asyncio.Task[None] | None = None
 
@@ -106,6 +107,7 @@ class Importer:
 
     def stop(self) -> None:
         """Begin no new call; those on the wire may land within `drain_timeout`. To be called in the loop."""
+        self._asked_to_stop = True
         self._signal.stop()
 
     def forecast(self, facts_left: int) -> Forecast:
@@ -191,7 +193,7 @@ class Importer:
         try:
             await asyncio.wait({main})
         except asyncio.CancelledError:
-            if self._signal.stopped:
+            if self._asked_to_stop:  # and not: stopped by an error, of which the caller need not know yet
                 main.cancel()
             self.stop()
             await outlast(main, impatient=main.cancel)
