@@ -161,8 +161,8 @@ async def call(
             _never_again(answer)
         body, cut = await _read_bounded(answer)
     except Exception as error:  # noqa: BLE001  # translate() raises again what is no doing of the network's
-        where = base if proxy is None else f"{base} through the proxy {proxy_name(proxy)}"
-        return translate(error, request, where)
+        way = base if proxy is None else f"{base} through the proxy {proxy_name(proxy)}"
+        return translate(error, request, way)
     return Response(answer.status, answer.headers, body, cut, sent, time.time())
 
 

@@ -66,29 +66,47 @@ class Session:
     call. It is meant to live long and be shared: any number of tasks may call it at the same time. Close it
     (``async with`` does) to give the connections back.
 
+    *Writes of one account, one at a time.* The service takes parallel writes of one account badly: each of
+    them advances one counter of the account, tries that three times without a pause, and then fails with a
+    500, with a part of its work done. Two creates at the same time fail now and then, four mostly. An import
+    finds out by itself how many a server takes. An application that writes from several tasks should have one
+    lock for each account, and hold it for each write::
+
+        locks = defaultdict(asyncio.Lock)
+
+        async def remember(user: str, text: str) -> Memory:
+            async with locks[user]:
+                return await sessions[user].memories.create(text)
+
+    Reads need no lock, and other accounts have locks of their own. Several processes need a lock that they
+    share, or one of them that does all the writing.
+
     Args:
-        api_key: a Developer API key (``omi_dev_...``); `OMI_API_KEY` where None.
-        base_url: the server; `OMI_API_BASE` where None, else ``https://api.omi.me``. May have a path prefix.
-        timeout: seconds for one attempt, from its turn to the last byte.
+        api_key: a Developer API key (``omi_dev_...``); None for `OMI_API_KEY`.
+        base_url: the server; None for `OMI_API_BASE`, else ``https://api.omi.me``. May have a path prefix.
+        timeout: seconds for one attempt, from its permit to the last byte.
         batch_timeout: the same for batch calls, which the server may work on for long.
-        connections: calls on the wire at the same time, at most; others wait for their turn, and that wait
-            counts against no timeout (other calls in a `client` of yours may make it wait again).
+        connections: calls on the wire at the same time, at most; others wait for a permit, and that wait
+            counts against no timeout (other calls in a `client` of your own may make it wait again).
         retry: attempts and waits.
-        client: an aiohttp session of yours to use instead of an own pool. It is used as it is, never changed
-            and never closed; proxies, TLS and tracing are configured there.
-        allow_http: allow plain ``http://`` to hosts other than this machine; `OMI_ALLOW_HTTP=1` where None.
+        client: an aiohttp session of your own to use instead of a pool of ours. It is used as it is, never
+            changed and never closed; proxies, TLS and tracing are configured there. What is left of a call
+            that is given up may still be delivered by it: only our own pool throws that away.
+        allow_http: allow plain ``http://`` to hosts other than this machine; None for `OMI_ALLOW_HTTP` (1).
             The key then crosses the network readable by all on the way.
         trace_configs: aiohttp trace configurations for the own pool.
-        quotas: what is known beforehand of the server's quotas. Where None, the documented ones are assumed
-            of the official service, and none of any other server; an empty one assumes none at all. What the
+        quotas: what is known beforehand of the server's quotas. If None, the documented ones are assumed of
+            the official service, and none of any other server; an empty one assumes none at all. What the
             server says of its quotas, by headers and refusals, is learned in any case.
-        max_wait: seconds that a call may wait for quota windows, in all; where it would have to wait longer,
-            it raises `RateLimitError` with `retry_after` at once. Imports have a `max_wait` of their own.
+        max_wait: seconds that a call may wait for quota windows, in all; if it would have to wait longer, it
+            raises `RateLimitError` with `retry_after` at once. Imports have a `max_wait` of their own.
         reserve: the share of each quota window, from 0 to below 1, that imports leave to other calls. It is
             rounded up to whole calls, but one call of each window is for imports too, so that they get on:
             with a limit of 1 nothing can be reserved.
-        ledger: a file in which what is spent of this key's quotas is shared with other processes of this
-            machine, and with later ones; None keeps it in memory. It holds a fingerprint of the key only.
+        ledger: a file in which what is learned of this key's quotas is kept for other processes of this
+            machine, and for later ones; None keeps it in memory. It holds a fingerprint of the key only.
+        trust_env: use the proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name. Credentials of ~/.netrc are
+            not used, since they would contradict the key.
 
     Raises:
         ConfigurationError: no key, a key that is no header value, an unusable base URL, ...
@@ -127,7 +145,8 @@ class Session:
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
         key = parse_api_key(api_key)
-        self._base = parse_base_url(base_url, flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http)
+        allow_http = flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http
+        self._base = parse_base_url(base_url, allow_http, key)
         self._headers = {
             "Authorization": Secret(f"Bearer {key}"),
             "Accept": JSON,
@@ -233,7 +252,7 @@ class Session:
     # Calls
 
     async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
-        """Send a request, again where that is safe, and return what its answer means.
+        """Send a request, again if that is safe, and return what its answer means.
 
         Args:
             request: what to send.
@@ -254,7 +273,7 @@ class Session:
             self._open()  # tells a closed Session apart at once, and not only when there is a permit
             began, expected = self._loop.time(), self.pacing.wait(request.kind)
             permit = await self.pacing.acquire(request.kind, patience=patience)
-            # Only what a quota asked for: to wait for a free connection takes nobody's patience.
+            # Only what a quota asked for: the wait for a free connection is no wait for a quota.
             patience -= min(expected, self._loop.time() - began)
             try:
                 return self._interpret(request, await self._attempt(request, permit), repeated=lost)
@@ -272,7 +291,7 @@ class Session:
     ) -> float | None:
         """Return the seconds until the next attempt, or None if there is none."""
         if isinstance(error, RateLimitError) and (shut := self.pacing.wait(request.kind)) > patience:
-            # Nobody would wait for so long; the caller is told when to come back, if the server has not.
+            # The caller waits no longer, and is told when to come back, if the server has not said it.
             error.retry_after = error.retry_after or shut
             return None
         if self._closed:
@@ -328,10 +347,7 @@ class Session:
         return interpret(request, response, repeated=repeated)
 
     def _without_key(self, response: Response) -> Response:
-        """Take the key out of an answer, should somebody on the way be so kind as to echo the request.
-
-        What is left can be kept, copied and pickled with the error.
-        """
+        """Return the answer without the key, for an error that is kept, copied and pickled with it."""
         headers = CIMultiDict[str]()
         for name, text in response.headers.items():
             headers.add(name.replace(self._key, "***"), text.replace(self._key, "***"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -437,3 +438,67 @@ def test_an_importers_answer_may_hold_any_number_where_nobody_looks():
     body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
     page = interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
     assert page.memories == [ListedMemory("1", "a", "")]
+
+
+# Answers that are too much
+
+
+@pytest.mark.parametrize("row", [b"{}", b"0", b"[]", b'""'], ids=bytes.decode)
+@pytest.mark.parametrize("status", [200, 422, 500])
+def test_an_answer_of_tiny_rows_is_bounded_before_it_takes_memory(row: bytes, status: int):
+    body = b"[" + b",".join([row] * 3_000_000) + b"]"
+    requests: list[Request[Any]] = [list_memories(), list_for_import(limit=25, offset=0)]
+    requests += [create_batch([Fact("a")]), import_batch([PAYLOAD]), create_memory(Fact("a"))]
+    for request in requests:
+        with pytest.raises(errors.OmiError) as caught:
+            interpret(request, Response(status, body=body))
+        assert getattr(caught.value, "detail", None) is None
+        assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("count", [10_001, 50_000])
+def test_a_page_has_no_more_rows_than_anybody_asks_for(count: int):
+    body = b"[" + b",".join([b"{}"] * count) + b"]"
+    requests: list[Request[Any]] = [list_memories(), list_for_import(limit=25, offset=0)]
+    for request in requests:
+        with pytest.raises(ResponseFormatError, match="elements are too many"):
+            interpret(request, Response(200, body=body))
+    with pytest.raises(ResponseFormatError, match="elements are too many"):
+        interpret(create_batch([Fact("a")]), Response(200, body=b'{"memories": ' + body + b"}"))
+
+
+def test_a_page_of_commas_is_a_page():
+    memories = [{"id": str(number), "content": "," * 500, "tags": ["a,b"] * 3} for number in range(1000)]
+    page = interpret(list_memories(limit=1000), Response(200, body=json.dumps(memories).encode()))
+    assert len(page.memories) == 1000
+
+
+WILD = "\x1b[31mred\r\n\x00\u202e\u2028" + "x" * 10_000
+
+
+@pytest.mark.parametrize("status", [302, 400, 408, 418, 422, 429, 500])
+@pytest.mark.parametrize(
+    "detail",
+    [
+        WILD,
+        [{"loc": ["body", "memories", 0, WILD], "msg": WILD}],
+        {"message": WILD, "code": WILD},
+        [WILD] * 100,
+    ],
+    ids=["text", "list", "object", "texts"],
+)
+def test_a_servers_words_reach_messages_short_and_tame(status: int, detail: Any):
+    response = Response(status, {"Location": f"http://{WILD}/"}, json.dumps({"detail": detail}).encode())
+    with pytest.raises(errors.OmiError) as caught:
+        interpret(import_batch([PAYLOAD]), response)
+    for words in (str(caught.value), *refused_items(caught.value).values()):
+        assert words.isprintable()
+        assert len(words) < 700
+
+
+def test_the_examples_of_the_package_hold():
+    import omi_async._api  # noqa: PLC0415  # what is tested
+
+    results = doctest.testmod(omi_async._api)
+    assert results.attempted > 4
+    assert not results.failed

@@ -55,6 +55,10 @@ def test_the_base_url_is_the_environment_s_unless_given(monkeypatch: pytest.Monk
         ("https://[2001:db8::1]:8443/x", "https://[2001:db8::1]:8443/x"),
         ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
         (URL("https://h.example/a/"), "https://h.example/a"),
+        ("https://api.omi.me.", "https://api.omi.me"),
+        ("https://h.example.:8443/a/", "https://h.example:8443/a"),
+        ("http://localhost.:1", "http://localhost:1"),
+        ("http://[::1%25lo]:1", "http://[::1%25lo]:1"),
         ("http://localhost", "http://localhost"),
         ("http://LOCALHOST:1/", "http://localhost:1"),
         ("http://api.localhost:1", "http://api.localhost:1"),
@@ -93,6 +97,10 @@ def test_a_usable_base_url(given: str | URL, kept: str):
         "https://h.example/#hunter2",
         "https://h.example/#",
         "omi_dev_hunter2",
+        "http://127.0.0.1%00.evil.example",
+        "https://127.0.0.1%2f.evil.example",
+        "https://.",
+        "http://\x1b[31mhunter2",
         URL("/relative"),
         7,
         b"https://h.example",
@@ -106,10 +114,33 @@ def test_an_unusable_base_url_is_refused_without_its_secrets(given: Any):
     assert KEY not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"https://h.example/{KEY}",
+        f"https://{KEY}.example",
+        f"https://h.example/{KEY.upper()}/x",
+        "https://h.example/omi_mcp_aaaabbbbccccdddd",
+        f"https://h.example/%6F{KEY[1:]}",
+        f"ftp://h.example/{KEY}",
+        KEY,
+    ],
+)
+def test_a_key_in_a_base_url_is_refused_without_showing_it(given: str):
+    with pytest.raises(ConfigurationError, match=r"^the base URL must not hold an API key$"):
+        base_of(given)
+
+
+def test_a_key_of_another_form_is_none_of_a_base_urls_business_either():
+    with pytest.raises(ConfigurationError, match=r"^the base URL must not hold an API key$"):
+        Session("my-own-key", base_url="https://h.example/my-own-key/")
+
+
 NOT_HERE = [
     "http://api.omi.me",
     "http://localhost.evil.example",
     "http://127.0.0.1.evil.example",
+    "http://127.0.0.1.evil.example.",
     "http://notlocalhost",
     "http://10.0.0.1",
     "http://0.0.0.0",

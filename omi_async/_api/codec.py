@@ -45,7 +45,7 @@ _NAMES: Final[dict[type, str]] = {
 
 
 def _unlike(expected: str, value: Any) -> str:
-    # The value itself is somebody's, and stands in no message.
+    # Without the value itself, which may be private.
     return f"expected {expected}, got {_NAMES.get(type(value), type(value).__name__)}"
 
 
@@ -227,8 +227,8 @@ def _describe(error: BaseException, _kind: type | None) -> str:
 
 def _place_first(line: str) -> str:
     """Turn cattrs' "what @ where" around."""
-    what, _, where = line.rpartition(" @ ")
-    return f"{where}: {what}"
+    what, _, place = line.rpartition(" @ ")
+    return f"{place}: {what}"
 
 
 def memory_from(value: Any) -> Memory:

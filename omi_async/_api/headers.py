@@ -82,7 +82,7 @@ def _number(value: str | None) -> float | None:
 
 
 def _until(reset: str | None, response: Response) -> float | None:
-    """Read a Reset: a moment, against the answer's own Date where there is one, or a number of seconds."""
+    """Read a Reset: a moment, against the answer's own Date if there is one, or a number of seconds."""
     number = _number(reset)
     if number is None or number < EPOCH:
         return parse_retry_after(reset)
@@ -103,7 +103,7 @@ def parse_retry_after(
 ) -> float | None:
     """Read a Retry-After header: seconds, fractions of them, or an HTTP-date (RFC 9110, 10.2.3).
 
-    A date is measured against the answer's own `date` header, so that a wrong clock here does no harm; where
+    A date is measured against the answer's own `date` header, so that a wrong clock here does no harm; if
     that is missing, against `now` (epoch seconds). What cannot be read, or is no length of time, counts as
     absent: None.
     """
@@ -126,7 +126,7 @@ def _believable(seconds: float) -> float | None:
 
 
 def parse_http_date(value: str) -> datetime | None:
-    """Read an HTTP-date; None where it is none."""
+    """Read an HTTP-date; None if it is none."""
     try:
         moment = parsedate_to_datetime(value)
     except (ValueError, TypeError, IndexError, OverflowError):

@@ -118,7 +118,7 @@ class _Reading:
             self._stale_pages = 0 if progress else self._stale_pages + 1
 
     def _compare(self, ids: list[str]) -> None:
-        """Look at what stands where the last memory of the page before stood."""
+        """Look at what stands in the place of the last memory of the page before."""
         if not ids or ids[0] not in self._met:
             self.moved = Moved.REMOVED
         elif ids[0] != self._last and self.moved is Moved.NOTHING:

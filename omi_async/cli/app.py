@@ -15,8 +15,15 @@ from omi_async.cli import exit_codes
 from omi_async.cli.export import export_command
 from omi_async.cli.imports.command import import_command
 from omi_async.cli.journal import journal_command
+from omi_async.cli.key import key_command
 from omi_async.cli.logs import logs_to_stderr
-from omi_async.cli.memories import create_command, delete_command, list_command, update_command
+from omi_async.cli.memories import (
+    create_command,
+    delete_command,
+    list_command,
+    search_command,
+    update_command,
+)
 from omi_async.cli.output import (
     abandon_stdout,
     flush_stdout,
@@ -35,6 +42,8 @@ Environment:
   OMI_API_KEY     the key (omi_dev_...); taken from here only, so that it stands in no shell history
   OMI_API_BASE    the server, if there is no --base-url
   OMI_ALLOW_HTTP  1: as --allow-http
+  HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE
+                  the proxy to the server, servers that are reached without it, and whom to trust
   OMI_LEDGER      the file in which all commands of this machine count what they spend of the key's quotas, so
                   that none spends a window again; without it quotas.db in your directory for state (on Linux
                   ~/.local/state/omi_async); empty: keep none. It holds no key. Not used with --local
@@ -75,12 +84,14 @@ def cli() -> None:
 for _command in (
     import_command,
     list_command,
+    search_command,
     export_command,
     create_command,
     update_command,
     delete_command,
     journal_command,
     quotas_command,
+    key_command,
     serve_command,
 ):
     cli.add_command(_command)

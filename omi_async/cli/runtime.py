@@ -171,6 +171,7 @@ async def connected(
             batch_timeout=common.timeout or BATCH_TIMEOUT,
             connections=connections,
             ledger=server.ledger,
+            trust_env=True,
         )
         await stack.enter_async_context(session)
         gc.freeze()  # full collections, which stop the loop, need not look at all that was imported

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import attrs
 
-from omi_async.errors import OmiError, RateLimitError, ServerError, TransportError
 from omi_async.importing.importer import Importer
 from omi_async.importing.report import ImportReport, ImportStoppedError
 from omi_async.jobs.files import JobFiles
-from omi_async.jobs.record import JobRecord, JobSnapshot, JobState, settled
+from omi_async.jobs.record import JobRecord, JobSnapshot, settled
 from omi_async.jobs.turns import Turns
+from omi_async.jobs.verdict import Verdict, after, in_words
 from omi_async.session import Session
 from omi_async.sources import Facts, SourceError, open_facts
 
@@ -32,13 +32,6 @@ READING: Final = frozenset(
 _PATIENCE: Final = 30.0
 """Seconds that one run waits for quotas while it keeps its turn. With hours of it, sixteen imports that are
 parked would keep all other jobs waiting; with none, each short wait would read the input again."""
-
-_SHORTEST_WAIT: Final = 1.0
-"""Seconds between two runs at least, whatever was said: each of them reads the input from its beginning."""
-
-_AGAIN_AFTER: Final = (60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 3600.0, 3600.0)
-"""Seconds after a run that an outage ended or that left facts in doubt: four hours in all, unless more of the
-input is settled meanwhile. Sooner, it would take calls from the owner's quota for nothing."""
 
 _SAVED_EVERY: Final = 1.0
 """Seconds between two records of a running job, which are for other processes to see."""
@@ -82,6 +75,7 @@ class ImportJob:
     @property
     def snapshot(self) -> JobSnapshot:
         """How far it is at this moment. That of a job of another process is a second old at most."""
+        # Another process may be at work: what it writes down is all that is known here.
         if not self.at_work and not self._snapshot.finished and (record := self.files.load()) is not None:
             self._record, self._snapshot = record, record.snapshot
         return self._snapshot
@@ -97,6 +91,7 @@ class ImportJob:
             if snapshot != shown:
                 shown = snapshot
                 yield snapshot
+            # Left, but still at work: what is on the wire may land, and makes one more snapshot.
             if snapshot.finished or (self._left and not self.at_work):
                 return
             timeout = None if self.at_work else _LOOKED_EVERY
@@ -128,16 +123,22 @@ class ImportJob:
         What was stored stays stored; `ImportJobs.resume` with its id goes on with the rest. Raises
         RuntimeError for a job that another process works on.
         """
-        if self._task is None:
-            if not self.snapshot.finished and not await asyncio.to_thread(self.files.lock):
-                raise RuntimeError(f"another process works on job {self.id}")
-            if not self.snapshot.finished:
-                await self._end("stopped")
-            return self.snapshot
-        self._stopped = True
-        self._interrupt()
-        await asyncio.wait({self._task})
+        if self._task is not None:
+            self._stopped = True
+            self._interrupt()
+            await asyncio.wait({self._task})
+        elif not self.snapshot.finished:
+            await self._stop_at_rest()
         return self.snapshot
+
+    async def _stop_at_rest(self) -> None:
+        """Stop a job that an earlier process left, and that was not resumed."""
+        if not await asyncio.to_thread(self.files.lock):
+            raise RuntimeError(f"another process works on job {self.id}")
+        try:
+            await self._note(state="stopped", error=None, eta=None)
+        finally:
+            await asyncio.to_thread(self.files.unlock)
 
     # Its life in this process
 
@@ -193,13 +194,18 @@ class ImportJob:
         try:
             await self._note()
             while not self._wake.is_set():
+                # The turn is given back before the job sleeps: others import while it waits for its window.
                 async with turns.of(self.owner):
                     seconds = await self._run(session_for) if not self._wake.is_set() else None
                 if seconds is None:
                     break
                 await self._sleep(seconds)
-            if self._stopped and not self._record.snapshot.finished:
-                await self._end("stopped")
+            if self._stopped and not self._snapshot.finished:  # while it waited
+                await self._interrupted(self._record.report)
+        except OSError as error:
+            # The disk of the jobs is full, or gone. In memory at least, the job must not seem to be at work.
+            self._failure = error
+            self._show(state="failed", error=in_words(error))
         finally:
             await asyncio.to_thread(self.files.unlock)
             self._show()
@@ -214,7 +220,7 @@ class ImportJob:
     async def _run(self, session_for: SessionFor) -> float | None:
         """Run the import once; return the seconds until it is to be run again, None if it is not."""
         await self._note(state="running", error=None)
-        self._before = self._record.report
+        self._before = self._record.report  # for the calls of earlier runs, of earlier processes too
         failure: Exception | None = None
         try:
             await self._count()
@@ -224,48 +230,21 @@ class ImportJob:
         except Exception as error:  # noqa: BLE001 - the app's own, of its sessions, among them: the job tells it
             report, failure = self._record.report, error
         self._failure = failure
+        if self._wake.is_set():
+            await self._interrupted(report)
+            return None
+        # What settles more of the input is worth any number of runs; only those for nothing are counted.
         tries = 0 if settled(report) > settled(self._before) else self._record.tries
-        await self._note(report=report, tries=tries)
-        return await self._after(report, failure)
+        record = self._record
+        verdict = after(
+            report, failure, record.options, waited=record.waited, tries=tries, now=datetime.now(UTC)
+        )
+        await self._note(report=report, **_changes(verdict, record, tries))
+        return verdict.seconds
 
-    async def _after(self, report: ImportReport, failure: Exception | None) -> float | None:
-        """Decide what follows a run: another one, after so many seconds, or the end of the job."""
-        if self._left:
-            await self._note(state="waiting")
-            return None
-        if self._stopped:
-            await self._end("stopped")
-            return None
-        if failure is None and report.complete and not report.unknown and not report.not_sent:
-            await self._end("done")
-            return None
-        if report.resume_at is not None:
-            return await self._wait_for_quota(report.resume_at)
-        return await self._wait_or_fail(report, failure)
-
-    async def _wait_for_quota(self, opens: datetime) -> float | None:
-        seconds = max(_SHORTEST_WAIT, (opens - datetime.now(UTC)).total_seconds())
-        allowed = self._record.options.get("max_wait")
-        if allowed is not None and self._record.waited + seconds > allowed:
-            await self._end("stopped", error="a quota window opens later than `max_wait` allows")
-            return None
-        eta = max(opens, self._record.eta or opens)
-        waited = self._record.waited + seconds
-        await self._note(state="waiting", error="waits for a quota window", eta=eta, waited=waited)
-        return seconds
-
-    async def _wait_or_fail(self, report: ImportReport, failure: Exception | None) -> float | None:
-        error = _in_words(report, failure)
-        tries = self._record.tries
-        may_pass = _may_pass(failure) and self._record.options.get("on_unknown") != "report"
-        if not may_pass or tries >= len(_AGAIN_AFTER):
-            await self._end("failed", error=error)
-            return None
-        await self._note(state="waiting", error=error, tries=tries + 1)
-        return _AGAIN_AFTER[tries]
-
-    async def _end(self, state: JobState, error: str | None = None) -> None:
-        await self._note(state=state, error=error, eta=None)
+    async def _interrupted(self, report: ImportReport) -> None:
+        """Note a run that was stopped by the user, or left to the next process."""
+        await self._note(report=report, state="stopped" if self._stopped else "waiting", error=None, eta=None)
 
     async def _count(self) -> None:
         """Count the facts of the input, once. It costs a reading of the file, and gives percentages."""
@@ -303,7 +282,7 @@ class ImportJob:
                 on_progress=self._progress,
             )
             try:
-                if self._wake.is_set():
+                if self._wake.is_set():  # while the session was awaited, when there was no importer to stop
                     self._importer.stop()
                 return await self._importer.run()
             finally:
@@ -345,17 +324,10 @@ class ImportJob:
         changed.set()
 
 
-def _may_pass(failure: Exception | None) -> bool:
-    """Return whether it is worth another run: after an outage, or when facts are merely in doubt."""
-    if failure is None:
-        return True
-    return isinstance(failure.__cause__, TransportError | ServerError | RateLimitError)
-
-
-def _in_words(report: ImportReport, failure: Exception | None) -> str:
-    if failure is not None:
-        words = str(failure) if isinstance(failure, OmiError) else f"{type(failure).__name__}: {failure}"
-        return words if failure.__cause__ is None else f"{words} ({failure.__cause__})"
-    if report.unknown:
-        return f"{report.unknown:,} facts are in doubt: they may be stored, and were not found"
-    return f"{report.not_sent:,} facts were not sent"
+def _changes(verdict: Verdict, record: JobRecord, tries: int) -> dict[str, Any]:
+    """Return what a verdict changes of the record."""
+    changes: dict[str, Any] = {"state": verdict.state, "error": verdict.error, "tries": tries}
+    if verdict.opens is not None:
+        waited = record.waited + (verdict.seconds or 0.0)
+        return changes | {"waited": waited, "eta": max(verdict.opens, record.eta or verdict.opens)}
+    return changes | {"tries": tries + 1, "eta": None}

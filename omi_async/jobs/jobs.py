@@ -63,8 +63,7 @@ class ImportJobs:
     Args:
         folder: for the jobs alone; made if there is none, for its owner only.
         session_for: returns the `Session` of an owner, or awaits it. It stays the app's, which closes it
-        after
-            the jobs.
+            after the jobs.
         running: jobs that import at the same time, at most; others wait for their turn.
         max_bytes: of one input.
     """
@@ -118,8 +117,7 @@ class ImportJobs:
             source: a path, bytes, a binary file, an upload (anything with a plain or async `read`), or an
                 iterable or async iterable of bytes or of facts. A plain iterable is iterated in a thread.
             id: of the job, 1 to 64 letters, digits, "-" and "_"; None makes one. With one that is there,
-            nothing
-                is read and the job that has it is returned: so a request may be repeated.
+                nothing is read and the job that has it is returned: so a request may be repeated.
             name: of the input, as far as the source has none; its suffix helps to tell the format.
             options: see `JobOptions`. `max_wait` bounds what the job waits for quotas in all.
 
@@ -152,6 +150,7 @@ class ImportJobs:
         options: dict[str, Any],
     ) -> ImportJob:
         files = JobFiles(self._folder / id)
+        # The folder is locked before anything is in it: another process sees no job, and lets it be.
         if not await asyncio.to_thread(files.make):
             await asyncio.to_thread(files.unlock)
             return self[id]
@@ -162,7 +161,7 @@ class ImportJobs:
                 id=id, owner=owner, name=name, options=options, created_at=time.time(), expected=facts
             )
             await asyncio.to_thread(files.save, record)
-        except BaseException:
+        except BaseException:  # also if the request is cancelled: half an input must not be imported
             await asyncio.to_thread(files.remove)
             raise
         job = self._jobs[id] = ImportJob(record, files)
@@ -230,5 +229,6 @@ class ImportJobs:
         await job.stop()
         if not await asyncio.to_thread(job.files.lock):
             raise RuntimeError(f"another process works on job {id}")
+        # Gone from memory first: a request in between finds nothing, and not a job without files.
         self._jobs.pop(id, None)
         await asyncio.to_thread(job.files.remove)

@@ -39,6 +39,7 @@ def name_for(source: object, name: str | None) -> str:
         wish = name or os.fsdecode(source)
     if not isinstance(wish, str):
         wish = "input"
+    # A browser on Windows sends whole paths; and a name must not lead out of the folder, nor hide its file.
     last = PurePath(wish.replace("\\", "/")).name
     return re.sub(r"[^\w.\- ]", "_", last).lstrip(".")[-_LONGEST_NAME:] or "input"
 
@@ -71,6 +72,7 @@ def _items_of(source: Any) -> Iterable[object] | AsyncIterable[object]:
     if isinstance(source, bytes | bytearray | memoryview):
         return [source]
     read = getattr(source, "read", None)
+    # Asked for before iteration: a file iterates over lines, of which one may be as long as the file.
     if inspect.iscoroutinefunction(read):
         return _portions_of(read)
     if callable(read):

@@ -303,3 +303,69 @@ def test_the_default_database_is_not_made_by_looking_into_it(omi: Omi, tmp_path:
     assert (done.code, done.out) == (0, "")
     assert "There is no omi-local.db in this directory" in done.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def through_a_proxy(served: ThreadedServer, monkeypatch: pytest.MonkeyPatch) -> ThreadedServer:
+    """A server that is reached only through a proxy, which in truth answers itself."""
+    monkeypatch.setenv("OMI_API_BASE", "http://omi.invalid")
+    monkeypatch.setenv("OMI_ALLOW_HTTP", "1")
+    monkeypatch.setenv("http_proxy", served.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    return served
+
+
+def test_a_proxy_of_the_environment_is_used(omi: Omi, through_a_proxy: ThreadedServer, tmp_path: Path):
+    (tmp_path / "facts.txt").write_text("one\n")
+    assert omi("import", "facts.txt", "--category", "system").code == 0
+    assert omi("list", "--json").event["content"] == "one"
+
+
+def test_no_proxy_is_used_for_those_that_the_environment_names(
+    omi: Omi, through_a_proxy: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("no_proxy", "omi.invalid")
+    done = omi("list", "--max-wait", 0)
+    assert done.code == 3
+    assert "no address for the host omi.invalid" in done.err
+    assert not through_a_proxy.requests
+
+
+def test_a_dead_proxy_is_named(omi: Omi, through_a_proxy: ThreadedServer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:1")
+    done = omi("list", "--max-wait", 0)
+    assert done.code == 3
+    assert "through the proxy http://127.0.0.1:1" in done.err
+    assert "secret" not in done.err
+
+
+def test_search_shows_what_fits_best(omi: Omi):
+    for text in ("User likes green tea", "User has a cat", "User drinks tea at noon"):
+        assert omi("create", text, "--local").code == 0
+    done = omi("search", "tea", "--limit", 2, "--local")
+    assert done.code == 0
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert {row[2] for row in rows} == {"User likes green tea", "User drinks tea at noon"}
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+    found = omi("search", "tea", "--json", "--local").events[0]
+    assert found.keys() == {"id", "content", "category", "relevance_score"}
+    assert "in quotes: 'green tea'" in omi("search", "green", "tea").err
+    assert omi("search", "  ", "--local").code == 1
+
+
+def test_key_says_which_one_it_is_and_what_it_may_do(
+    omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    done = omi("key")
+    assert done.code == 0
+    assert "memories:write" in done.out
+    info = omi("key", "--json").event
+    assert "memories:read" in info["scopes"]
+    assert served.api_key not in done.out + json.dumps(info)
+    assert [call.kind for call in served.requests] == ["key", "key"]
+    served.faults.add(Fault.answer(404, "Not Found"), on="key")
+    old = omi("key")
+    assert (old.code, "omi-async list" in old.err) == (3, False)
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    assert omi("key").code == 2
