@@ -229,8 +229,20 @@ class ListLimitError(OmiError):
 
 
 class JournalError(OmiError):
-    """The journal cannot be used: corrupt, foreign, in use by another import, or its disk is full."""
+    """The journal cannot be used: corrupt, foreign, in use by another import, or its disk is full.
+
+    Attributes:
+        remembers: whether it holds what an import has sent, so that importing the same with another journal,
+            or with none, may store it twice.
+    """
+
+    def __init__(self, message: str, *, remembers: bool = False) -> None:
+        super().__init__(message)
+        self.remembers = remembers
 
 
 class JournalInUseError(JournalError):
-    """Another import has the journal open: wait for its end, or stop it. A second journal would do harm."""
+    """Another import has the journal open: wait for its end, or stop it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, remembers=True)

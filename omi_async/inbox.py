@@ -73,12 +73,19 @@ class FactInbox:
     """An inbox for facts that come one by one; made by `Memories.inbox`, which explains the arguments.
 
     ```python
-    async with session.memories.inbox(journal="inbox.journal") as inbox:
-        async for message in queue:
+    async with session.memories.inbox(journal="inbox.journal") as inbox, asyncio.TaskGroup() as tasks:
+
+        async def take(message):
             outcome = await inbox.put(message.text)
             if outcome.state not in {"unknown", "not_sent"}:  # those are to come again
                 await message.acknowledge()
+
+        async for message in queue:
+            tasks.create_task(take(message))
     ```
+
+    A task for each message, since a `put` may wait for `flush_after`: the more wait together, the fuller are
+    the batches. A queue that hands out at most some hundred unacknowledged messages bounds the tasks.
 
     Leaving the block waits until all facts are settled. If it is left by an exception, or was stopped, only
     calls that are on the wire are waited for, for `drain_timeout`; the other facts are `not_sent`.

@@ -88,14 +88,13 @@ class SessionPool:
 
     Args:
         connections: calls on the wire at the same time, at most, of all keys together; a single key has 8 of
-        them
-            at most.
+            them at most.
         max_sessions: Sessions that are kept, at most; the one that was not asked for longest goes first.
         idle: seconds without any use after which a Session goes. What was learned of its quotas stays for a
-        day. options: of each Session: ``base_url``, ``timeout``, ``batch_timeout``, ``retry``,
-        ``allow_http``,
-        ``quotas``,
-            ``max_wait``, ``reserve``, ``ledger``; of the connections: ``trace_configs``, ``trust_env``.
+            day.
+        options: of each Session: ``base_url``, ``timeout``, ``batch_timeout``, ``retry``, ``allow_http``,
+            ``quotas``, ``max_wait``, ``reserve``, ``ledger``; of the connections: ``trace_configs``,
+            ``trust_env``.
 
     Raises:
         ConfigurationError: what a Session with such options would raise; at once, and not for the first user.

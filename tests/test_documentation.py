@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Final
 
 import attrs
@@ -63,7 +64,13 @@ async def do(example: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OMI_API_BASE", server.url)
         monkeypatch.setenv("OMI_API_KEY", server.api_key)
         async with omi_async.Session() as session:
-            at_hand = {"server": server, "session": session, "facts": ["User skis"], "queue": queue()}
+            at_hand = {
+                "server": server,
+                "session": session,
+                "facts": ["User skis"],
+                "queue": queue(),
+                "user": SimpleNamespace(omi_key=server.api_key),
+            }
             namespace = names() | at_hand
             doing = eval(compile(example, "example", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), namespace)
             if inspect.isawaitable(doing):

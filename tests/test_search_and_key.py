@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from omi_async import (
     AuthenticationError,
     Fact,
+    FactOutcome,
     FoundMemory,
     KeyInfo,
     Memory,
@@ -197,3 +198,47 @@ def test_a_memory_as_json_is_what_the_service_shows():
 )
 def test_a_fact_survives_json(fact: Fact):
     assert Fact(**json.loads(json.dumps(fact.to_dict()))) == fact
+
+
+@pytest.mark.virtual_clock
+async def test_a_report_and_its_outcomes_are_json_ready(server: LocalServer, session: Session):
+    outcomes: list[FactOutcome] = []
+    facts: list[Any] = [Fact("a", tags=["x"], origin="f.csv:1"), {"content": 7}, "b", "b"]
+    report = await session.memories.import_facts(facts, on_outcome=outcomes.append)
+    shown = json.loads(json.dumps(report.to_dict()))
+    assert {
+        name: shown[name] for name in ("pulled", "created", "invalid", "duplicate", "ok", "complete")
+    } == {
+        "pulled": 4,
+        "created": 2,
+        "invalid": 1,
+        "duplicate": 1,
+        "ok": False,
+        "complete": True,
+    }
+    assert (shown["resume_at"], shown["waiting_for"]) == (None, None)
+    assert shown["failures"] == [outcome.to_dict() for outcome in report.failures]
+    assert shown["failures"][0]["error"] == "content: must be a string, not int"
+    stored = next(outcome for outcome in outcomes if outcome.index == 0)
+    assert json.loads(json.dumps(stored.to_dict())) == {
+        "index": 0,
+        "state": "created",
+        "fact": facts[0].to_dict(),
+        "memory_id": stored.memory_id,
+        "error": None,
+        "origin": "f.csv:1",
+    }
+
+
+@pytest.mark.virtual_clock
+async def test_a_report_that_waits_says_for_what(server: LocalServer):
+    seen: list[dict[str, Any]] = []
+    policy = QuotaPolicy(1, 3600, kinds=["batch"])
+    async with Session(server.api_key, base_url=server.url, quotas=[policy]) as session:
+        await session.memories.import_facts(
+            (f"fact {number}" for number in range(50)),
+            on_progress=lambda report: seen.append(json.loads(json.dumps(report.to_dict()))),
+        )
+        states = [state.to_dict() for state in session.quotas]
+    assert json.loads(json.dumps(states))[0]["kinds"] == ["batch"]
+    assert "1-an-hour" in [(it["waiting_for"] or {}).get("policy") for it in seen]

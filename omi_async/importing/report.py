@@ -56,6 +56,17 @@ class FactOutcome:
         """Where to find the fact: its origin, or its number among those pulled."""
         return self.origin or f"fact {self.index}"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `json.dumps` takes it; the error as its words."""
+        return {
+            "index": self.index,
+            "state": self.state,
+            "fact": None if self.fact is None else self.fact.to_dict(),
+            "memory_id": self.memory_id,
+            "error": None if self.error is None else str(self.error),
+            "origin": self.origin,
+        }
+
 
 @attrs.define
 class ImportReport:
@@ -118,6 +129,22 @@ class ImportReport:
     def ok(self) -> bool:
         """Whether nothing is invalid, rejected, unknown or not_sent."""
         return not self.failed
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as `json.dumps` takes it, with `ok`, and the failures that are kept."""
+        counts: dict[str, int] = {state: getattr(self, state) for state in _WORDS}
+        return {
+            "pulled": self.pulled,
+            **counts,
+            "requests": self.requests,
+            "retries": self.retries,
+            "elapsed": self.elapsed,
+            "ok": self.ok,
+            "complete": self.complete,
+            "resume_at": None if self.resume_at is None else self.resume_at.isoformat(),
+            "waiting_for": None if self.waiting_for is None else self.waiting_for.to_dict(),
+            "failures": [outcome.to_dict() for outcome in self.failures],
+        }
 
     def add(self, outcome: FactOutcome) -> None:
         """Count an outcome."""

@@ -63,8 +63,7 @@ class ImportJobs:
     Args:
         folder: for the jobs alone; made if there is none, for its owner only.
         session_for: returns the `Session` of an owner, or awaits it. It stays the app's, which closes it
-        after
-            the jobs.
+            after the jobs.
         running: jobs that import at the same time, at most; others wait for their turn.
         max_bytes: of one input.
     """
@@ -118,8 +117,7 @@ class ImportJobs:
             source: a path, bytes, a binary file, an upload (anything with a plain or async `read`), or an
                 iterable or async iterable of bytes or of facts. A plain iterable is iterated in a thread.
             id: of the job, 1 to 64 letters, digits, "-" and "_"; None makes one. With one that is there,
-            nothing
-                is read and the job that has it is returned: so a request may be repeated.
+                nothing is read and the job that has it is returned: so a request may be repeated.
             name: of the input, as far as the source has none; its suffix helps to tell the format.
             options: see `JobOptions`. `max_wait` bounds what the job waits for quotas in all.
 

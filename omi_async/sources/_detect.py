@@ -14,6 +14,7 @@ from omi_async.sources._csv import Dialect, dialect_of, read_csv
 from omi_async.sources._encoding import peek, unpacked, utf8
 from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Fields
+from omi_async.sources._front_matter import front_matter
 from omi_async.sources._json_document import CONTAINERS, read_json
 from omi_async.sources._json_scanner import Scanner
 from omi_async.sources._jsonl import read_jsonl
@@ -274,7 +275,8 @@ def _share_of_rows(lines: Sequence[str], dialect: Dialect) -> float:
 def _text_kind(seen: _Head) -> Format:
     if seen.hint in {"json", "jsonl"}:  # if it is none, its reader says so best
         return seen.hint
-    spoken = [line for line in seen.lines if not is_furniture(line)]
+    body = seen.all_lines[front_matter(seen.all_lines).lines :]
+    spoken = [line for line in body if line.strip() and not is_furniture(line)][:_SAMPLE]
     bullets = sum(BULLET.match(line) is not None for line in spoken)
     if TEXTS["vault"].matches(seen.all_lines) and (bullets or seen.all_lines[0].startswith(("---", "+++"))):
         return "vault" if bullets else "markdown"

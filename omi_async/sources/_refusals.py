@@ -65,6 +65,7 @@ def magic_in_words(head: bytes) -> str:
 
 def binary_in_words(head: bytes) -> str:
     """Say that bytes are no text, whatever program made them; "" if they may be one."""
+    head = head.rstrip(b"\x1a\0") if b"\x1a" in head else head  # DOS filled the last block of a text so
     controls = sum(map(head.count, map(_byte, _CONTROLS)))
     if controls > max(1, len(head) * _FEW):
         return (
@@ -145,6 +146,8 @@ _BEGINS: Final = (
     (_pattern(r"#!\s*/"), "a script"),
     (_pattern(r"<\?php|<%"), "source code"),
     (_pattern(r"(?:.*\n){0,20}?-----BEGIN [A-Z ]+-----"), "a key, a certificate or an encrypted message"),
+    (_pattern(r"(?:#[^\n]*\n\s*)*msgid \""), "translations"),
+    (_pattern(r"(?:version: 1\s+)?dn: \w+="), "an address book; export it as CSV"),
     (_pattern(r"WEBVTT\b"), "subtitles; save the sentences as a text file"),
     (_pattern(r"diff --git |Index: \S+\r?\n=+|--- \S+.*\r?\n\+\+\+ "), "a patch"),
     (
@@ -170,7 +173,7 @@ _JSON5: Final = re.compile(r"[\[{][\s,\[{]*(?://|/\*|'|[A-Za-z_$][\w$]*\s*:)")
 """A bracket, and before anything of JSON a comment, a single quote or a key without quotes."""
 
 _OUTSIDE_OF_STRINGS: Final = re.compile(
-    r"(?:^|[,{\[\s])//|/\*|(?:^|[{,]\s*)[A-Za-z_$][\w$]*\s*:|'[^']*'\s*[:,}\]]"
+    r"(?:^|[,{\[\s])//|/\*|(?:^|[{,]\s*)[A-Za-z_$][\w$]*\s*:|,\s*\}|'[^']*'\s*[:,}\]]"
 )
 _STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 
@@ -188,8 +191,11 @@ _SQL: Final = _pattern(
 )
 _YAML_NESTED: Final = _pattern(r"[ \t]*(?:-[ \t]+)?[\"']?[A-Za-z_][\w-]*[\"']?:(?:[ \t].*)?$")
 _YAML_KEY: Final = _pattern(r"[ \t]*(?:-[ \t]+)?[\"']?[A-Za-z_][\w-]*[\"']?:\s*(?:[|>&][+-]?\d?)?\s*$")
+_YAML_PAIR: Final = _pattern(r"[a-z_][\w-]*:\s")
+_YAML_LIST: Final = (_pattern(r"[a-z_][\w-]*:\s*$"), _pattern(r"\s+-\s"))
 _YAML_ITEM: Final = _pattern(r"[ \t]*-[ \t]+[a-z_][\w-]*:[ \t]")
 _COMMENT: Final = _pattern(r"\s*[#;]")
+_PROPERTY: Final = _pattern(r"[\w.-]+=\S*$")
 _INI: Final = (_pattern(r"\s*\[[^\[\]]+\]\s*$"), _pattern(r"\s*[\w.\"'-]+\s*=\s*\S"))
 _CHAT: Final = _pattern(
     r"\u200e?\[?\d{1,4}[./-]\d{1,2}[./-]\d{2,4},?\s+\d{1,2}[:.]\d\d(?:[:.]\d\d)?(?:\s*[ap]\.?m\.?)?\]?"
@@ -226,7 +232,8 @@ _SURELY_CODE: Final = _pattern(
     r"(?:my|our)\s+[$@%]\w+|sub\s+\w+\s*\{|(?:public|private|protected|static|extern|typedef)\s+\w+\s.*[({;=]|"
     r"return\b.*;\s*$|if\s+\[.*\];?|if\s*\(.*\)\s*\{|(?:fi|done|esac)\s*$|"
     r"\w+\(\)\s*\{|[\w.#*:>, -]+\{\s*$|\}\s*;?\s*$|"
-    r"self\.\w+\s*=|\w+\s*=\s*[\w.]+\(.*\)\s*$|@[\w-]+\s.*[{;]\s*$)"
+    r"self\.\w+\s*=|\w+\s*=\s*[\[{(]\s*$|[\])]\s*[;,]?\s*$|[a-z_][\w.]*\(.*\);?\s*$|def\s+\w+\s*$|end\s*$|"
+    r"\w+\s*=\s*[\w.]+\(.*\)\s*$|@[\w-]+\s.*[{;]\s*$)"
 )
 
 _MOST: Final = 0.6
@@ -258,6 +265,9 @@ def _by_beginning(text: str, lines: Sequence[str]) -> str:
     return ""
 
 
+_PAGE: Final = _pattern(r"\s*</?(?:html|body|head|!doctype html)\b", re.IGNORECASE)
+
+
 def _headers_of_mail(lines: Sequence[str]) -> list[str]:
     headers = []
     for line in lines:
@@ -271,6 +281,8 @@ def _headers_of_mail(lines: Sequence[str]) -> list[str]:
 def _by_lines(lines: Sequence[str]) -> str:
     if not lines:
         return ""
+    if any(map(_PAGE.match, lines)):
+        return "a web page; save its text as a text file"
     checks = (
         (_is_sql, "SQL; export the table as CSV"),
         (_is_yaml, "YAML; write it as JSON"),
@@ -299,7 +311,10 @@ def _is_sql(lines: Sequence[str]) -> bool:
 def _is_settings(lines: Sequence[str]) -> bool:
     sections, settings = (_share(pattern, lines) for pattern in _INI)
     comments = _share(_COMMENT, lines)
-    return settings * len(lines) > 1 and bool(sections or comments) and sections + settings + comments > _MOST
+    tight = _share(_PROPERTY, lines) > _MOST
+    return settings * len(lines) > 1 and (
+        tight or (bool(sections or comments) and sections + settings + comments > _MOST)
+    )
 
 
 def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
@@ -308,12 +323,17 @@ def _share(pattern: re.Pattern[str], lines: Sequence[str]) -> float:
 
 def _is_yaml(lines: Sequence[str]) -> bool:
     """Whether keys have something below them; ``Name: Dana`` alone is a fact as well as it is YAML."""
-    return any(_is_key_of(line, below) or _is_item_of(line, below) for line, below in pairwise(lines))
+    if any(_is_key_of(line, below) or _is_item_of(line, below) for line, below in pairwise(lines)):
+        return True
+    # Documents one after the other; with text below the second mark, the first is the front matter of a note.
+    inside = [line for line in lines if line.rstrip() != "---"]
+    return len(lines) - len(inside) > 1 and _share(_YAML_PAIR, inside) == 1.0
 
 
 def _is_key_of(line: str, below: str) -> bool:
     inner = _YAML_ITEM.match(below) or (below.startswith((" ", "\t")) and _YAML_NESTED.match(below))
-    return bool(_YAML_KEY.match(line) and inner)
+    key, item = _YAML_LIST
+    return bool(_YAML_KEY.match(line) and inner) or bool(key.match(line) and item.match(below))
 
 
 def _is_item_of(line: str, below: str) -> bool:

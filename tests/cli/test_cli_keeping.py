@@ -198,6 +198,8 @@ def test_a_damaged_journal_is_told_and_kept(omi: Omi, served: ThreadedServer, tm
     done = omi("import", "facts.jsonl")
     assert done.code == 1
     assert "not overwritten" in done.err
+    assert "--skip-existing" in done.err
+    assert "--no-journal" not in done.err  # which would store everything twice
     assert (tmp_path / JOURNAL).read_bytes() == damaged
     assert len(served.requests) == calls
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import IncompleteRead
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 
 import omi_async.examples
-from omi_async.local import Fault, LocalServer, ThreadedServer
+from omi_async.local import FOREVER, Fault, LocalServer, ThreadedServer
 
 FOLDER = Path(omi_async.examples.__file__).parent
 PROGRAMS = sorted(path for path in FOLDER.glob("*.py") if path.name != "__init__.py")
@@ -91,11 +97,11 @@ def test_what_the_list_shows_cut_is_neither_moved_nor_deleted(tmp_path: Path) ->
 
 
 @contextmanager
-def program(name: str, *arguments: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def program(*arguments: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """Run a program beside the test; what is left of it at the end is killed."""
-    log = (folder / f"{name}.log").open("a", encoding="utf-8")
+    log = (folder / "program.log").open("a", encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", f"omi_async.examples.{name}", *arguments],
+        [sys.executable, "-W", "error", "-m", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -132,7 +138,7 @@ def test_workers_that_die_lose_and_double_nothing(tmp_path: Path) -> None:
         }
 
         def worker(name: str) -> Any:
-            return program("stream_worker", f"{name}.journal", folder=tmp_path, **settings)
+            return program("omi_async.examples.stream_worker", f"{name}.journal", folder=tmp_path, **settings)
 
         def say(some: list[str]) -> None:
             for text in some:
@@ -163,4 +169,133 @@ def test_workers_that_die_lose_and_double_nothing(tmp_path: Path) -> None:
                     process.send_signal(signal.SIGTERM)
                     assert process.wait() == 0
         server.assert_each_stored_once(texts)
-    assert (tmp_path / "stream_worker.log").read_text(encoding="utf-8") == ""
+    assert (tmp_path / "program.log").read_text(encoding="utf-8") == ""
+
+
+# The web apps
+
+UVICORN = (
+    "uvicorn",
+    "omi_async.examples.fastapi_app:app",
+    "--port",
+    "{port}",
+    "--timeout-graceful-shutdown",
+    "1",
+)
+AIOHTTP = ("omi_async.examples.aiohttp_app", "{port}")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class App:
+    """A web app in a process of its own, and its two users."""
+
+    def __init__(self, server: ThreadedServer, folder: Path, command: tuple[str, ...]) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self.command = [part.format(port=self.port) for part in command]
+        self.dana, self.lee = server.api_key, server.add_account()
+        self.environment = {"OMI_API_BASE": server.url, "OMI_KEYS": f"dana={self.dana},lee={self.lee}"}
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[str]]:
+        with program(*self.command, folder=self.folder, **self.environment) as process:
+            until(self.answers)
+            yield process
+
+    def answers(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def open(self, path: str, body: bytes | None = None) -> Any:
+        return urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", body, timeout=120)
+
+    def ask(self, path: str, body: bytes | None = None) -> Any:
+        with self.open(path, body) as response:
+            return json.load(response)
+
+    def refusal(self, path: str, body: bytes | None = None) -> int:
+        with pytest.raises(HTTPError) as caught:
+            self.open(path, body)
+        with caught.value as error:
+            return error.code
+
+
+def lines(prefix: str, count: int) -> tuple[list[str], bytes]:
+    """Facts, as texts and as a file."""
+    texts = [f"{prefix} {number}" for number in range(count)]
+    rows = [json.dumps({"content": text, "category": "work"}) for text in texts]
+    return texts, "".join(f"{row}\n" for row in rows).encode()
+
+
+def snapshots(stream: Any) -> Iterator[dict[str, Any]]:
+    for line in stream:
+        if line.startswith(b"data: "):
+            yield json.loads(line.removeprefix(b"data: "))
+
+
+@pytest.mark.slow
+def test_an_import_outlives_its_request_its_reader_and_its_app(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="it is of the extra test")
+    danas, upload = lines("dana", 1000)
+    with LocalServer.in_thread(text_identity=False) as server:
+        app = App(server, tmp_path, UVICORN)
+        server.faults.add(Fault.slow(1), on="batch", times=FOREVER)
+        with app.running() as process:
+            job = app.ask("/dana/imports", upload)
+            events = f"/dana/imports/{job['id']}/events"
+            assert app.refusal(events.replace("dana", "lee")) == 404
+            with app.open(events) as stream:  # a reader that leaves
+                assert next(snapshots(stream))["state"] in {"waiting", "running"}
+            with app.open(events) as stream:  # one that is there when the app is ended
+                until(lambda: len(server.memories()) > 50)
+                process.send_signal(signal.SIGTERM)
+                process.wait()
+                with contextlib.suppress(IncompleteRead):
+                    assert all(snapshot["state"] != "done" for snapshot in snapshots(stream))
+        assert 50 < len(server.memories()) < len(danas)
+        server.faults.clear()
+        with app.running(), app.open(events) as stream:
+            *_, last = snapshots(stream)
+        assert (last["state"], last["percent"], last["report"]["created"]) == ("done", 100.0, len(danas))
+        server.assert_each_stored_once(danas)
+        assert len(server.memories()) == len(danas)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [UVICORN, AIOHTTP], ids=["FastAPI", "aiohttp.web"])
+def test_users_import_at_the_same_time_and_each_into_an_account_of_its_own(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    pytest.importorskip("uvicorn", reason="it is of the extra test")
+    with LocalServer.in_thread(text_identity=False) as server:
+        app = App(server, tmp_path, command)
+        inputs = {user: lines(user, 60) for user in ("dana", "lee")}
+        with app.running() as process:
+            for user, (_, upload) in inputs.items():
+                assert app.ask(f"/{user}/imports", upload)["owner"] == user
+            until(lambda: len(server.memories(app.dana)) == len(server.memories(app.lee)) == 60)
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+        for key, user in ((app.dana, "dana"), (app.lee, "lee")):
+            server.assert_each_stored_once(inputs[user][0], account=key)
+        files = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert len(files) > 4
+        assert not any(b"omi_dev_" in path.read_bytes() for path in files)
+
+
+@pytest.mark.slow
+def test_an_app_answers_with_what_is_stored_and_what_went_wrong(tmp_path: Path) -> None:
+    with LocalServer.in_thread() as server:
+        app = App(server, tmp_path, AIOHTTP)
+        with app.running():
+            assert app.ask("/dana/memories", b"User skis")["content"] == "User skis"
+            server.faults.add(Fault.rate_limited(3600), on="create")
+            assert app.refusal("/dana/memories", b"User swims") == 429
+            assert app.refusal("/lee/memories", b" ") == 422
+            assert app.ask("/dana/imports") == []

@@ -276,7 +276,7 @@ def test_the_refusal_says_what_to_do(sound, path: Path) -> None:
     content[content.index(b"ccccccccccrrrrruuuuusssss")] = ord("e")
     path.write_bytes(content)
     words = refusal(path)
-    assert "is damaged. It was not overwritten; move it away to begin a new one" in words
+    assert "is damaged. It was not overwritten. To go on: move it away, with what lies beside it" in words
 
 
 # New files, and what a crash leaves

@@ -16,7 +16,7 @@ from omi_async.cli.imports.options import ImportOptions
 from omi_async.cli.imports.reference import journal_at
 from omi_async.cli.options import IN_MEMORY, Common
 from omi_async.cli.output import print_message
-from omi_async.errors import JournalError, JournalInUseError
+from omi_async.errors import JournalError
 from omi_async.importing.journal.journal import Journal
 
 __all__ = ["has_unknown_facts", "journal_for", "opened"]
@@ -144,10 +144,9 @@ async def opened(journal: Journal | None) -> AsyncIterator[None]:
 async def _open(journal: Journal) -> None:
     try:
         await asyncio.to_thread(journal.open)  # a large one takes seconds
-    except JournalInUseError:
-        raise  # another journal, or none, would send everything a second time
     except JournalError as error:
-        error.add_note(
-            "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
-        )
+        if not error.remembers:  # else another journal, or none, would send everything a second time
+            error.add_note(
+                "Nothing was sent. --journal PATH keeps the journal elsewhere; --no-journal keeps none."
+            )
         raise

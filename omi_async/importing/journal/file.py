@@ -141,8 +141,9 @@ def _check_file(path: Path) -> None:
         if application == APPLICATION_ID and marked and not wal.is_live(_log_of(path)):
             raise JournalError(
                 f"the journal {path} is incomplete: its import was cut off, and its last writes are in "
-                f"{_log_of(path).name}, which is missing or cut off. Put it back beside the journal. "
-                f"{_IF_LOST}"
+                f"{_log_of(path).name}, which is missing or cut off. Put it back beside the journal. If that "
+                f"cannot be: {_START_AGAIN}",
+                remembers=True,
             )
     except OSError as error:
         raise JournalError(f"the journal {path} cannot be opened: {error.strerror}") from error
@@ -151,12 +152,13 @@ def _check_file(path: Path) -> None:
     if not 1 <= version <= SCHEMA_VERSION:
         raise JournalError(
             f"the journal {path} was written by another version of omi_async (schema {version}, this one "
-            f"reads {SCHEMA_VERSION}); it was not touched: update omi_async to use it"
+            f"reads {SCHEMA_VERSION}); it was not touched: update omi_async to use it",
+            remembers=True,
         )
 
 
-_IF_LOST: Final = (
-    "If that cannot be: move what is left away, and import with a new journal and skip_existing=True "
+_START_AGAIN: Final = (
+    "move it away, with what lies beside it, and import with a new journal and skip_existing=True "
     "(--skip-existing), which reads what the account holds before anything is sent"
 )
 
@@ -170,7 +172,9 @@ def _refuse_log_without_file(path: Path, what: str) -> None:
     if wal.is_live(log := _log_of(path)):
         raise JournalError(
             f"the journal {path} {what}, and {log.name} beside it holds the last writes of an import that "
-            f"was cut off. It was not touched; put the journal back beside it. {_IF_LOST}"
+            f"was cut off. It was not touched; put the journal back beside it. If that cannot be: "
+            f"{_START_AGAIN}",
+            remembers=True,
         )
 
 
@@ -209,7 +213,8 @@ def _refuse_damaged_log(path: Path) -> None:
         raise JournalError(
             f"the journal {path} is damaged: of {_log_of(path).name}, which holds its last writes, {damage}. "
             f"It was not touched. What stands before the damage is sound; for what came after it there is no "
-            f"copy. {_IF_LOST}"
+            f"copy. To go on: {_START_AGAIN}",
+            remembers=True,
         )
 
 
@@ -251,8 +256,8 @@ def translated(path: Path, what: str) -> Iterator[None]:
         raise JournalError(f"the journal {path} {what}: {error}") from error
     except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what is damaged
         raise JournalError(
-            f"the journal {path} {what}: {error}. It was not overwritten; move it away to begin a new one: "
-            f"what it knew is then looked up at the server or sent again"
+            f"the journal {path} {what}: {error}. It was not overwritten. To go on: {_START_AGAIN}",
+            remembers=True,
         ) from error
 
 
