@@ -307,7 +307,7 @@ async def test_a_block_opens_and_closes(server: LocalServer):
     assert client.closed
 
 
-async def test_a_block_closes_whatever_happens_in_it():
+async def test_a_block_closes_whatever_happens_in_it() -> None:
     session = Session(KEY)
     with pytest.raises(ZeroDivisionError):
         async with session:

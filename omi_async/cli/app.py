@@ -15,8 +15,15 @@ from omi_async.cli import exit_codes
 from omi_async.cli.export import export_command
 from omi_async.cli.imports.command import import_command
 from omi_async.cli.journal import journal_command
+from omi_async.cli.key import key_command
 from omi_async.cli.logs import logs_to_stderr
-from omi_async.cli.memories import create_command, delete_command, list_command, update_command
+from omi_async.cli.memories import (
+    create_command,
+    delete_command,
+    list_command,
+    search_command,
+    update_command,
+)
 from omi_async.cli.output import (
     abandon_stdout,
     flush_stdout,
@@ -77,12 +84,14 @@ def cli() -> None:
 for _command in (
     import_command,
     list_command,
+    search_command,
     export_command,
     create_command,
     update_command,
     delete_command,
     journal_command,
     quotas_command,
+    key_command,
     serve_command,
 ):
     cli.add_command(_command)

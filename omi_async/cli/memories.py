@@ -1,12 +1,12 @@
-"""``omi-async list``, ``create``, ``update`` and ``delete``."""
+"""``omi-async list``, ``search``, ``create``, ``update`` and ``delete``."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -14,14 +14,14 @@ from omi_async.cli import exit_codes
 from omi_async.cli.format import printable
 from omi_async.cli.options import MAX_WAIT, Command, Common, common, max_wait_option
 from omi_async.cli.output import (
-    json_line,
     print_document,
+    print_lines,
     print_message,
     print_report,
     print_result,
-    stdout_bytes,
 )
 from omi_async.cli.runtime import memories_at_prompt, run_async
+from omi_async.constants import SEARCH_LIMIT
 from omi_async.errors import InvalidFactError, ListLimitError, OmiError
 from omi_async.fact import Fact
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from omi_async.memory import Memory
     from omi_async.resources.memories import Memories
 
-__all__ = ["create_command", "delete_command", "list_command", "update_command"]
+__all__ = ["create_command", "delete_command", "list_command", "search_command", "update_command"]
 
-PAGE = 1000
+PAGE: Final = 1000
+"""Memories of one call, as many as the server gives: each call spends of an hourly quota."""
 
 
 @click.command("list", cls=Command)
@@ -105,11 +106,11 @@ async def _slice(
 
 def _print_all(common: Common, found: list[Memory]) -> None:
     if common.as_json:
-        _print_json(found)
+        print_lines(memory.to_dict() for memory in found)
     elif sys.stdout.isatty():
-        from omi_async.cli.table import print_memories  # noqa: PLC0415  # only a terminal needs it
+        from omi_async.cli.table import print_rows, row_of  # noqa: PLC0415  # only a terminal needs it
 
-        print_memories(found)
+        print_rows([row_of(memory) for memory in found], "category")
     else:
         for memory in found:
             print_result("\t".join(_cells(memory)))
@@ -122,11 +123,44 @@ def _cells(memory: Memory) -> list[str]:
     return [printable(cell) for cell in cells]
 
 
-def _print_json(memories: Iterable[Memory]) -> None:
-    stream = stdout_bytes()
-    for memory in memories:
-        stream.write(json_line(memory.to_dict()))
-    stream.flush()
+@click.command("search", cls=Command)
+@click.argument("query", metavar="TEXT")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, SEARCH_LIMIT),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Show N memories at most.",
+)
+@max_wait_option(MAX_WAIT)
+@common
+def search_command(common: Common, query: str, limit: int, max_wait: float) -> int:
+    """Show the memories that fit TEXT best, by their meaning. The service finds new ones after an hour or so.
+
+    On a terminal a table: id, relevance and text. Elsewhere one memory a line: id, relevance and text,
+    separated by tabs. With --json, one object a line, as the service gives it.
+    """
+    return run_async(common, _search(common, query, limit, max_wait))
+
+
+async def _search(common: Common, query: str, limit: int, max_wait: float) -> int:
+    try:
+        async with memories_at_prompt(common, max_wait) as memories:
+            found = await memories.search(query, limit=limit)
+    except ValueError as error:  # of an unusable query
+        raise exit_codes.CommandError(str(error)) from error
+    if common.as_json:
+        print_lines(memory.to_dict() for memory in found)
+    elif sys.stdout.isatty():
+        from omi_async.cli.table import print_rows, row_of_found  # noqa: PLC0415  # only a terminal needs it
+
+        print_rows([row_of_found(memory) for memory in found], "relevance")
+    else:
+        for memory in found:
+            cells = memory.id, f"{memory.relevance_score:.4f}", memory.content
+            print_result("\t".join(map(printable, cells)))
+    return exit_codes.OK
 
 
 VISIBILITY = click.Choice(["private", "public"])

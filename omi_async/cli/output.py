@@ -34,6 +34,7 @@ __all__ = [
     "print_error_document",
     "print_events",
     "print_json",
+    "print_lines",
     "print_message",
     "print_report",
     "print_result",
@@ -104,17 +105,21 @@ def print_error_document(value: Any) -> None:
 
 def print_json(value: Any) -> None:
     """Print a JSON document as one line, to stdout."""
+    print_lines([value])
+
+
+def print_lines(values: Iterable[Any]) -> None:
+    """Print JSON documents, one a line, to stdout."""
     stream = stdout_bytes()
-    stream.write(json_line(value))
+    for value in values:
+        stream.write(json_line(value))
     stream.flush()
 
 
 def print_events(events: Iterable[Any]) -> None:
     """Print the events of a job that goes on also when they cannot be written any more."""
-    stream = stdout_bytes()
     try:
-        stream.write(b"".join(map(json_line, events)))
-        stream.flush()
+        print_lines(events)
     except OSError as error:
         abandon_stdout()
         if not isinstance(error, BrokenPipeError):  # a reader that has enough, as in `| head`, knows it

@@ -338,3 +338,34 @@ def test_a_dead_proxy_is_named(omi: Omi, through_a_proxy: ThreadedServer, monkey
     assert done.code == 3
     assert "through the proxy http://127.0.0.1:1" in done.err
     assert "secret" not in done.err
+
+
+def test_search_shows_what_fits_best(omi: Omi):
+    for text in ("User likes green tea", "User has a cat", "User drinks tea at noon"):
+        assert omi("create", text, "--local").code == 0
+    done = omi("search", "tea", "--limit", 2, "--local")
+    assert done.code == 0
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert {row[2] for row in rows} == {"User likes green tea", "User drinks tea at noon"}
+    assert [float(row[1]) for row in rows] == sorted((float(row[1]) for row in rows), reverse=True)
+    found = omi("search", "tea", "--json", "--local").events[0]
+    assert found.keys() == {"id", "content", "category", "relevance_score"}
+    assert "in quotes: 'green tea'" in omi("search", "green", "tea").err
+    assert omi("search", "  ", "--local").code == 1
+
+
+def test_key_says_which_one_it_is_and_what_it_may_do(
+    omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
+):
+    done = omi("key")
+    assert done.code == 0
+    assert "memories:write" in done.out
+    info = omi("key", "--json").event
+    assert "memories:read" in info["scopes"]
+    assert served.api_key not in done.out + json.dumps(info)
+    assert [call.kind for call in served.requests] == ["key", "key"]
+    served.faults.add(Fault.answer(404, "Not Found"), on="key")
+    old = omi("key")
+    assert (old.code, "omi-async list" in old.err) == (3, False)
+    monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
+    assert omi("key").code == 2

@@ -140,6 +140,14 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
 
 
 @pytest.mark.slow
+def test_what_was_found_is_a_table_too(start: Start):
+    assert start("create", "User likes [bold]tea[/bold]", "--local").wait(PATIENCE) == 0
+    code, text = on_terminal(start, "search", "tea", "--local")
+    assert code == 0
+    assert "relevance" in text
+    assert "[bold]tea[/bold]" in text
+
+
 @pytest.mark.parametrize("columns", [40, 80])
 def test_a_list_reads_well_on_a_narrow_terminal(start: Start, served: ThreadedServer, columns: int):
     text = "User likes a cup of tea in the morning, and another one at half past four in the afternoon"
