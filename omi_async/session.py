@@ -103,8 +103,10 @@ class Session:
         reserve: the share of each quota window, from 0 to below 1, that imports leave to other calls. It is
             rounded up to whole calls, but one call of each window is for imports too, so that they get on:
             with a limit of 1 nothing can be reserved.
-        ledger: a file in which what is learned of this key's quotas is kept for other processes of this
-            machine, and for later ones; None keeps it in memory. It holds a fingerprint of the key only.
+        ledger: a file that keeps what is known and spent of this key's quotas for later processes, and tells
+            others beside this one when they are refused; None keeps it in memory. It is read at the start and
+            after each refusal, and written when something was learned and at the end; no call waits for it.
+            Any number of Sessions may have the same. It holds fingerprints of keys only.
         trust_env: use the proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name. Credentials of ~/.netrc are
             not used, since they would contradict the key.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -18,12 +19,12 @@ from omi_async.local import DOCUMENTED_QUOTAS, Quota
 HOUR = POLICIES["hour15"]
 
 
-def simulate_here(jobs):
+def simulate_here(jobs: Any) -> Iterator[Outcome]:
     return itertools.starmap(simulate, jobs)
 
 
 @pytest.fixture(scope="module")
-def under_15_an_hour():
+def under_15_an_hour() -> Any:
     return quotas.measure(["hour15"], simulate_here, quick=True)
 
 

@@ -142,7 +142,7 @@ def test_sequences_are_kept_as_tuples():
     assert (error.problems, error.memories) == (("a",), ())
 
 
-def test_a_group_of_failures_is_caught_by_kind_and_split_into_its_own_kind():
+def test_a_group_of_failures_is_caught_by_kind_and_split_into_its_own_kind() -> None:
     failures = group()
     assert failures.maybe_applied is False
     matched, rest = failures.split(InvalidFactError)

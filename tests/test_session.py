@@ -307,7 +307,7 @@ async def test_a_block_opens_and_closes(server: LocalServer):
     assert client.closed
 
 
-async def test_a_block_closes_whatever_happens_in_it():
+async def test_a_block_closes_whatever_happens_in_it() -> None:
     session = Session(KEY)
     with pytest.raises(ZeroDivisionError):
         async with session:
@@ -402,7 +402,7 @@ def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder
     assert [str(warning.message) for warning in recwarn] == []
 
 
-# A client of somebody else's
+# A borrowed client
 
 
 async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalServer):

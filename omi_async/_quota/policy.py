@@ -53,8 +53,8 @@ class QuotaPolicy:
     Attributes:
         limit: calls in one window, at least 1.
         window: seconds.
-        kinds: the calls that share it, of "list", "create", "batch", "update" and "delete"; all of them
-            if nothing else is said.
+        kinds: the calls that share it, of "list", "search", "create", "batch", "update", "delete" and "key";
+            all of them if nothing else is said.
         name: to be shown; "15-an-hour" if nothing else is said.
     """
 

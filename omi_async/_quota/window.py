@@ -278,11 +278,9 @@ class Window:
         if early:
             self.opener = None
         # What the calls show goes before our account: a window may have come and gone unseen while its length
-        # was unknown. If they show nothing, the account may: the server also counts what another policy
-        # refuses.
-        openers = [call for call in (nth_last, self.opener) if call is not None]
-        lengths = [self._length_by(call, refusal) for call in openers]
-        for opener, length in zip(openers, lengths, strict=True):
+        # was unknown. If they show nothing, the account may: the server also counts what another one refuses.
+        for opener in filter(None, (nth_last, self.opener)):
+            length = self._length_by(opener, refusal)
             if length is not None:
                 self._measure(opener, length)
                 break

@@ -133,7 +133,7 @@ class ServerClock:
         """Learn from the youngest memory that an answer names: it was made before the answer came.
 
         If it is one of this import, it was also made after the call left. So each answer narrows the offset
-        down to the time that a call takes, where a Date has whole seconds only.
+        down to the time that a call takes; a Date has whole seconds only.
         """
         moment = moment_of(created)
         if moment is None or answer.sent is None or answer.received is None or self.offset is None:
@@ -158,7 +158,7 @@ class ServerClock:
         return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - margin)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
-        """Give items their memories and states; `created` are the texts of `created_at`, or empty."""
+        """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
             if item.first_sent is None and self._certainly_later(text):
@@ -177,7 +177,7 @@ class ServerClock:
     def state_of(
         self, text: str, first_sent: float | None = None, clock_offset: float | None = None
     ) -> State:
-        """Say whether a memory is there because of this import, or of the earlier run that sent its fact.
+        """Return whether a memory is there because of this import (or of the earlier run that sent its fact).
 
         Args:
             text: the memory's `created_at`, or empty.

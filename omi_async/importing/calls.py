@@ -26,6 +26,7 @@ from omi_async.errors import (
     ServerError,
     TransportError,
 )
+from omi_async.importing.breaker import Breaker
 from omi_async.importing.concurrency import Concurrency, Flight
 from omi_async.importing.item import Item
 from omi_async.importing.sender import Sender
@@ -33,7 +34,7 @@ from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
 
-__all__ = ["Breaker", "Calls", "WindowShut", "Writes"]
+__all__ = ["Calls", "WindowShut", "Writes"]
 
 T = TypeVar("T")
 
@@ -46,17 +47,20 @@ class WindowShut(Exception):  # noqa: N818  # no error: there is something else 
 
 @attrs.define
 class Writes:
-    """What became of the writes of an import.
+    """What became of the writes of an import: how often the server has troubles.
+
+    Of a fact that was sent alone only the first call counts: what comes after it, for better or worse, says
+    something of that fact.
 
     Attributes:
         stored: how many the server carried out.
-        stored_alone: how many of those had no other write of the import beside them.
         failed: how many failed with a 5xx or were lost.
+        stored_alone: how many had no other write beside them when the server carried them out, first or not.
     """
 
     stored: int = 0
-    stored_alone: int = 0
     failed: int = 0
+    stored_alone: int = 0
 
 
 class Calls:
@@ -248,7 +252,7 @@ class Calls:
                 _doubt(items, ResponseLostError("the import ended while the call was on its way"), sent_at)
             raise
         else:
-            self._answered(flight)
+            self._answered(items, flight)
             return result
         finally:
             permit.give_back()  # which changes nothing if the session has ended it
@@ -257,12 +261,13 @@ class Calls:
                 self._concurrency.land(flight)
             self.pacing.reconsider()  # the limit may be another one now
 
-    def _answered(self, flight: Flight | None) -> None:
+    def _answered(self, items: Sequence[Item], flight: Flight | None) -> None:
         if flight is None:
-            return  # a server whose list works may refuse to write all the same
+            self._breaker.listed()
+            return
         self._breaker.succeeded()
         self._concurrency.clean(flight)
-        self.writes.stored += 1
+        self.writes.stored += _counts(items)
         self.writes.stored_alone += not flight.accompanied
 
     def _failed(
@@ -281,94 +286,30 @@ class Calls:
                 if item.sent_at is None:  # it is the first time
                     item.stored_before = self.writes.stored_alone
             _doubt(items, error, sent_at)
-        if not isinstance(error, ServerError | TransportError | ResponseFormatError):
-            self._breaker.succeeded()
-        elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
-            self._breaker.failed(error, probe=probe, fact=items[0] if len(items) == 1 else None)
+        self._tell_breaker(kind, items, error, probe=probe)
         if flight is None:
             return
         if isinstance(error, InvalidRequestError):
             self._concurrency.clean(flight)  # it has looked at the facts, and had time to
         elif error.maybe_applied or isinstance(error, ServerError):
             self._concurrency.troubled(flight)
-            self.writes.failed += 1
+            self.writes.failed += _counts(items)
             if len(items) == 1 and not flight.accompanied:
                 items[0].alone += 1
+
+    def _tell_breaker(self, kind: Kind, items: Sequence[Item], error: OmiError, *, probe: bool) -> None:
+        if not isinstance(error, ServerError | TransportError | ResponseFormatError):
+            self._breaker.succeeded()
+        elif kind == "list":
+            self._breaker.failed_to_list(error, probe=probe)
+        elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
+            self._breaker.failed(error, probe=probe, fact=items[0] if len(items) == 1 else None)
+
+
+def _counts(items: Sequence[Item]) -> bool:
+    return len(items) > 1 or not items[0].alone
 
 
 def _doubt(items: Sequence[Item], error: OmiError, sent_at: float) -> None:
     for item in items:
         item.doubt(error, sent_at)
-
-
-FAILURES_BEFORE_PAUSE: Final = 5
-"""Server failures in a row after which the importer pauses and then probes with one call. With fewer, bad
-luck would stop it; with more, a server that is coming up again is hammered."""
-
-PROBES_BEFORE_STOP: Final = 6
-"""Failed probes in a row after which a server counts as down: two minutes of probing, by the pauses below."""
-
-SHORTEST_PAUSE: Final = 2.0
-LONGEST_PAUSE: Final = 60.0
-
-
-class Breaker:
-    """Counts failures in a row; when they are many, lets one call through after a pause, to probe.
-
-    Attributes:
-        broken: the last error, once so many probes failed that the server counts as down.
-    """
-
-    def __init__(self) -> None:
-        self.broken: OmiError | None = None
-        self._failures = 0
-        self._failed_probes = 0
-        self._opens_at: float | None = None  # of the loop's clock, while it is shut
-        self._probe_out = False
-        self._failed_fact: object = None  # the only one that the last failed probe carried
-        self._changed = asyncio.Event()
-
-    @property
-    def shut(self) -> bool:
-        """Whether only a probe may pass."""
-        return self._opens_at is not None
-
-    async def passage(self) -> bool:
-        """Wait while the server is failing; return whether this call is the probe."""
-        while self._opens_at is not None:
-            wait = self._opens_at - asyncio.get_running_loop().time()
-            if wait > 0:
-                await asyncio.sleep(wait)
-            elif self._probe_out:
-                self._changed.clear()
-                await self._changed.wait()
-            else:
-                self._probe_out = True
-                return True
-        return False
-
-    def done(self, *, probe: bool) -> None:
-        """Take a probe back, whatever became of it."""
-        if probe:
-            self._probe_out = False
-            self._changed.set()
-
-    def succeeded(self) -> None:
-        """Note that the server works."""
-        self._failures = self._failed_probes = 0
-        if self._opens_at is not None:
-            self._opens_at = self.broken = None
-            self._changed.set()
-
-    def failed(self, error: OmiError, *, probe: bool, fact: object = None) -> None:
-        """Note that a call failed on the server's side; `fact` is what it carried, if that was only one."""
-        self._failures += 1
-        if probe:
-            # Six probes with the same fact may say something of that fact, and nothing of the server.
-            self._failed_probes += fact is None or fact is not self._failed_fact
-            self._failed_fact = fact
-        if probe or (not self.shut and self._failures >= FAILURES_BEFORE_PAUSE):
-            pause = min(SHORTEST_PAUSE * 2.0**self._failed_probes, LONGEST_PAUSE)
-            self._opens_at = asyncio.get_running_loop().time() + pause
-        if self._failed_probes >= PROBES_BEFORE_STOP:
-            self.broken = error

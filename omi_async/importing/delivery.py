@@ -235,7 +235,7 @@ def _lost_calls(items: list[Item]) -> int:
 
 
 def _words(error: InvalidRequestError, words: str) -> InvalidRequestError:
-    """Give a fact a refusal of its own: the batch's holds the other facts' texts in its detail."""
+    """Return a refusal for one fact: the batch's holds the other facts' texts in its detail."""
     detail: Any = words if isinstance(error.detail, list) else error.detail
     message = words if words == str(error) else f"refused by the server: {words}"
     return InvalidRequestError(message, status=error.status, detail=detail, headers=error.headers)

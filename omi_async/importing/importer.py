@@ -76,6 +76,7 @@ class Importer:
             known_refusals=known_refusals,
             journal=options.journal,
             dedupe=options.dedupe,
+            flush_after=options.flush_after,
         )
         calls = Calls(
             sender,
@@ -93,6 +94,7 @@ class Importer:
         )
         self._resolving = False
         self._cut_short = False
+        self._asked_to_stop = False
         self._started: float | None = None
         self._main: asyncio.Task[None] | None = None
 
@@ -105,6 +107,7 @@ class Importer:
 
     def stop(self) -> None:
         """Begin no new call; those on the wire may land within `drain_timeout`. To be called in the loop."""
+        self._asked_to_stop = True
         self._signal.stop()
 
     def forecast(self, facts_left: int) -> Forecast:
@@ -190,7 +193,7 @@ class Importer:
         try:
             await asyncio.wait({main})
         except asyncio.CancelledError:
-            if self._signal.stopped:
+            if self._asked_to_stop:  # and not: stopped by an error, of which the caller need not know yet
                 main.cancel()
             self.stop()
             await outlast(main, impatient=main.cancel)
@@ -205,7 +208,7 @@ class Importer:
                 error.add_note(f"while it was ending: {other}")
             raise error from first
 
-    # The import, in a task of its own, so that nobody's cancellation falls into the middle of its end
+    # The import, in a task of its own: no cancellation of the caller's falls into the middle of its end
 
     async def _import(self) -> None:
         """Run the workers, then close everything.

@@ -46,6 +46,7 @@ class Intake:
         known_refusals: what the server is known to refuse.
         journal: recalls earlier runs, and folds in place of memory.
         dedupe: whether to fold equal texts.
+        flush_after: seconds after which a batch is given out although it is not full; None for never.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
@@ -61,6 +62,7 @@ class Intake:
         known_refusals: KnownRefusals,
         journal: ImportJournal | None,
         dedupe: bool,
+        flush_after: float | None = None,
     ) -> None:
         self.exhausted = False
         self.held: dict[bytes, str] = {}
@@ -72,6 +74,10 @@ class Intake:
         self._seen = SeenTexts() if dedupe and journal is None else None  # a journal folds by itself
         self._part: list[Item] = []  # of the next batch
         self._doubtful: list[Item] = []  # by calls of an earlier run
+        self._flush_after = flush_after
+        self._oldest = 0.0  # when the first fact of the next batch was pulled, by the loop's clock
+        self._coming: asyncio.Future[FactLike] | None = None  # asked for, and waited for in several steps
+        self._due = False  # the next batch has waited long enough
         self._broken = False
         self._pulled = 0  # since the loop had its turn
         self._pulling = asyncio.Lock()
@@ -101,7 +107,11 @@ class Intake:
             return bool(self._part or self._doubtful)
 
     async def _fill(self, size: int) -> None:
+        self._due = False
         while len(self._part) < size and not self._doubtful and not self.exhausted and not self._broken:
+            if self._due and self._part:
+                return
+            self._due = False
             await self._make_room()
             items = await self._pull(size - len(self._part))
             self._part += await self._wanted(items)
@@ -150,15 +160,35 @@ class Intake:
         """Read from a source that may have to be waited for: each element counts at once."""
         for _ in range(most):
             try:
-                element = await anext(elements)
+                element = await self._next_of(elements, waiting=bool(items or self._part))
             except StopAsyncIteration:
                 self.exhausted = True
                 return
+            except TimeoutError:
+                if not self._due:
+                    raise  # it is the source's own
+                return
+            if not items and not self._part:
+                self._oldest = asyncio.get_running_loop().time()
             item = self._checked(self._tracker.report.pulled, element)
             self._tracker.opened([] if item is None else [item], 1)
             if item is None:
                 return  # its outcome is to be told before the next one is waited for
             items.append(item)
+
+    async def _next_of(self, elements: AsyncIterator[FactLike], *, waiting: bool) -> FactLike:
+        """Return the next element. Raises `TimeoutError` if facts wait, and have waited long enough."""
+        if self._flush_after is None:
+            return await anext(elements)
+        # Not a timeout around it: a source that is cancelled has come to its end.
+        self._coming = self._coming or asyncio.ensure_future(anext(elements))
+        left = self._oldest + self._flush_after - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({self._coming}, timeout=max(0.0, left) if waiting else None)
+        if not done:
+            self._due = True
+            raise TimeoutError
+        coming, self._coming = self._coming, None
+        return coming.result()
 
     def _checked(self, index: int, element: FactLike) -> Item | None:
         """Return the item of an element; count one that cannot be a fact, and return None."""
@@ -237,6 +267,9 @@ class Intake:
 
     async def close(self) -> None:
         """Close an async source that was not read to its end, so that it can let go of its files now."""
+        if self._coming is not None:
+            self._coming.cancel()
+            await asyncio.wait({self._coming})
         close = getattr(self._elements, "aclose", None)
         if close is not None and not self.exhausted:
             await close()

@@ -49,6 +49,7 @@ class ImportOptions:
     on_unknown: OnUnknown = attrs.field(default="reconcile", validator=_one_of(OnUnknown))
     max_wait: float | None = attrs.field(default=None, validator=_at_least_0)
     lanes: Lanes = attrs.field(default="batch", validator=_one_of(Lanes))
+    flush_after: float | None = attrs.field(default=None, validator=_at_least_0)
     drain_timeout: float = attrs.field(default=30.0, validator=_at_least_0)
     on_outcome: OnOutcome | None = None
     on_progress: OnProgress | None = None

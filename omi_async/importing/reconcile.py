@@ -146,7 +146,7 @@ class Reconciler:
         writes = self._calls.writes
         if item.alone < ALONE_TRIES or writes.stored_alone <= item.stored_before:
             return False
-        failed = max(0, writes.failed - item.tries)
+        failed = max(0, writes.failed - (item.tries - item.alone + 1))  # not counting its own calls
         # A little too high while there are few calls to estimate it from: the doubt is in the fact's favour.
         share = (failed + sqrt(failed) + 0.5) / (failed + writes.stored + 1)
         return share**item.tries < CHANCE

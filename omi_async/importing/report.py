@@ -32,9 +32,9 @@ class FactOutcome:
 
     Attributes:
         index: its place among the facts that were pulled, from 0.
-        fact: the fact, or None where the input could not become one.
+        fact: the fact, or None if the input could not become one.
         state: one of the seven states.
-        memory_id: the id of the memory that holds it, where it is known.
+        memory_id: the id of the memory that holds it, if it is known.
         error: why it failed; None for created, existing and duplicate.
         origin: where it came from, such as ``"facts.csv:17"``.
     """
@@ -205,7 +205,7 @@ _WORDS: Final[dict[State, str]] = {
 
 
 def _with_note(error: OmiError, note: str) -> OmiError:
-    """Give each fact an error of its own: the facts of one batch share the error of its call."""
+    """Return an error of its own for each fact: the facts of one batch share the error of its call."""
     copy = error.__class__.__new__(error.__class__, *error.args)
     copy.__dict__.update(error.__dict__)
     copy.__notes__ = [*getattr(error, "__notes__", ()), note]

@@ -211,6 +211,7 @@ class Memories:
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
         lanes: Lanes = "batch",
+        flush_after: float | None = None,
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -230,13 +231,15 @@ class Memories:
                 journal some 13.
             skip_existing: read the account's whole list first, and send nothing that it holds already.
             on_unknown: what to do about facts whose call had no usable answer. ``"reconcile"``: look for them
-                in the list, and send again what is surely absent. ``"report"``: leave them `unknown`.
+                in the list, and send again what is certainly absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that
                 know a memory by its text (the newest do).
-            max_wait: seconds to wait for quota windows, in all; None for any. Where the next one opens later,
+            max_wait: seconds to wait for quota windows, in all; None for any. If the next one opens later,
                 the import ends at once and returns the report, with `resume_at`.
             lanes: ``"batch"``: full batches only. ``"both"``: also single facts, while the batches' window is
                 shut and that ends the import sooner; they spend the quota of your other writes.
+            flush_after: seconds after which a batch leaves although it is not full, counted from its oldest
+                fact; for an async source that gives facts now and then. None waits until it is full.
             drain_timeout: seconds that calls on the wire have to land when the import is stopped.
             on_outcome: called exactly once for each pulled fact, whatever its state; plain or async.
             on_progress: called with the report so far after each settled batch; plain or async.
@@ -255,6 +258,7 @@ class Memories:
             on_unknown=on_unknown,
             max_wait=max_wait,
             lanes=lanes,
+            flush_after=flush_after,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,
@@ -272,6 +276,7 @@ class Memories:
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
         lanes: Lanes = "batch",
+        flush_after: float | None = None,
         drain_timeout: float = 30.0,
         on_outcome: OnOutcome | None = None,
         on_progress: OnProgress | None = None,
@@ -285,6 +290,7 @@ class Memories:
             on_unknown=on_unknown,
             max_wait=max_wait,
             lanes=lanes,
+            flush_after=flush_after,
             drain_timeout=drain_timeout,
             on_outcome=on_outcome,
             on_progress=on_progress,

@@ -85,13 +85,11 @@ class Columns:
             record["tags"] = _tags(record["tags"])
         return record
 
-    def explained(self, error: InvalidFactError) -> InvalidFactError:
-        """Name the column that a category comes from."""
-        if error.field != "category" or "category" not in self.places:
-            return error
-        name = self.header[self.places["category"]].strip()
-        plain = InvalidFactError(str(error).partition("; it comes from")[0], field="category")
-        return self.options.fields.bad_category(plain, f"the column {name!r}")
+    @property
+    def category_from(self) -> str:
+        """Where categories come from, in words."""
+        place = self.places.get("category")
+        return "the default" if place is None else f"the column {self.header[place].strip()!r}"
 
 
 def columns_of(header: Sequence[str], options: ReadOptions) -> Columns | None:

@@ -299,7 +299,7 @@ class _Table:
         except InvalidFactError as error:
             error.record = record
             return [records.refuse(error, number)]
-        return records.entries(parts, number, record, explained=columns.explained)
+        return records.entries(parts, number, record, category_from=columns.category_from)
 
     def _refused(self, row: list[str], number: int) -> Batch:
         feed, width = self._feed, self._columns.width

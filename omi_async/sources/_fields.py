@@ -99,25 +99,13 @@ class Fields:
                 "visibility: must be exactly 'private' or 'public', in lower case; empty means the default",
                 field="visibility",
             )
-        try:
-            return Fact(
-                parts.content,
-                category=self.category if is_absent(category) else category,
-                visibility=visibility,
-                tags=self.tags if tags == [] or is_absent(tags) else tags,
-                origin=origin,
-            )
-        except InvalidFactError as error:
-            if error.field != "category":
-                raise
-            raise self.bad_category(error, f"{self.mapping.get('category', 'category')!r}") from None
-
-    def bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
-        """Say which part of the file is to blame for a category, and how to do without."""
-        words = (
-            f"{error}; it comes from {place}, and --map category= (mapping={{'category': ''}}) leaves it out"
+        return Fact(
+            parts.content,
+            category=self.category if is_absent(category) else category,
+            visibility=visibility,
+            tags=self.tags if tags == [] or is_absent(tags) else tags,
+            origin=origin,
         )
-        return InvalidFactError(words, field="category", record=error.record)
 
     @property
     def keys(self) -> frozenset[str]:

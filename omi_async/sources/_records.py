@@ -172,7 +172,7 @@ class Records:
         line: int,
         record: object,
         date: str | None = None,
-        explained: Callable[[InvalidFactError], InvalidFactError] | None = None,
+        category_from: str = "",
     ) -> Batch:
         """Make the facts of one text: several only if it is too long and may be split."""
         origin = f"{self.name}:{line}" if date is None else f"{self.name}:{line} ({date})"
@@ -185,7 +185,9 @@ class Records:
                 piece = Parts(text, parts.category, parts.visibility, parts.tags)
                 fact = self.options.fields.of_parts(piece, origin)
             except InvalidFactError as error:
-                batch.append(self._invalid(explained(error) if explained else error, line, record))
+                if error.field == "category":
+                    error = self._bad_category(error, category_from)
+                batch.append(self._invalid(error, line, record))
                 continue
             if self._has_wanted_tag(fact):
                 self.count += 1
@@ -193,6 +195,12 @@ class Records:
             else:
                 self.leave_out("without the tag")
         return batch
+
+    def _bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
+        """Say which part of the file is to blame for a category, and how to do without."""
+        place = place or repr(self.options.fields.mapping.get("category", "category"))
+        words = f"{error}; it comes from {place}: --map category= (mapping={{'category': ''}}) leaves it out"
+        return InvalidFactError(words, field="category")
 
     def refuse(self, error: InvalidFactError, line: int) -> FactOutcome:
         """Count a record that cannot be read."""

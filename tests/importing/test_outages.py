@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from omi_async import Fact, ImportStoppedError
-from omi_async.local import FOREVER, Fault
+from omi_async.local import FOREVER, Chaos, Fault
 from omi_async.local.faults import Sleep, Work
 from omi_async.local.messages import Reply
 from tests.importing.helpers import counts, facts, serving
@@ -92,3 +92,34 @@ async def test_an_unreadable_list_cannot_be_skipped_by() -> None:
         with pytest.raises(ImportStoppedError, match="cannot be read"):
             await session.memories.import_facts(facts(5), skip_existing=True)
         assert server.memories() == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_half_of_the_connections_lost_costs_no_fact(seed: int) -> None:
+    # Catches: lost looks that add up, however many came between them, until the server counts as down; and
+    # good facts that are rejected because each of their calls happened to be lost.
+    chaos = Chaos(seed, rate=0.5, menu=[Fault.reset(), Fault.reset(stored=True)])
+    async with serving(text_identity=False, chaos=chaos) as (server, session):
+        report = await session.memories.import_facts(facts(2000))
+        assert report.rejected == 0
+        assert report.created >= 1950
+        assert report.created <= len(server.memories()) <= report.created + report.unknown
+        server.assert_each_stored_once([memory["content"] for memory in server.memories()])
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_fourth_call_failing_gets_no_fact_rejected(seed: int) -> None:
+    chaos = Chaos(seed, rate=0.25, menu=[Fault.answer(500, "oops")])
+    async with serving(text_identity=False, chaos=chaos) as (server, session):
+        report = await session.memories.import_facts(facts(5000))
+        assert report.rejected == report.unknown == 0
+        assert report.created == len(server.memories()) >= 4990
+
+
+async def test_one_fact_that_always_fails_does_not_count_as_a_server_that_is_down() -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.faults.add(Fault.poison("fails", status=500))
+        server.faults.add(*[Fault.reset()] * 4, on="batch")
+        report = await session.memories.import_facts(["fails", *facts(120)], concurrency=1)
+        assert report.created == len(server.memories()) == 120
+        assert report.rejected + report.not_sent == 1

@@ -17,7 +17,7 @@ from omi_async._api.messages import BatchAnswer, Response
 from omi_async.errors import InvalidRequestError
 from omi_async.fact import fact_payload
 from omi_async.importing.answers import KnownRefusals, ServerClock, match, may_be_locked
-from omi_async.importing.calls import Breaker
+from omi_async.importing.breaker import Breaker
 from omi_async.importing.item import Item, content_key
 from omi_async.importing.report import FAILURES_KEPT, ImportReport
 from omi_async.importing.stopping import ImportHalted, StopSignal

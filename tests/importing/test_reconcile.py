@@ -361,6 +361,25 @@ async def test_strangers_in_an_answer_may_be_the_facts_in_other_words() -> None:
         assert len(server.memories()) == 25
 
 
+@pytest.mark.parametrize("text_identity", [True, False])
+@pytest.mark.parametrize(
+    "fault", [Fault.after_prefix(1), Fault.names_only(1), Fault.after_all(), Fault.reset()]
+)
+@pytest.mark.virtual_clock
+async def test_one_memory_is_not_taken_for_three_equal_facts(fault: Fault, text_identity: bool) -> None:
+    async with serving(text_identity=text_identity) as (server, session):
+        server.faults.add(fault, on="batch")
+        outcomes: list[FactOutcome] = []
+        report = await session.memories.import_facts(
+            ["same", "same", "same", "other"], dedupe=False, on_outcome=outcomes.append
+        )
+        assert_complete(report, outcomes)
+        assert report.created + report.existing == 4
+        stored = [memory["id"] for memory in server.memories()]
+        assert len(stored) == (2 if text_identity else 4)
+        assert {outcome.memory_id for outcome in outcomes} == {*stored}
+
+
 # The other modes
 
 

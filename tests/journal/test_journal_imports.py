@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -775,3 +776,28 @@ async def test_without_texts_no_word_of_a_fact_is_in_any_byte_of_the_file(
     assert server.url.encode() in content
     for word in (*WORDS.split(), "poison"):
         assert word.encode() not in content
+
+
+# The clocks
+
+
+@pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
+async def test_a_clock_that_is_set_between_two_runs_mixes_up_nothing(path: Path, ahead: float) -> None:
+    """In the first run the client's clock is wrong by two hours; then it is set right."""
+    wrong = [ahead]
+    async with LocalServer(clock=lambda: time.time() - wrong[0]) as server:
+        server.add("stored long before")
+        await asyncio.sleep(60)
+        server.faults.add(Fault.slow(1, stored=True), Fault.reset(stored=True), on="batch")
+        facts = [*texts(range(25)), "stored long before", *texts(range(25, 40))]
+        first = await run_import(server, facts, path, concurrency=1, on_unknown="report")
+        assert (first.report.created, first.report.unknown) == (25, 16)
+
+        wrong[0] = 0.0
+        await asyncio.sleep(abs(ahead) + 60)  # the server's clock goes on all the while
+        second = await run_import(server, facts, path)
+        states = second.by_text()
+        assert states.pop("stored long before") == "existing"
+        assert set(states.values()) == {"created"}
+        assert sent(server) == 41
+        stored(server)

@@ -136,6 +136,7 @@ async def test_a_caller_without_a_key_is_refused_before_its_body_is_waited_for()
         writer.write(
             f"POST {MEMORIES}/batch HTTP/1.1\r\nHost: x\r\nContent-Length: 9000000\r\n\r\n{{".encode()
         )
-        assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
+        async with asyncio.timeout(10):
+            assert await reader.readline() == b"HTTP/1.1 401 Unauthorized\r\n"
         writer.close()
         await writer.wait_closed()

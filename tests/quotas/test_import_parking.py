@@ -84,6 +84,26 @@ async def test_a_list_that_waits_is_not_shown_while_batches_go() -> None:
         server.assert_each_stored_once(facts(1250))
 
 
+async def test_refused_list_calls_do_not_multiply_timers() -> None:
+    # Catches: a timer for each refusal, of which none ends before the import does: 1,000 refused looks, 1,000
+    # timers that go off each second.
+    async with serving(text_identity=False) as (server, session):
+        server.faults.add(Fault.reset(stored=True), on="batch")
+        server.faults.add(Fault.rate_limited(2), on="list", times=100)
+        importing = asyncio.create_task(session.memories.import_facts(facts(50)))
+        await asyncio.sleep(150)
+        assert refused(server, "list") > 50
+        assert timers() < 20
+        await importing
+        server.assert_each_stored_once(facts(50))
+
+
+def timers() -> int:
+    """Return how many timers the running loop has, that will go off."""
+    loop: Any = asyncio.get_running_loop()
+    return sum(not handle.cancelled() for handle in loop._scheduled)
+
+
 async def test_a_single_fact_that_is_out_of_quota_does_not_end_the_batches() -> None:
     quotas = [Quota("single", 1, 3600, ("create",))]
     async with serving(quotas=quotas) as (server, session):

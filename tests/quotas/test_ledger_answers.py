@@ -47,6 +47,14 @@ def test_calls_that_left_together_with_the_first_one_do_not_make_it_look_too_ear
     assert ledger.wait("batch", EPOCH + 0.1) >= 59.9
 
 
+def test_a_window_that_ends_otherwise_than_we_thought_was_not_opened_by_our_call() -> None:
+    # Catches: an account that is kept though the server has contradicted it, and opens the window too early.
+    ledger = Ledger([MINUTE])
+    spent(ledger, 1, EPOCH)  # by our account it ends in a minute; but others had opened it before
+    ledger.refused(ledger.spend("batch", EPOCH + 1), EPOCH + 1, RateLimitHeaders(2, 0, 9.5))
+    assert ledger.wait("batch", EPOCH + 1) == pytest.approx(9.5)
+
+
 # The order of the answers
 
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,14 +26,14 @@ MANY = 20_000
 
 
 @pytest.fixture
-def many(tmp_path):
+def many(tmp_path: Path) -> Path:
     path = tmp_path / "many.jsonl"
     path.write_text("".join(f'{{"content": "fact {number}"}}\n' for number in range(MANY)))
     return path
 
 
 @pytest.fixture(autouse=True)
-def _no_thread_and_no_descriptor_stays_behind():
+def _no_thread_and_no_descriptor_stays_behind() -> Iterator[None]:
     before = _descriptors()
     yield
     for thread in threading.enumerate():
@@ -115,7 +116,7 @@ async def test_the_reader_does_not_run_ahead(many, monkeypatch):
     batches = 0
     read = _streams.chunks_of
 
-    def counting(stream, stop):
+    def counting(stream: Any, stop: Any) -> Iterator[bytes]:
         nonlocal batches
         for chunk in read(stream, stop):
             batches += 1
