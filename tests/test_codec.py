@@ -337,7 +337,7 @@ def test_a_memory_is_written_as_the_service_shows_it():
     assert memory_from(GOOD).to_dict() == GOOD | {"updated_at": "2024-12-06T11:00:00.250000Z"}
 
 
-def test_a_naive_date_of_somebody_s_own_memory_is_taken_for_utc():
+def test_a_naive_date_of_a_users_own_memory_is_taken_for_utc():
     memory = Memory(id="1", created_at=datetime(2026, 1, 1, 12))  # noqa: DTZ001  # naive on purpose
     assert memory.to_dict()["created_at"] == "2026-01-01T12:00:00Z"
 

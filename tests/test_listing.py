@@ -82,24 +82,24 @@ def ids(count: int, prefix: str = "m") -> list[str]:
     return [f"{prefix}{number}" for number in range(count)]
 
 
-def insert(where: float, name: str) -> Change:
-    return lambda rows: rows.insert(round(where * len(rows)), name)
+def insert(place: float, name: str) -> Change:
+    return lambda rows: rows.insert(round(place * len(rows)), name)
 
 
-def delete(where: float, many: int = 1) -> Change:
+def delete(place: float, many: int = 1) -> Change:
     def change(rows: list[str]) -> None:
-        start = round(where * len(rows))
+        start = round(place * len(rows))
         del rows[start : start + many]
 
     return change
 
 
-def to_front(where: float) -> Change:
+def to_front(place: float) -> Change:
     """What an edit does to a list whose order is: last edited first."""
 
     def change(rows: list[str]) -> None:
         if rows:
-            rows.insert(0, rows.pop(min(round(where * len(rows)), len(rows) - 1)))
+            rows.insert(0, rows.pop(min(round(place * len(rows)), len(rows) - 1)))
 
     return change
 
@@ -335,10 +335,10 @@ def test_what_no_list_shows_is_an_error_that_says_how_many_were_read():
     assert not listing.steady
 
 
-@pytest.mark.parametrize("where", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("count", [4990, 5000, 6000])
-def test_a_long_list_is_read_beside_a_writer(count: int, where: float):
-    changes: list[Change] = [insert(where, f"m{count + number}") for number in range(30)]
+def test_a_long_list_is_read_beside_a_writer(count: int, place: float):
+    changes: list[Change] = [insert(place, f"m{count + number}") for number in range(30)]
     reading = read(Windowed(ids(count), changes=changes), 500)
     assert not reading.missed
     assert len(reading.ids) == len(set(reading.ids))

@@ -270,3 +270,27 @@ async def test_an_account_that_is_too_large_to_list_is_not_taken_for_an_empty_on
         with pytest.raises(ListLimitError) as caught:
             [memory async for memory in session.memories.iterate()]
     assert caught.value.read == 0
+
+
+@pytest.mark.parametrize("page_size", [100, 1000])
+@pytest.mark.parametrize(("count", "shown"), [(4_500, None), (5_000, 5_000), (7_000, 5_000)])
+async def test_a_long_list_is_read_as_far_as_the_server_shows_it(
+    server: LocalServer, session: Session, count: int, shown: int | None, page_size: int
+):
+    server.add(*(f"fact {number}" for number in range(count)))
+    read: list[Memory] = []
+    hidden: ListLimitError | None = None
+    try:
+        async for memory in session.memories.iterate(page_size=page_size):
+            read.append(memory)  # what was read before it raised
+            if len(read) % 1000 == 1:
+                await session.memories.create(f"meanwhile {len(read)}")
+    except ListLimitError as error:
+        hidden = error
+    # The server cannot be asked whether 5,000 are all of them.
+    assert (hidden is None) is (shown is None)
+    assert len({memory.id for memory in read}) == len(read)
+    old = [memory for memory in read if memory.content.startswith("fact")]
+    assert len(old) >= (count if shown is None else shown - 10)
+    if hidden is not None:
+        assert hidden.read == len(read)

@@ -434,7 +434,7 @@ def test_an_importers_answer_is_refused_where_its_strings_are_unsound(body: byte
         interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
 
 
-def test_an_importers_answer_may_hold_any_number_where_nobody_looks():
+def test_an_importers_answer_may_hold_any_number_that_is_not_read():
     body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
     page = interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
     assert page.memories == [ListedMemory("1", "a", "")]

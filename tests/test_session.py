@@ -402,7 +402,7 @@ def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder
     assert [str(warning.message) for warning in recwarn] == []
 
 
-# A client of somebody else's
+# A borrowed client
 
 
 async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalServer):

@@ -76,7 +76,7 @@ async def test_the_wait_for_a_turn_counts_against_no_timeout():
         assert server.most_open == 1
 
 
-@pytest.mark.parametrize("when", ["waiting for the answer", "waiting for a turn"])
+@pytest.mark.parametrize("when", ["waiting for the answer", "waiting for a permit"])
 async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str):
     arrived = asyncio.Event()
 
@@ -92,7 +92,7 @@ async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str
             await arrived.wait()
             second = asyncio.create_task(session.memories.list())
             await asyncio.sleep(0)
-            if when == "waiting for a turn":
+            if when == "waiting for a permit":
                 second.cancel()
                 await asyncio.wait([second])
                 assert second.cancelled()
@@ -213,7 +213,7 @@ async def test_a_server_that_does_not_shake_hands_was_never_reached():
 CERTIFICATE = Path(__file__).parent / "wire" / "localhost.pem"
 
 
-async def test_a_certificate_of_nobody_s_was_never_reached():
+async def test_a_certificate_that_no_one_signed_was_never_reached():
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE)
 

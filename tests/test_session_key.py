@@ -67,9 +67,9 @@ def places_of_the_key(error: BaseException) -> list[str]:
         look(f"{name}: attributes", shown(vars(link)))
         look(f"{name}: values", " ".join(shown(value) for value in vars(link).values()))
         look(f"{name}: notes", shown(getattr(link, "__notes__", ())))
-        for where, variables in frames(link.__traceback__):
+        for place, variables in frames(link.__traceback__):
             for variable, value in variables.items():
-                look(f"{name}: {where}: {variable}", shown(value))
+                look(f"{name}: {place}: {variable}", shown(value))
         if isinstance(link, OmiError):
             look(f"{name}: pickle", pickle.dumps(link).decode("latin-1"))
             look(f"{name}: copy", shown(vars(copy.deepcopy(link))))
@@ -244,7 +244,7 @@ async def test_no_failure_to_reach_the_server_shows_the_key(url: str):
 
 
 @pytest.mark.parametrize(
-    "moment", ["connecting", "waiting", "reading", "sending", "between tries", "for a turn"]
+    "moment", ["connecting", "waiting", "reading", "sending", "between attempts", "for a permit"]
 )
 async def test_no_cancellation_shows_the_key(moment: str):
     arrived = asyncio.Event()
@@ -253,7 +253,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
         arrived.set()
         if moment == "reading":
             await call.send(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n[")
-        elif moment == "between tries":
+        elif moment == "between attempts":
             await call.answer(429, b"", headers={"Retry-After": "3600"})
         await asyncio.Event().wait()
 
@@ -267,11 +267,11 @@ async def test_no_cancellation_shows_the_key(moment: str):
     async with raw_server(handle) as server:
         url = f"http://127.0.0.1:{deaf.sockets[0].getsockname()[1]}" if moment == "sending" else server.url
         async with Session(KEY, base_url=url, connections=1, max_wait=7200) as session:
-            if moment == "for a turn":
+            if moment == "for a permit":
                 await session.pacing.acquire("list")
             many = ["x" * 490 + str(number) for number in range(25)]
             calls = [asyncio.create_task(session.memories.create_batch(many)) for _ in range(2)]
-            if moment in {"waiting", "reading", "sending", "between tries"}:
+            if moment in {"waiting", "reading", "sending", "between attempts"}:
                 await arrived.wait()
             for _ in range(20):
                 await asyncio.sleep(0)
@@ -285,7 +285,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
     assert [places_of_the_key(error) for error in errors] == [[], []]
 
 
-async def test_what_a_middleware_or_a_hook_of_somebody_else_s_raises_does_not_show_it():
+async def test_what_a_middleware_or_a_hook_of_the_user_raises_does_not_show_it():
     async def breaking(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:

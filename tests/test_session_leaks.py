@@ -1,4 +1,4 @@
-"""A session that nobody closes says so once, names its place, and leaves no other noise."""
+"""A session that is not closed says so once, and leaves no other noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ async def use(session):
     await asyncio.gather(session.memories.list(), session.memories.list())
 
 def make():
-    return Session(sys.argv[1], base_url=sys.argv[2])  # MADE HERE
+    return Session(sys.argv[1], base_url=sys.argv[2])
 
 class Holder:
     pass
@@ -44,7 +44,6 @@ async def inside():
     await asyncio.sleep(0)
 
 """
-MADE_HERE = next(number for number, line in enumerate(PROGRAM.splitlines(), 1) if "MADE HERE" in line)
 
 LEAKS = {
     "while its loop runs": "asyncio.run(inside())",
@@ -79,7 +78,7 @@ def said(tmp_path_of: ThreadedServer, what: str, *flags: str) -> str:
 
 
 @pytest.mark.parametrize("how", LEAKS)
-def test_a_leaked_session_warns_once_and_names_its_place(served: ThreadedServer, how: str):
+def test_a_leaked_session_warns_once(served: ThreadedServer, how: str):
     words = said(served, LEAKS[how], "-W", "default")
     assert words.count("ResourceWarning: unclosed") == 1
     assert f"unclosed <omi_async.Session {served.url} open>: use `async with`" in words

@@ -106,7 +106,7 @@ def a(faults: dict[str, Fault]) -> pytest.MarkDecorator:
 
 @of(ALL)
 @a(BEFORE_THE_WORK)
-async def test_what_was_surely_not_applied_is_tried_again(
+async def test_what_was_certainly_not_applied_is_tried_again(
     server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
 ):
     server.faults.add(fault, fault, fault, on=name)
@@ -308,7 +308,7 @@ async def test_a_first_404_is_not_success(server: LocalServer, session: Session)
 
 
 @pytest.mark.parametrize("fault", list(BEFORE_THE_WORK.values()), ids=BEFORE_THE_WORK)
-async def test_a_404_after_a_delete_that_was_surely_not_applied_is_not_success(
+async def test_a_404_after_a_delete_that_was_certainly_not_applied_is_not_success(
     server: LocalServer, session: Session, fault: Fault
 ):
     server.faults.add(fault, on="delete")

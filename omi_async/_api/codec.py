@@ -1,7 +1,7 @@
 """The wire's JSON to models, by cattrs.
 
-Strict about types, open about values: an unknown category, visibility or field is data; a number in the place
-of a string is an error that says where. A list is read more leniently than the answer to a write: one odd
+Strict about types, open about values: an unknown category, visibility or field is data; a number in place of
+a string is an error that names the field. A list is read more leniently than the answer to a write: one odd
 memory must not hide the others, so it is given with what can be read of it.
 """
 
