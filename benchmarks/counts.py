@@ -43,7 +43,7 @@ from benchmarks.running import (
     spread,
 )
 from omi_async import Session
-from omi_async.sources._detect import read_records
+from omi_async.sources._readers import read_records
 
 __all__ = ["CEILINGS", "QUICK", "ROUNDS", "add_options", "measure", "run"]
 

@@ -102,6 +102,10 @@ async def the_imports(session: Session, facts: Sequence[Fact]) -> None:
         async for outcome in importer:
             assert_type(outcome, FactOutcome)
     assert_type(importer.report, ImportReport)
+    async with session.memories.inbox(journal="inbox.journal", flush_after=0.5) as inbox:
+        assert_type(await inbox.put("a"), FactOutcome)
+        settled = await inbox.submit({"content": "b"}, redelivered=True)
+        assert_type(await settled, FactOutcome)
 
 
 async def the_errors(session: Session) -> None:

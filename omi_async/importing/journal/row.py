@@ -146,20 +146,25 @@ class Row:
         self.states[at], self.ids[at] = letter, item.memory_id
         self.errors.pop(place, None)
         if letter in STORED:
+            # It can be read at the server; a million texts would be most of the file.
             self.facts.pop(place, None)
         elif texts and letter == SENDING:
-            self.facts[place] = item.payload  # a rejected fact comes again when its user has changed it
+            # Also if it has one: a rejected fact comes again when its user has changed it.
+            self.facts[place] = item.payload
         elif texts and item.error is not None:
             self.errors[place] = kept_words(item.error)
         if letter != SENDING:
-            self.settled_at = time.time()
+            self.settled_at = time.time()  # one for the row: a call settles most of them at once
 
     def was_settled_before(self, moment: float, at: int) -> bool:
         """Return whether a fact was settled before a moment."""
         return self.settled_at is not None and self.settled_at < moment and self.states[at] not in IN_DOUBT
 
     def forget(self, letters: AbstractSet[str]) -> int:
-        """Let the facts with these letters count as not sent; return how many there are."""
+        """Let the facts with these letters count as not sent; return how many there are.
+
+        They keep their places and texts: what is not sent is still to be told by `unfinished`.
+        """
         found = [at for at, letter in enumerate(self.states) if letter in letters]
         for at in found:
             self.states[at], self.ids[at] = NOT_SENT, None
@@ -168,7 +173,7 @@ class Row:
 
     def forget_settled(self) -> bool:
         """Let all but the facts in doubt count as not sent; return whether there are any in doubt."""
-        self.settled_at = None
+        self.settled_at = None  # so that the row is passed over until the last of them is settled
         self.forget(ALL_LETTERS - IN_DOUBT)
         return not IN_DOUBT.isdisjoint(self.states)
 
