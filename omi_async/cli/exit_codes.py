@@ -50,7 +50,7 @@ CODES: Final[Sequence[tuple[type[BaseException], int]]] = (
     (AuthenticationError, AUTHENTICATION),
     (PermissionDeniedError, AUTHENTICATION),
     (PaymentRequiredError, AUTHENTICATION),
-    (RateLimitError, QUOTA),
+    (RateLimitError, QUOTA),  # before APIError, of which it is one, as are the next three
     (NotFoundError, NOT_FOUND),
     (InvalidRequestError, USAGE),
     (ConflictError, USAGE),
@@ -59,7 +59,7 @@ CODES: Final[Sequence[tuple[type[BaseException], int]]] = (
     (ResponseFormatError, SERVER),
     (ListLimitError, SERVER),
     (OmiError, USAGE),
-    (OSError, USAGE),
+    (OSError, USAGE),  # of files; those of the network are TransportErrors by now
     (KeyboardInterrupt, INTERRUPTED),
     (CancelledError, INTERRUPTED),
 )
@@ -97,6 +97,7 @@ def code_of(error: BaseException | None) -> int:
     if isinstance(error, CommandError):
         return error.code
     if isinstance(error, ImportStoppedError):
+        # What stopped it tells a script what to do: a wrong key is no matter of trying again.
         return code_of(error.__cause__)
     return next((code for kind, code in CODES if isinstance(error, kind)), SERVER)
 

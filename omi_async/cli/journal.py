@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["journal_command"]
 
 SHOWN: Final = 20
-"""Facts that `journal show` names one by one."""
+"""Facts that `journal show` names one by one: what fits on a screen; `journal export` has all."""
 
 FORGETTABLE: Final = ("unknown", "rejected", "invalid", "created", "existing")
 STORED: Final = frozenset({"created", "existing"})
@@ -180,6 +180,7 @@ def _opened(path: Path) -> Journal:
     """Open a journal that is there; nothing is made of an empty file. Raises `JournalError`."""
     from omi_async.importing.journal.journal import Journal  # noqa: PLC0415  # the library takes its time
 
+    # SQLite would make a journal of it, and the user's slip of the pen a file that looks like one.
     if not path.stat().st_size:
         raise exit_codes.CommandError(f"{shortened(path)} is no journal of omi_async: it is empty")
     journal = Journal(path)

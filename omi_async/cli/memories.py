@@ -195,6 +195,7 @@ async def _create(common: Common, fact: Fact, max_wait: float) -> int:
         memory = await memories.create(fact)
     _print(common, "stored", memory)
     other = [name for name in ("visibility", "tags") if getattr(memory, name) != getattr(fact, name)]
+    # Without a category the server chooses one, which is no change of what was asked for.
     if fact.category not in {None, memory.category}:
         other.insert(0, "category")
     if other:

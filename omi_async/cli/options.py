@@ -44,7 +44,7 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Join ``--local`` with its value, or with the default one; explain what is too much."""
-        ctx.allow_extra_args = True
+        ctx.allow_extra_args = True  # click's own words for them give no hint
         rest = super().parse_args(ctx, _with_local_joined(args))
         if rest and not ctx.resilient_parsing:
             ctx.fail(

@@ -1,6 +1,6 @@
 """The two streams: results to stdout, everything for people to stderr. The key appears on neither.
 
-Either may break while a command is at work: a full disk, a terminal that is closed, a pipe that nobody reads.
+Either may break while a command is at work: a full disk, a terminal that is closed, a pipe that is not read.
 An error of stdout names it; what cannot be written to stderr is lost, and stops nothing.
 """
 

@@ -93,7 +93,7 @@ def serve_command(quiet: bool, as_json: bool, own_quotas: tuple[str, ...], **opt
     It behaves as the service does, without an account: for trials, tests and demonstrations. Its key is
     OMI_API_KEY of its environment, or one that it makes. It prints a line to paste into another shell.
     """
-    own = _quotas_of(own_quotas)
+    own = _quotas_of(own_quotas)  # before the server starts: a mistake in them is one of usage
     try:
         return run_async(Common(as_json=as_json), _serve(quiet=quiet, as_json=as_json, own=own, **options))
     except OSError as error:

@@ -159,20 +159,15 @@ class ServerClock:
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""
+        known = self.offset is not None
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
-            if item.first_sent is None and self._certainly_later(text):
+            # Nearly all are written exactly as our start is, and such texts are ordered as the moments are.
+            # To parse each would cost as much as all else that is done with an answer.
+            if known and text > self._start_text and text[19::7] == ".Z" and item.first_sent is None:
                 item.state = "created"
             else:
                 item.state = self.state_of(text, item.first_sent, item.clock_offset)
-
-    def _certainly_later(self, text: str) -> bool:
-        """Whether a moment is written exactly as our start is, and lies after it: nearly all are and do.
-
-        Such texts are ordered as the moments are. To parse each instead costs as much as all else that is
-        done with an answer.
-        """
-        return self.offset is not None and text > self._start_text and text[19::7] == ".Z"
 
     def state_of(
         self, text: str, first_sent: float | None = None, clock_offset: float | None = None

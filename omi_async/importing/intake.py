@@ -149,8 +149,10 @@ class Intake:
         index = first = self._tracker.report.pulled
         try:
             for element in islice(elements, most):
-                if (item := self._checked(index, element)) is not None:
-                    items.append(item)
+                try:
+                    items.append(Item(index, checked(element), element))  # type: ignore[arg-type]  # as below
+                except InvalidFactError as error:
+                    items += self._in_spite_of(error, index, element)
                 index += 1
             self.exhausted = index - first < most
         finally:
@@ -170,11 +172,15 @@ class Intake:
                 return
             if not items and not self._part:
                 self._oldest = asyncio.get_running_loop().time()
-            item = self._checked(self._tracker.report.pulled, element)
-            self._tracker.opened([] if item is None else [item], 1)
-            if item is None:
+            index = self._tracker.report.pulled
+            try:
+                pulled = [Item(index, checked(element), element)]  # type: ignore[arg-type]  # refuses outcomes
+            except InvalidFactError as error:
+                pulled = self._in_spite_of(error, index, element)
+            self._tracker.opened(pulled, 1)
+            if not pulled:
                 return  # its outcome is to be told before the next one is waited for
-            items.append(item)
+            items += pulled
 
     async def _next_of(self, elements: AsyncIterator[FactLike], *, waiting: bool) -> FactLike:
         """Return the next element. Raises `TimeoutError` if facts wait, and have waited long enough."""
@@ -190,26 +196,19 @@ class Intake:
         coming, self._coming = self._coming, None
         return coming.result()
 
-    def _checked(self, index: int, element: FactLike) -> Item | None:
-        """Return the item of an element; count one that cannot be a fact, and return None."""
-        try:
-            return Item(index, checked(element), element)  # type: ignore[arg-type]  # it refuses an outcome
-        except InvalidFactError as error:
-            return self._in_spite_of(error, index, element)
-
-    def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> Item | None:
+    def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:
         """Return the item of an outcome that has a fact; count anything else as what it is."""
         if isinstance(element, FactOutcome):
             if element.fact is None:
                 self._tracker.add(attrs.evolve(element, index=index))
-                return None
+                return []
             try:
-                return Item(index, checked(element.fact), element.fact)
+                return [Item(index, checked(element.fact), element.fact)]
             except InvalidFactError as another:
                 error = another
         _forget_frames(error)
         self._tracker.add(FactOutcome(index, None, "invalid", error=error))
-        return None
+        return []
 
     # What need not be sent
 

@@ -41,42 +41,26 @@ class Item:
         error: why it failed, if it did.
     """
 
-    __slots__ = (
-        "_source_value",
-        "alone",
-        "clock_offset",
-        "content",
-        "error",
-        "first_sent",
-        "index",
-        "maybe_reworded",
-        "memory_id",
-        "others",
-        "payload",
-        "place",
-        "sent_at",
-        "state",
-        "stored_before",
-        "tries",
-        "unknown_because",
-    )
+    # Defaults of the class: of nearly all facts they are never set, and to set each costs what a check does.
+    tries: int = 0
+    alone: int = 0
+    stored_before: int = 0
+    unknown_because: OmiError | None = None
+    sent_at: float | None = None
+    maybe_reworded: bool = False
+    others: set[str] | None = None
+    place: int | None = None
+    first_sent: float | None = None
+    clock_offset: float | None = None
+    state: State | None = None
+    memory_id: str | None = None
+    error: OmiError | None = None
 
     def __init__(self, index: int, payload: Payload, source_value: object = None) -> None:
         self.index = index
         self.payload = payload
         self.content = payload["content"]
         self._source_value = source_value
-        self.tries = self.alone = self.stored_before = 0
-        self.unknown_because: OmiError | None = None
-        self.sent_at: float | None = None
-        self.maybe_reworded = False
-        self.others: set[str] | None = None
-        self.place: int | None = None
-        self.first_sent: float | None = None
-        self.clock_offset: float | None = None
-        self.state: State | None = None
-        self.memory_id: str | None = None
-        self.error: OmiError | None = None
 
     def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
         """Take its state, and return itself; the tracker is still to be told."""

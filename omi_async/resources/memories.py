@@ -229,7 +229,8 @@ class Memories:
                 same import can be run again after a crash or a stop, and goes on where it was.
             dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact, with a
                 journal some 13.
-            skip_existing: read the account's whole list first, and send nothing that it holds already.
+            skip_existing: read the account's whole list first, and send nothing that it holds already. If the
+                list is longer than the server shows, the import stops (`ListLimitError`) and nothing is sent.
             on_unknown: what to do about facts whose call had no usable answer. ``"reconcile"``: look for them
                 in the list, and send again what is certainly absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that

@@ -4,13 +4,15 @@ How a source is read
 --------------------
 A source is a file, a ZIP archive or a folder. Its bytes pass through five hands, each of which knows one
 thing
-and pulls from the one before::
+and pulls from the one before:
 
-    bytes           files           text            format          records          facts
-    _streams  -->   _source   -->   _encoding -->   _detect   -->   _csv _jsonl -->  _fields, _records
-    (a thread)      _members:       gzip, marks,    content         _json_document   Fact, or an `invalid`
-                    chosen by       UTF-16, what    first, name     _markdown        outcome in its place;
-                    their names     was named       second, or no   known/           what is left out, counted
+```text
+bytes           files           text            format          records            facts
+_streams  -->   _source   -->   _encoding -->   _detect   -->   _csv _jsonl  -->   _fields, _records
+(a thread)      _members:       gzip, marks,    content         _json_document     Fact, or an `invalid`
+                chosen by       UTF-16, what    first, name     _markdown          outcome in its place;
+                their names     was named       second, or no   known/             what is left out, counted
+```
 
 All of it runs in a thread of its own, because a read may block and parsing holds the interpreter. `Facts` is
 the end of a short bridge to the event loop: at most three batches wait in it, so a file of any size takes
@@ -57,7 +59,3 @@ from omi_async.sources._errors import SourceError
 from omi_async.sources._facts import Facts, open_facts
 
 __all__ = ["Facts", "SourceError", "open_facts"]
-
-for _public in (Facts, SourceError, open_facts):
-    _public.__module__ = __name__
-del _public

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -29,8 +29,7 @@ _DEFAULTED: Final = ("category", "visibility", "tags")
 Record = Mapping[str, Any]
 
 
-@attrs.frozen
-class Parts:
+class Parts(NamedTuple):
     """What a record says of a fact, unchecked; None and empty values are for the defaults."""
 
     content: Any

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, cast
 
-from omi_async.sources._detect import Format, read_batches
+from omi_async.sources._detect import Format
 from omi_async.sources._encoding import peek
 from omi_async.sources._errors import DamagedStreamError, SourceError
 from omi_async.sources._members import Archive, Folder, Walk, Zip, is_zip, spooled, tells_zip
+from omi_async.sources._readers import read_batches
 from omi_async.sources._records import Batch, Reading
 from omi_async.sources._streams import Place, Stop, chunks_of, opened
 

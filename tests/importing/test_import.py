@@ -21,6 +21,7 @@ from omi_async import (
     ImportReport,
     ImportStoppedError,
     InvalidFactError,
+    ListLimitError,
     Session,
 )
 from omi_async.local import Fault, LocalServer
@@ -299,6 +300,22 @@ async def test_a_second_import_finds_all_existing(server: LocalServer, session: 
     assert_complete(second, outcomes)
     assert all(o.memory_id for o in outcomes)
     assert len(server.memories()) == 61
+
+
+@pytest.mark.parametrize(("held", "shown"), [(4_500, True), (5_000, False), (7_000, False)])
+@pytest.mark.virtual_clock
+async def test_what_the_account_holds_is_skipped_if_all_of_it_is_shown(held: int, shown: bool) -> None:
+    async with serving(text_identity=False) as (server, session):
+        server.add(*(f"old {number}" for number in range(held)), created_at="2025-01-01T00:00:00.000000Z")
+        importer = session.memories.importer(["old 3", f"old {held - 1}", "new"], skip_existing=True)
+        if shown:
+            assert counts(await importer.run()) == {"created": 1, "existing": 2}
+        else:  # what is not shown would be stored twice
+            with pytest.raises(ImportStoppedError) as stopped:
+                await importer.run()
+            assert isinstance(stopped.value.__cause__, ListLimitError)
+            assert importer.report.pulled == 0
+        assert len(server.memories()) == held + shown
 
 
 @pytest.mark.parametrize("skew", [-86_400.0, 86_400.0])

@@ -11,8 +11,9 @@ import attrs
 from omi_async import Fact, InvalidFactError
 from omi_async.importing.report import FactOutcome
 from omi_async.sources import SourceError
-from omi_async.sources._detect import Format, read_batches
+from omi_async.sources._detect import Format
 from omi_async.sources._options import options_from
+from omi_async.sources._readers import read_batches
 from omi_async.sources._records import Reading, Recognised
 from omi_async.sources._source import read_source
 from omi_async.sources._streams import Stop

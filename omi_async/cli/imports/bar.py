@@ -62,6 +62,7 @@ def bar(pace: Pace, news: News) -> Iterator[Show]:
                 draw(report)
 
         yield show
+        # Once more, since the last news may have come too soon after the news before, and was left out.
         if latest is not None:
             draw(latest, ended=True)
 

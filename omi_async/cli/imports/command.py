@@ -5,14 +5,13 @@ from __future__ import annotations
 import click
 
 from omi_async.cli.imports.options import ImportOptions, import_options
-from omi_async.cli.options import Command, Common, common
+from omi_async.cli.options import Command, Common
 from omi_async.cli.runtime import run_async
 
 __all__ = ["import_command"]
 
 
 @click.command("import", cls=Command, short_help="Import facts of files, or of standard input.")
-@common
 @import_options
 def import_command(common: Common, options: ImportOptions) -> int:
     """Import the facts of files, or of standard input (-), in parallel batches of 25.

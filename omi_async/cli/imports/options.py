@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import click
 
 from omi_async.cli.options import Common, fields_of
+from omi_async.cli.options import common as common_options
 
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
@@ -209,7 +210,8 @@ _HOW: Final = (
         default=4,
         show_default=True,
         metavar="N",
-        help="Batch calls on the wire at the same time, at most.",
+        help="Batch calls on the wire at the same time, at most. It begins with one, and takes more while "
+        "the server answers them well.",
     ),
     click.option(
         "--failures",
@@ -274,7 +276,7 @@ _HOW: Final = (
 
 
 def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable[..., int]:
-    """Give a command the options of an import, as one second argument of type `ImportOptions`."""
+    """Give a command the common options, and those of an import as one argument of type `ImportOptions`."""
 
     @functools.wraps(function)
     def command(  # noqa: PLR0917  # click passes each by its name
@@ -329,7 +331,7 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
         options.check()
         return function(common, options)
 
-    decorated: Callable[..., int] = command
+    decorated = common_options(command)  # first, so that the help shows them last
     for option in (*reversed(_HOW), *reversed(_WHAT), _PATHS):
         decorated = option(decorated)
     return decorated
