@@ -120,7 +120,7 @@ class JobRecord:
 
     @classmethod
     def from_json(cls, data: bytes) -> JobRecord:
-        """Read the contents of a file. Raises ValueError, KeyError or TypeError if it is none of ours."""
+        """Read the contents of a file. Raises ValueError, KeyError or TypeError if no job wrote it."""
         fields = json.loads(data)
         fields["report"] = _report_from_json(fields["report"])
         fields["eta"] = _read(fields["eta"])

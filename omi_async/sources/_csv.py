@@ -260,7 +260,7 @@ class _Table:
         self._records = records
         self._rows = dialect.rows(feed)
         self._suspect = 0
-        self._header = list(map(in_one_form, dialect.columns.header))
+        self._header = list(dialect.columns.header)
 
     def drain(self) -> Batch:
         """Read all rows that begin in the lines at hand."""
@@ -287,19 +287,22 @@ class _Table:
 
     def _entries(self, row: list[str], number: int) -> Batch:
         records, columns = self._records, self._columns
-        if list(map(in_one_form, row)) == self._header:  # files joined by `cat` have a header each
+        if row == self._header:  # files joined by `cat` have a header each
             records.leave_out("repeated header")
             return []
         if not columns.wants(row):
             records.leave_out("not chosen by where")
             return []
-        record = columns.record_of(row)
         try:
             parts = columns.parts_of(row)
+            if records.options.plain:
+                return [records.fact(parts, number)]
         except InvalidFactError as error:
-            error.record = record
+            if records.options.plain and error.field == "category":
+                error = records.bad_category(error, columns.category_from)
+            error.record = columns.record_of(row)
             return [records.refuse(error, number)]
-        return records.entries(parts, number, record, category_from=columns.category_from)
+        return records.entries(parts, number, columns.record_of(row), category_from=columns.category_from)
 
     def _refused(self, row: list[str], number: int) -> Batch:
         feed, width = self._feed, self._columns.width

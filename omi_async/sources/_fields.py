@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import attrs
 
@@ -29,8 +29,7 @@ _DEFAULTED: Final = ("category", "visibility", "tags")
 Record = Mapping[str, Any]
 
 
-@attrs.frozen
-class Parts:
+class Parts(NamedTuple):
     """What a record says of a fact, unchecked; None and empty values are for the defaults."""
 
     content: Any
@@ -124,7 +123,7 @@ class Fields:
         return lambda field: value_at(record, key) if (key := self.mapping.get(field, field)) else None
 
     def _no_content(self, record: Record) -> InvalidFactError:
-        if "unreadable" in record:  # a failures file of ours, with a line that was not fixed yet
+        if "unreadable" in record:  # our own failures file, with a line that was not fixed yet
             return InvalidFactError(
                 "could not be read by an earlier import either; write its text as 'content'",
                 field="content",

@@ -186,7 +186,7 @@ class Records:
                 fact = self.options.fields.of_parts(piece, origin)
             except InvalidFactError as error:
                 if error.field == "category":
-                    error = self._bad_category(error, category_from)
+                    error = self.bad_category(error, category_from)
                 batch.append(self._invalid(error, line, record))
                 continue
             if self._has_wanted_tag(fact):
@@ -196,8 +196,14 @@ class Records:
                 self.leave_out("without the tag")
         return batch
 
-    def _bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
-        """Say which part of the file is to blame for a category, and how to do without."""
+    def fact(self, parts: Parts, line: int) -> Fact:
+        """Make the one fact of a record of which nothing else is to be asked. Raises `InvalidFactError`."""
+        fact = self.options.fields.of_parts(parts, f"{self.name}:{line}")
+        self.count += 1
+        return fact
+
+    def bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
+        """Return which part of the file is to blame for a category, and how to do without."""
         place = place or repr(self.options.fields.mapping.get("category", "category"))
         words = f"{error}; it comes from {place}: --map category= (mapping={{'category': ''}}) leaves it out"
         return InvalidFactError(words, field="category")
@@ -270,7 +276,7 @@ def decoded(line: bytes) -> str:
 
 
 def hint_at_encoding(raw: bytes) -> str:
-    """Say what to do about bytes that are no UTF-8.
+    """Return what to do about bytes that are no UTF-8.
 
     There is a guess for Western Windows alone: the encodings of other scripts look alike, and a wrong guess
     would make wrong facts.

@@ -25,7 +25,7 @@ async def trickle(pauses: list[float], *, then: float = 0.0) -> AsyncIterator[st
 
 
 async def test_a_batch_leaves_when_its_oldest_fact_has_waited_long_enough() -> None:
-    # Catches: a batch that waits for ever for its 25th fact; and a time that begins again with each fact.
+    # Catches: a batch that waits forever for its 25th fact; and a time that begins again with each fact.
     async with serving(text_identity=False) as (server, session):
         before = asyncio.get_running_loop().time()
         moments: dict[int, float] = {}
