@@ -1,8 +1,8 @@
 """All that is known of aiohttp: its pools and calls, its errors, its silent replays.
 
 An error of aiohttp's holds the headers of the request, in its attributes and in the frames of its
-traceback, and with them the key. An error of ours that was raised while one of aiohttp's is handled would
-hold on to it as its `__context__`, and whoever logs or pickles the one would have the other. Therefore
+traceback, and with them the key. Our own error, raised while one of aiohttp's is handled,
+would hold on to it as its `__context__`, and whoever logs or pickles the one would have the other. Therefore
 `call` *returns* what was the matter, and its caller raises it when no frame of aiohttp's is left.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["abandon", "call", "close_pool", "open_pool", "translate"]
 
 _own_pools: Final = set[aiohttp.ClientSession]()
 """Keeps a pool alive until its Session is closed or found leaked; else aiohttp might find the leak first, and
-warn of parts of ours that the user knows nothing of."""
+warn of our inner parts, of which the user knows nothing."""
 
 
 _NO_LINGER: Final = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
@@ -234,7 +234,7 @@ _UNUSABLE_CLIENTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
 
 
 def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
-    """Turn what aiohttp raised into an error of ours, which holds neither headers nor frames of aiohttp's.
+    """Turn what aiohttp raised into our own error, which holds neither headers nor frames of aiohttp's.
 
     Raises the error itself if it is neither the network's doing nor the configuration's.
     """
@@ -257,7 +257,7 @@ def translate(error: Exception, request: Request[Any], base: str) -> OmiError:
     raise error
 
 
-# Why, in a few words of ours: a repr of aiohttp's errors shows the headers of the request.
+# Why, in a few words of our own: a repr of aiohttp's errors shows the headers of the request.
 
 
 def _why_unreached(error: Exception) -> str:

@@ -69,7 +69,7 @@ class OmiError(Exception):
     """Whether the write that failed may have been carried out by the server."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # An exception is rebuilt from its args alone, where ours have keywords that must be given.
+        # An exception is rebuilt from its args alone, but ours have keywords that must be given.
         return _rebuilt, (type(self), self.args, vars(self))
 
 

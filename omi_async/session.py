@@ -90,7 +90,7 @@ class Session:
         connections: calls on the wire at the same time, at most; others wait for a permit, and that wait
             counts against no timeout (other calls in a `client` of your own may make it wait again).
         retry: attempts and waits.
-        client: an aiohttp session of your own to use instead of a pool of ours. It is used as it is, never
+        client: an aiohttp session of your own to use instead of our own pool. It is used as it is, never
             changed and never closed; proxies, TLS and tracing are configured there. What is left of a call
             that is given up may still be delivered by it: only our own pool throws that away.
         allow_http: allow plain ``http://`` to hosts other than this machine; None for `OMI_ALLOW_HTTP` (1).

@@ -37,7 +37,7 @@ __all__ = ["SessionOptions", "SessionPool"]
 
 DRAIN: Final = 30.0
 """Seconds that calls on the wire have to come back when the pool is closed. A write that is cut off may have
-been stored or not, and nobody would know; but no server is waited for while an orchestrator is about to kill
+been stored or not, unknown to its caller; but no server is waited for while an orchestrator is about to kill
 us."""
 
 STALE: Final = 86_400.0

@@ -174,7 +174,7 @@ def test_a_field_that_is_missing_has_its_default(name: str):
 
 
 @pytest.mark.parametrize("name", ["visibility", "created_at", "updated_at", "scoring", "user_review"])
-def test_null_is_absent_where_the_official_document_allows_it(name: str):
+def test_null_is_absent_if_the_official_document_allows_it(name: str):
     assert getattr(memory_from(GOOD | {name: None}), name) == getattr(Memory(id="x"), name)
 
 

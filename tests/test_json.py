@@ -178,7 +178,7 @@ def test_with_orjson_orjson_does_it():
 
 
 def test_the_standard_librarys_own_dialect_is_read():
-    # Catches: a decoder of ours that refuses what every other program writes.
+    # Catches: our own decoder, if it refuses what every other program writes.
     text = json.dumps({"text": "é\u2028\U0001f600", "n": [1, 2.5, -3e-7, True, None]}, indent=1)
     for loads in LOADS:
         assert loads(text) == json.loads(text)

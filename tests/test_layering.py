@@ -85,7 +85,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session", "session_pool"},
 }
-"""A module, or the package that it is in, to what it may import of ours."""
+"""A module, or the package that it is in, to what it may import of the package."""
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "session_pool", "_transport", "_settings", "local"},
@@ -206,7 +206,7 @@ def test_nothing_imports_in_a_circle():
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-def test_nobody_below_imports_the_facade():
+def test_nothing_below_imports_the_facade():
     below = {name for name in MODULES if not covered(name, {"examples"})}
     assert [name for name in below if FACADE in IMPORTS[name]] == []
 

@@ -148,7 +148,7 @@ def test_a_list_at_rest_is_read_whole_in_its_order(server: Server, page_size: in
 @example(Server(ids(10)), 5)  # certainly steady
 @example(Server(ids(10), changes=[unchanged, delete(0.0)]), 5)
 @example(Server(ids(4), changes=[unchanged, delete(0.0), unchanged, unchanged, delete(0.0)]), 2)
-def test_nothing_is_doubled_or_missed_where_memories_come_and_go(server: Server, page_size: int):
+def test_nothing_is_doubled_or_missed_when_memories_come_and_go(server: Server, page_size: int):
     reading = read(server, page_size)
     assert len(reading.ids) == len(set(reading.ids))
     if reading.listing.steady:
@@ -156,7 +156,7 @@ def test_nothing_is_doubled_or_missed_where_memories_come_and_go(server: Server,
 
 
 @given(servers(comings_and_goings, most=MOST_BARREN_READINGS), sizes)
-def test_it_ends_steady_where_the_list_comes_to_rest(server: Server, page_size: int):
+def test_it_ends_steady_once_the_list_comes_to_rest(server: Server, page_size: int):
     reading = read(server, page_size)
     assert reading.listing.steady
     assert not reading.missed
@@ -217,7 +217,7 @@ def test_the_user_may_delete_what_was_yielded():
 
 
 def test_a_removal_is_noticed_in_every_reading():
-    # m8 slips through in the first reading, and again in the second, where what stands in its place is known.
+    # m8 slips through in the first reading, and again in the second, when what stands in its place is known.
     changes: list[Change] = [unchanged] * 9
     changes[2] = delete(0.0, 2)
     changes[6] = lambda rows: rows.__setitem__(slice(0, 0), ["x", "y"])

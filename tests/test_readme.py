@@ -68,10 +68,10 @@ def test_programs_run(number, tmp_path):
 @pytest.mark.extras
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_programs_pass_a_strict_type_checker(checker, tmp_path):
+def test_the_examples_pass_a_strict_type_checker(checker, tmp_path):
     pytest.importorskip(checker, reason="it is of the extra test")
-    for number, program in enumerate(PROGRAMS):
-        (tmp_path / f"program_{number}.py").write_text(program, encoding="utf-8")
+    for number, example in enumerate(PYTHON):
+        (tmp_path / f"example_{number}.py").write_text(example, encoding="utf-8")
     (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', encoding="utf-8")
     options = {"mypy": ["--strict", "--cache-dir", os.devnull], "pyright": ["--pythonpath", sys.executable]}
     run([sys.executable, "-m", checker, *options[checker], "."], tmp_path)

@@ -429,7 +429,7 @@ def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(giv
 @pytest.mark.parametrize(
     "body", [b'[{"id": "\\ud800", "content": "a"}]', b'[{"weight": NaN}]', b"[", b"\xff"]
 )
-def test_an_importers_answer_is_refused_where_its_strings_are_unsound(body: bytes):
+def test_an_importers_answer_is_refused_if_its_strings_are_unsound(body: bytes):
     with pytest.raises(ResponseFormatError):
         interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
 

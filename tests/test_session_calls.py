@@ -136,7 +136,7 @@ async def test_an_answer_that_does_not_come_in_time_is_lost(stuck: str):
 
 
 @pytest.mark.virtual_clock
-async def test_an_answer_that_trickles_for_ever_is_lost_in_time():
+async def test_an_answer_that_trickles_forever_is_lost_in_time():
     async def handle(call: Call) -> None:
         await call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
@@ -189,7 +189,7 @@ async def test_a_host_name_that_none_can_have_is_a_matter_of_configuration():
         await listed(RawServer(f"https://{'a' * 64}.example"))
 
 
-async def test_plain_http_where_tls_is_expected_was_never_reached(server: LocalServer):
+async def test_plain_http_if_tls_is_expected_was_never_reached(server: LocalServer):
     with pytest.raises(ConnectError, match="not reached"):
         await listed(RawServer(server.url.replace("http://", "https://")))
 

@@ -211,7 +211,7 @@ async def test_a_session_in_use_is_not_idle() -> None:
     async with pooling(Quota("batches", 1, 3600, ("batch",)), idle=60) as (server, pool):
         session = pool.session(server.api_key)
         importing = asyncio.create_task(session.memories.import_facts(facts(50)))
-        await asyncio.sleep(1800)  # parked
+        await asyncio.sleep(1800)  # waiting for its window
         assert pool.session(server.api_key) is session
         await importing
         assert importing.result().created == 50
@@ -219,7 +219,7 @@ async def test_a_session_in_use_is_not_idle() -> None:
 
 @pytest.mark.virtual_clock
 async def test_sessions_that_are_never_idle_long_enough_or_at_once() -> None:
-    # Catches: a look at those in use that never ends, where no time at all is idle.
+    # Catches: a look at those in use that never ends, if no time at all is idle.
     for idle, kept in ((0, 1), (float("inf"), 3)):
         async with pooling(Quota("list", 1, 30, ("list",)), idle=idle) as (server, pool):
             busy = pool.session(server.api_key)

@@ -1,4 +1,4 @@
-"""Every error of aiohttp's is one of ours, of the right kind, and carries nothing of aiohttp's along."""
+"""Every error of aiohttp's becomes our own, of the right kind, and carries nothing of aiohttp's along."""
 
 from __future__ import annotations
 

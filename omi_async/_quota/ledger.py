@@ -123,7 +123,7 @@ class Ledger:
         return None if longest is None else longest.to_state(now, reserve)
 
     def head_start(self, kind: Kind) -> float:
-        """Return the seconds in which a probe has to come back: a share of its window that nobody notices."""
+        """Return the seconds in which a probe has to come back: too small a share of its window to notice."""
         lengths = [window.rule.length for window in self._of(kind) if window.rule.length > UNKNOWN]
         return min([HEAD_START, *[length / 100 for length in lengths]])
 
@@ -223,7 +223,7 @@ class Ledger:
         return self._add(Window(Rule(next(sharing, frozenset({kind})), math.inf, UNKNOWN, "learned")))
 
     def _nth_last(self, window: Window, refusal: Refusal) -> CountedCall | None:
-        """Return the call with which a window of ours must have begun that is used up now.
+        """Return our call with which a window must have begun that is used up now.
 
         That is the limit-th last one, with those that are still out: they left before, and will have gone
         through.

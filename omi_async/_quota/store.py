@@ -53,7 +53,7 @@ NO_DUMP: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError
 
 
 def fingerprint(api_key: str) -> str:
-    """Return what stands for a key in files. Nobody can get the key out of it: that is 128 random bits."""
+    """Return what stands for a key in files. The key, 128 random bits, cannot be had from it."""
     return blake2b(str.encode(api_key), digest_size=16, person=b"omi_async quotas").hexdigest()
 
 

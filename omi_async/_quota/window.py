@@ -123,7 +123,7 @@ class Window:
     Attributes:
         rule: its limit and length, and the kinds of calls that it counts.
         state: closed, open or shut.
-        opener: our call that opened it; None if it was none of ours.
+        opener: our call that opened it; None if another program did, or it is unknown.
         until: when it ends by the server's word; what we know by our opener is finer, and goes first.
         counted: calls that the server has counted in it, as far as it is known.
         out: calls on the wire that it may count yet.
@@ -158,8 +158,8 @@ class Window:
         """Return when a window ends that a call has opened.
 
         The server may have opened it at any moment until the answer. To wait for all of that is right for a
-        call of milliseconds; of a slow one a hundredth of the length has to do, a share of the time that
-        nobody notices. Some milliseconds more are for clocks that do not tick alike.
+        call of milliseconds; of a slow one a hundredth of the length has to do, too small a share of
+        the time to notice. Some milliseconds more are for clocks that do not tick alike.
         """
         if opener is None:
             return UNKNOWN
@@ -271,7 +271,7 @@ class Window:
             pause: seconds to wait if the server names no time.
         """
         if self.rule.may_change:
-            # What one window of ours let through is its limit, if the server keeps that to itself.
+            # What one window that we opened let through is its limit, if the server keeps that to itself.
             seen = self.counted if self.opener is not None else 0
             limit = refusal.limit or _or_none(self.rule.limit) or seen or math.inf
             self.rule = attrs.evolve(self.rule, limit=limit)

@@ -118,7 +118,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _ended_by(error: BaseException, words: Sequence[str]) -> int:
-    """Say what happened, in words or as JSON, and return the exit code."""
+    """Print what happened, in words or as JSON, and return the exit code."""
     match error:
         case BrokenPipeError():
             abandon_stdout()  # its reader has enough, as in `omi-async export | head`

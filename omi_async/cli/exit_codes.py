@@ -103,7 +103,7 @@ def code_of(error: BaseException | None) -> int:
 
 
 def advice(error: BaseException | None) -> str | None:
-    """Say what to do next."""
+    """Return what to do next, in words."""
     if isinstance(error, ImportStoppedError):
         return advice(error.__cause__)
     if isinstance(error, RateLimitError):

@@ -38,7 +38,7 @@ _DAY: Final = 86_400
 
 
 def duration(seconds: float) -> str:
-    """Say a length of time with two units at most: ``4 min``, ``26 h 0 min``, ``3 d 4 h``."""
+    """Return a length of time with two units at most: ``4 min``, ``26 h 0 min``, ``3 d 4 h``."""
     if seconds < _MINUTE:
         return f"{max(1, round(seconds))} s"
     if seconds < _HOUR:
@@ -51,20 +51,20 @@ def duration(seconds: float) -> str:
 
 
 def countdown(seconds: float) -> str:
-    """Say how long it still takes, to the second: ``0:07``, ``41:07``, ``26:00:00``."""
+    """Return how long it still takes, to the second: ``0:07``, ``41:07``, ``26:00:00``."""
     minutes, second = divmod(max(0, round(seconds)), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def local_time(moment: datetime) -> str:
-    """Say when something will be, in local time: ``02:10``, with its date if it is not the next 02:10."""
+    """Return when something will be, local time: ``02:10``, with its date if it is not the next 02:10."""
     soon = moment.timestamp() - time.time() < _DAY
     return f"{moment.astimezone():{'%H:%M' if soon else '%Y-%m-%d %H:%M'}}"
 
 
 def until_in_words(seconds: float) -> str:
-    """Say when a wait ends: ``in 7 s``, ``in 41 min, at 14:05``."""
+    """Return when a wait ends: ``in 7 s``, ``in 41 min, at 14:05``."""
     words = f"in {duration(seconds)}"
     if seconds < _MINUTE:
         return words
@@ -79,17 +79,17 @@ def window_in_words(state: QuotaState) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """Say ``1 call``, ``2,000 calls``."""
+    """Return ``1 call``, ``2,000 calls``."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def facts_are(number: int) -> str:
-    """Say ``1 fact is``, ``2,000 facts are``."""
+    """Return ``1 fact is``, ``2,000 facts are``."""
     return f"{number:,} fact is" if number == 1 else f"{number:,} facts are"
 
 
 def counts_in_words(report: object, *, always: Iterable[str] = ("created",)) -> str:
-    """Say the counts of an import: ``2,400 created, 50 existing``."""
+    """Return the counts of an import: ``2,400 created, 50 existing``."""
     shown = frozenset(always)
     counts = {state: int(getattr(report, state)) for state in STATES}
     return ", ".join(

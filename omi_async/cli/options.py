@@ -59,7 +59,7 @@ TEXTS: Final = ("text", "query", "content")
 
 
 def _quoted_hint(ctx: click.Context, rest: Sequence[str]) -> str:
-    """Say how to give a text of several words, such as that of ``create Likes tea``."""
+    """Return how to give a text of several words, such as that of ``create Likes tea``."""
     text = next((text for name in TEXTS if (text := ctx.params.get(name))), None)
     if text is None:
         return ""

@@ -154,7 +154,7 @@ def _quotas_of(words: Sequence[str]) -> list[Quota]:
 def _announce(
     server: LocalServer, more_keys: list[str], database: str | None, *, key_is_new: bool, as_json: bool
 ) -> None:
-    """Say where the server is. A key that came from the environment is known there, and not printed."""
+    """Print where the server is. A key that came from the environment is known there, and not printed."""
     if as_json:
         keys: dict[str, Any] = {"api_key": server.api_key} if key_is_new else {}
         keys |= {"more_api_keys": more_keys} if more_keys else {}

@@ -9,7 +9,7 @@ is, and a doubtful batch costs about four calls (itself, two looks, the rest aga
                  clean:  ^ two fail beside   ^ 16 clean calls  ^ now 64 clean calls are asked for,
                  double  each other: down    later: try two      then 256: it stays at one
 
-A write counts as troubled if it ended in a 5xx or was lost *and* another write of ours was beside it: what
+A write counts as troubled if it ended in a 5xx or was lost *and* another of our writes was beside it: what
 fails alone says nothing about company.
 """
 

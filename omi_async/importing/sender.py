@@ -26,5 +26,5 @@ class Sender(Protocol):
         ...
 
     async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
-        """Send a request and return what its answer means; with a turn, in one attempt."""
+        """Send a request and return what its answer means; with a permit, in one attempt."""
         ...

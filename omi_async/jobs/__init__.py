@@ -41,8 +41,8 @@ cannot be found out in the end, it has failed and says so.
 Several processes
 -----------------
 Whoever works on a job holds the lock in its folder, from its start to its end, also while it waits. A second
-process on the same folder sees all jobs and takes those that nobody works on; `resume` skips the others. The
-lock is the operating system's, so a killed process holds none.
+process on the same folder sees all jobs and takes those that no process works on; `resume` skips the others.
+The lock is the operating system's, so a killed process holds none.
 """
 
 from __future__ import annotations

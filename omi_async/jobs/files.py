@@ -43,7 +43,7 @@ class JobFiles:
         return self._lock is not None
 
     def make(self) -> bool:
-        """Make the folder and lock it; False if there is a job in it, or somebody makes one there."""
+        """Make the folder and lock it; False if there is a job in it, or another process makes one there."""
         with suppress(FileExistsError):  # a process that was killed may have left it empty
             make_private_folder(self.folder)
         return self.lock() and not self._record.exists()

@@ -30,8 +30,8 @@ READING: Final = frozenset(
 """The options that are of the reading of the input; all others are the import's."""
 
 _PATIENCE: Final = 30.0
-"""Seconds that one run waits for quotas while it keeps its turn. With hours of it, sixteen imports that are
-parked would keep all other jobs waiting; with none, each short wait would read the input again."""
+"""Seconds that one run waits for quotas while it keeps its turn. With hours of it, sixteen imports that
+wait for a window would keep all other jobs waiting; with none, each short wait would read the input again."""
 
 _SAVED_EVERY: Final = 1.0
 """Seconds between two records of a running job, which are for other processes to see."""

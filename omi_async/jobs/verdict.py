@@ -48,7 +48,7 @@ def after(
     tries: int,
     now: datetime,
 ) -> Verdict:
-    """Decide after a run that nobody stopped.
+    """Decide after a run that was not stopped.
 
     Args:
         report: of the run.

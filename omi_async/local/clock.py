@@ -1,8 +1,8 @@
 """A loop whose clock jumps: hours pass in milliseconds, over real sockets.
 
 The selector is asked first; only when no socket is ready and no thread is at work does the clock jump to the
-next timer. So a client and the stand-in server, both in this loop, talk over real HTTP, and an import that is
-parked for an hour takes a moment. A server in another thread or process is too late for it: the clock jumps
+next timer. So a client and the stand-in server, both in this loop, talk over real HTTP, and an import that
+waits for an hour takes a moment. A server in another thread or process is too late for it: the clock jumps
 while that one is still at work.
 """
 

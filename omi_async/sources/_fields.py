@@ -123,7 +123,7 @@ class Fields:
         return lambda field: value_at(record, key) if (key := self.mapping.get(field, field)) else None
 
     def _no_content(self, record: Record) -> InvalidFactError:
-        if "unreadable" in record:  # a failures file of ours, with a line that was not fixed yet
+        if "unreadable" in record:  # our own failures file, with a line that was not fixed yet
             return InvalidFactError(
                 "could not be read by an earlier import either; write its text as 'content'",
                 field="content",

@@ -72,7 +72,7 @@ def _taken(line: bytes, number: int, records: Records) -> Batch:
 
 
 def _why(line: bytes, reason: str) -> InvalidFactError:
-    """Say what is wrong in terms of the file, before what the JSON parser made of it."""
+    """Return what is wrong in terms of the file, before what the JSON parser made of it."""
     try:
         decoded(line)
     except InvalidFactError as error:

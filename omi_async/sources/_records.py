@@ -203,7 +203,7 @@ class Records:
         return fact
 
     def bad_category(self, error: InvalidFactError, place: str) -> InvalidFactError:
-        """Say which part of the file is to blame for a category, and how to do without."""
+        """Return which part of the file is to blame for a category, and how to do without."""
         place = place or repr(self.options.fields.mapping.get("category", "category"))
         words = f"{error}; it comes from {place}: --map category= (mapping={{'category': ''}}) leaves it out"
         return InvalidFactError(words, field="category")
@@ -276,7 +276,7 @@ def decoded(line: bytes) -> str:
 
 
 def hint_at_encoding(raw: bytes) -> str:
-    """Say what to do about bytes that are no UTF-8.
+    """Return what to do about bytes that are no UTF-8.
 
     There is a guess for Western Windows alone: the encodings of other scripts look alike, and a wrong guess
     would make wrong facts.

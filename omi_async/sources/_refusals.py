@@ -64,7 +64,7 @@ def magic_in_words(head: bytes) -> str:
 
 
 def binary_in_words(head: bytes) -> str:
-    """Say that bytes are no text, whatever program made them; "" if they may be one."""
+    """Return words for bytes that are no text, whatever program made them; "" if they may be one."""
     head = head.rstrip(b"\x1a\0") if b"\x1a" in head else head  # DOS filled the last block of a text so
     controls = sum(map(head.count, map(_byte, _CONTROLS)))
     if controls > max(1, len(head) * _FEW):

@@ -232,7 +232,7 @@ def test_a_failures_file_that_cannot_be_written_does_not_end_the_import(
     assert len(served.memories()) == 1
 
 
-def test_progress_is_told_in_lines_where_there_is_no_terminal(
+def test_progress_is_told_in_lines_if_there_is_no_terminal(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(progress, "LINES_EVERY", 0.0)

@@ -188,7 +188,7 @@ def test_forget_takes_all_that_is_not_safely_stored(omi: Omi, doubtful: Path):
     assert omi("journal", "forget", JOURNAL).out == "0 facts forgotten.\n"  # nothing to ask about
 
 
-def test_forget_needs_yes_where_there_is_no_terminal(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
+def test_forget_needs_yes_if_there_is_no_terminal(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
     done = omi("journal", "forget", JOURNAL)
     assert done.code == 1
     assert "--yes" in done.err

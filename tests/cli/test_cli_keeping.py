@@ -71,7 +71,7 @@ def test_of_several_files_the_first_has_the_journal(start: Start, served: Thread
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
-def test_standard_input_has_a_journal_where_one_is_named(
+def test_standard_input_has_a_journal_if_one_is_named(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, name: str
 ):
     facts = write_facts(tmp_path / "facts.jsonl", 10)

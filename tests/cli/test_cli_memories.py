@@ -114,7 +114,7 @@ def test_delete_deletes(omi: Omi, served: ThreadedServer):
     assert not served.memories()
 
 
-def test_delete_asks_for_yes_where_there_is_no_terminal(omi: Omi, start: Start, served: ThreadedServer):
+def test_delete_asks_for_yes_if_there_is_no_terminal(omi: Omi, start: Start, served: ThreadedServer):
     [memory] = served.add("one")
     done = ended(start("delete", memory["id"]))
     assert done.code == 1

@@ -349,9 +349,7 @@ async def test_an_import_of_hours_tells_of_each_window_once(
 
 
 @pytest.mark.virtual_clock
-async def test_single_facts_go_meanwhile_where_that_is_wanted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+async def test_single_facts_go_meanwhile_if_that_is_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
         assert await import_all(Common(), ImportOptions((str(path),), concurrency=2, lanes="both")) == 0

@@ -29,7 +29,7 @@ def test_what_needs_no_library_loads_none(arguments: list[str]):
     assert not loaded & {"aiohttp", "omi_async.session", "sqlite3", "cattrs", "rich"}
 
 
-def test_commands_run_on_uvloop_where_it_is_installed():
+def test_commands_run_on_uvloop_if_it_is_installed():
     uvloop = pytest.importorskip("uvloop", reason="it is of the extra speed")
 
     async def command() -> int:

@@ -20,7 +20,7 @@ def facts(count: int, *, prefix: str = "fact") -> list[Fact]:
 
 
 def virtual_clock() -> Any:
-    """Give a server's clock that runs with the running loop, a minute ahead of the client's."""
+    """Return a server's clock that runs with the running loop, a minute ahead of the client's."""
     return lambda: time.time() + 60
 
 

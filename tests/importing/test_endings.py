@@ -190,7 +190,7 @@ async def test_a_callback_that_waits_for_its_turn_is_not_lost_when_time_is_up() 
         )
         asyncio.get_running_loop().call_later(1, importer.stop)
         report = await importer.run()
-        # The answers had come: they are believed, although nobody could hear of all of them in time.
+        # The answers had come: they are believed, although the caller could not hear of all of them in time.
         assert report.created == len(server.memories())
         assert report.unknown == 0
         # One was interrupted in its middle when the time was up.
@@ -458,7 +458,7 @@ def slow(server: LocalServer, where: str) -> None:
     """Let an import stay at a place: a call on the wire, a quota window, the look for lost facts."""
     if where == "on the wire":
         server.faults.add(Fault.slow(0.4), on="batch", times=FOREVER)
-    elif where == "parked":
+    elif where == "waiting":
         server.faults.add(Fault.slow(0), Fault.rate_limited(3600), on="batch")
     else:
         server.faults.add(Fault.after_all(), on="batch")
@@ -475,7 +475,7 @@ async def used(importer: Importer, way: str) -> None:
 
 
 @pytest.mark.parametrize("way", ["run", "async with"])
-@pytest.mark.parametrize("where", ["on the wire", "parked", "looking"])
+@pytest.mark.parametrize("where", ["on the wire", "waiting", "looking"])
 async def test_cancelled_at_every_turn_it_comes_to_its_end(way: str, where: str, tmp_path: Path) -> None:
     # Catches: an end that begins again with each cancellation, and so never comes.
     async with (
@@ -571,7 +571,7 @@ async def test_a_journal_that_is_opened_meanwhile_is_closed_again(tmp_path: Path
 @pytest.mark.parametrize("how", ["stop", "cancel"])
 @pytest.mark.parametrize("given", [0, 3, 30])
 @pytest.mark.virtual_clock
-async def test_a_source_that_waits_for_ever_does_not_hold_up_the_end(how: str, given: int) -> None:
+async def test_a_source_that_waits_forever_does_not_hold_up_the_end(how: str, given: int) -> None:
     closed = False
 
     async def source() -> AsyncIterator[Fact]:

@@ -233,7 +233,7 @@ class Run:
         assert by_state.get("existing", set()) == set()
         if not scenario.evidence_withheld and Fault.answer(401, "no") not in scenario.faults:
             assert report.unknown == 0
-            # What fails each time is to blame only where the server took something else meanwhile.
+            # What fails each time is to blame only if the server took something else meanwhile.
             failing = bool(scenario.faults) or any("fails" in text for text in scenario.texts)
             assert report.not_sent == 0 or failing
         if scenario.ending != "cancel twice":

@@ -14,7 +14,7 @@ chunks = st.lists(st.lists(st.integers(0, 60).map(str), min_size=1, max_size=9),
 
 
 @given(chunks)
-def test_a_text_came_again_where_it_came_before(chunks: list[list[str]]) -> None:
+def test_a_text_came_again_if_it_came_before(chunks: list[list[str]]) -> None:
     seen = SeenTexts()
     told = [seen.came_again(chunk) for chunk in chunks]
     texts = [*chain.from_iterable(chunks)]

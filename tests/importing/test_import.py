@@ -329,7 +329,7 @@ async def test_the_servers_clock_may_be_wrong(
     server.add("old", created_at="2020-01-01T00:00:00.000000Z")
     report = await session.memories.import_facts(["old", *facts(30)])
     assert counts(report) == {"created": 30, "existing": 1}
-    # Also where the list has to tell, because the answer is lost.
+    # Also if the list has to tell, because the answer is lost.
     server.faults.add(Fault.reset(stored=True), on="batch")
     server.add("older", created_at="2020-01-01T00:00:00.000000Z")
     second = session.memories.importer(["older", *facts(20, prefix="more")])
@@ -424,7 +424,7 @@ class _UpperFacts(Facts):
 
 
 @pytest.mark.parametrize("way", ["wrapped", "derived"])
-async def test_what_is_at_hand_passes_no_wrapper_by(
+async def test_a_wrapper_of_a_source_sees_each_fact(
     server: LocalServer, session: Session, tmp_path: Path, way: str
 ) -> None:
     path = tmp_path / "facts.txt"

@@ -179,7 +179,7 @@ HIDDEN: dict[str, tuple[Fault, str]] = {
     "failing": (Fault.answer(500, "x"), "list"),
     "garbage": (Fault.garbage(), "list"),
     "reset": (Fault.reset(), "list"),
-    "the same for ever": (Hidden(bend=lambda m: [{"id": "1", "content": "x"}] * 2), "list"),
+    "the same forever": (Hidden(bend=lambda m: [{"id": "1", "content": "x"}] * 2), "list"),
 }
 
 
@@ -440,7 +440,7 @@ async def test_resent_facts_stay_in_doubt_while_their_second_call_is_refused(the
 @pytest.mark.parametrize("stored_prefix", [True, False])
 @pytest.mark.parametrize("place", [0, 7, 24])
 @pytest.mark.virtual_clock
-async def test_a_fact_that_makes_the_server_fail_harms_nobody_else(stored_prefix: bool, place: int) -> None:
+async def test_a_fact_that_makes_the_server_fail_harms_no_other(stored_prefix: bool, place: int) -> None:
     async with serving(text_identity=False) as (server, session):
         server.faults.add(Fault.poison("poison", status=500, stored_prefix=stored_prefix))
         given = [f"poison {n}" if n == place else f"fact {n}" for n in range(60)]

@@ -305,7 +305,7 @@ async def test_a_fact_in_doubt_is_never_invalid_because_of_what_others_taught(
     assert set(states.values()) <= {"rejected", "invalid"}
 
 
-async def test_what_skip_existing_finds_is_noted_where_the_journal_has_a_line(
+async def test_what_skip_existing_finds_is_noted_if_the_journal_has_a_line(
     server: LocalServer, path: Path
 ) -> None:
     """A fact that was not sent in the first run, and that another client stored since."""

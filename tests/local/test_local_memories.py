@@ -121,7 +121,7 @@ async def test_without_text_identity_every_create_stores_a_new_memory() -> None:
     assert _text_id("a") not in ids
 
 
-async def test_identity_has_a_hole_where_a_text_was_changed() -> None:
+async def test_identity_has_a_hole_if_a_text_was_changed() -> None:
     async with serving() as (server, client):
         first = (await client.create("a")).json["id"]
         await client.patch(first, content="b")
@@ -130,7 +130,7 @@ async def test_identity_has_a_hole_where_a_text_was_changed() -> None:
         assert sorted(row["content"] for row in server.memories()) == ["a", "b", "b"]
 
 
-async def test_identity_has_a_hole_where_a_text_was_deleted() -> None:
+async def test_identity_has_a_hole_if_a_text_was_deleted() -> None:
     async with serving() as (server, client):
         await client.delete((await client.create("a")).json["id"])
         ids = {(await client.create("a")).json["id"] for _ in range(3)}

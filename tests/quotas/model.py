@@ -33,7 +33,7 @@ class Policy:
     opened_at: float = -math.inf
     count: int = 0
     elsewhere: int = 0  # calls that another policy refused, and that are not counted here
-    foreign: bool = False  # somebody else has called in the open window
+    foreign: bool = False  # another program has called in the open window
 
     def roll(self, now: float) -> None:
         if now >= self.opened_at + self.length:
@@ -63,7 +63,7 @@ class Server:
 
     Attributes:
         blamed: who refused the last call that was refused.
-        unclear: a refused call was counted by a policy before that one, so that nobody can tell from the
+        unclear: a refused call was counted by a policy before that one, so that it cannot be told from the
             number of those that went through whose calls that policy counts.
     """
 
@@ -184,10 +184,10 @@ class Simulation:
         goal = self.accepted + len(kinds)
         self._go()
         while self.accepted < goal:
-            assert self._events, "deadlock: nothing is on its way and nobody waits"
+            assert self._events, "deadlock: nothing is on its way and no call waits"
             moment, _, work = heapq.heappop(self._events)
             assert moment >= self.now
-            assert moment - self.began <= within, "it takes for ever"
+            assert moment - self.began <= within, "it takes forever"
             self.now = moment
             work()
 
@@ -273,5 +273,5 @@ def jitter(seed: int, least: float, most: float) -> Callable[[], float]:
 
 
 def ideal(limit: int, length: float, calls: int) -> float:
-    """When the last of so many calls can be made, by somebody who knows all."""
+    """When the last of so many calls can be made, by a caller who knows all."""
     return (math.ceil(calls / limit) - 1) * length

@@ -23,7 +23,7 @@ HOUR = 3600.0
 
 @pytest.fixture(autouse=True)
 def _few_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A parked hour shall not be 120 turns of the loop; what the looks are for is tested elsewhere."""
+    """A waited hour shall not be 120 turns of the loop; what the looks are for is tested elsewhere."""
     monkeypatch.setattr("omi_async._quota.pacer.LOOK_AGAIN", 7200.0)
 
 
@@ -111,7 +111,7 @@ async def test_a_limit_that_is_raised_in_flight_and_announced() -> None:
 
 
 async def test_a_limit_that_is_raised_in_silence_is_found_out_by_a_rare_test() -> None:
-    # Catches: a learned limit that stands for ever; and one that is tested at each window.
+    # Catches: a learned limit that stands forever; and one that is tested at each window.
     async with serving(quotas=[Quota("batches", 2, 300, ("batch",))]) as (server, session):
         asyncio.get_running_loop().call_later(6000, lambda: server.quotas.change("batches", limit=100))
         _, seconds = await timed(session, 150 * 25, concurrency=1)
@@ -181,7 +181,7 @@ async def test_what_is_waited_for_is_known_while_it_is() -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "cancel", "close"])
-async def test_an_import_that_ends_while_parked_accounts_for_all(how: str, tmp_path: Path) -> None:
+async def test_an_import_that_ends_while_waiting_accounts_for_all(how: str, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     async with serving(quotas=[hourly(4)]) as (server, session):
         importer = session.memories.importer(facts(250), journal=journal)
@@ -206,7 +206,7 @@ async def test_an_import_that_ends_while_parked_accounts_for_all(how: str, tmp_p
         assert len({memory["content"] for memory in server.memories()}) == 100
 
 
-async def test_nothing_is_in_doubt_in_the_journal_while_an_import_is_parked(
+async def test_nothing_is_in_doubt_in_the_journal_while_an_import_waits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Catches: "sending" written before the wait: a crash in that hour leaves facts in doubt that never left.
@@ -235,7 +235,7 @@ async def test_nothing_is_in_doubt_in_the_journal_while_an_import_is_parked(
 
 
 @pytest.mark.parametrize("count", [10, 375, 380, 400, 500, 525, 600, 1125])
-async def test_two_lanes_finish_sooner_where_they_can_and_later_never(count: int) -> None:
+async def test_two_lanes_finish_sooner_if_they_can_and_later_never(count: int) -> None:
     # Catches: facts sent twice, batches that go half empty, an hour waited for what could go in a minute.
     times, sent = {}, {}
     for lanes in ("batch", "both"):

@@ -19,7 +19,7 @@ def spent(ledger: Ledger, count: int, now: float) -> Ledger:
 
 
 def test_an_end_that_was_rounded_down_is_no_reason_to_wait_longer_for_those_we_know() -> None:
-    # Catches: a second more at each opening for ever, learned from ends that came in whole seconds.
+    # Catches: a second more at each opening, forever, learned from ends that came in whole seconds.
     ledger = Ledger([MINUTE])
     ledger.refused(ledger.spend("batch", EPOCH), EPOCH, RateLimitHeaders(2, 0, 30.0))  # others have opened it
     now = EPOCH + 30

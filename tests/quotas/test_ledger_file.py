@@ -201,7 +201,7 @@ def test_what_is_forgotten_binds_no_later_process(tmp_path: Path) -> None:
     assert kept(tmp_path / "x", EPOCH) == ()
 
 
-def test_to_look_at_a_file_makes_none_and_waits_for_nobody(tmp_path: Path) -> None:
+def test_to_look_at_a_file_makes_none_and_waits_for_no_writer(tmp_path: Path) -> None:
     assert kept(tmp_path / "x", EPOCH) == ()
     assert forget(tmp_path / "x") == 0
     assert [*tmp_path.iterdir()] == []
@@ -391,7 +391,7 @@ async def longest_standstill(work: Any) -> float:
     return longest
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="nobody counts descriptors here")
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors cannot be counted here")
 async def test_five_hundred_sessions_with_one_ledger_hold_no_file(
     server: LocalServer, tmp_path: Path
 ) -> None:

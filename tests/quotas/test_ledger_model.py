@@ -36,7 +36,7 @@ many = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCh
 
 
 class OverParking:
-    """Notes waits that end later than the server would let the call through, where nothing is on its way."""
+    """Notes waits that end later than the server would let the call through, when nothing is on its way."""
 
     def __init__(self) -> None:
         self.found: list[tuple[str, float, float]] = []
@@ -119,7 +119,7 @@ def test_one_policy_is_learned_once_and_then_used_to_its_end(
     seed: int,
     live: bool,
 ) -> None:
-    # Catches: a lost window, a limit miscounted by answers out of order, a rate where a burst is meant.
+    # Catches: a lost window, a limit miscounted by answers out of order, a rate if a burst is meant.
     policy = Policy(limit, length, frozenset({"batch"}))
     count = max(1, int(limit * times))
     simulation, check = simulate(
@@ -153,7 +153,7 @@ def overlapping_of_one_length(policies: list[Policy]) -> bool:
 def test_several_policies_at_once(
     data: st.DataObject, words: Words, concurrency: int, latency: float
 ) -> None:
-    # Catches: one policy's refusal taken for another's, kinds parked for windows that are not theirs.
+    # Catches: one policy's refusal taken for another's, kinds that wait for windows that are not theirs.
     groups = data.draw(st.lists(st.sampled_from(range(len(GROUPS))), min_size=1, max_size=3, unique=True))
     policies = [
         Policy(
@@ -202,7 +202,7 @@ def hold_several(
 def test_others_with_the_same_key_make_no_call_wait_longer_than_its_window(
     *, words: Words, concurrency: int, latency: float, seed: int, limit: int, length: float
 ) -> None:
-    # Catches: calls of others taken for a lower limit, a foreign window taken for one of ours.
+    # Catches: calls of others taken for a lower limit, a foreign window taken for our own.
     policy = Policy(limit, length, frozenset({"batch"}))
     chance = random.Random(seed)
     moments = sorted(EPOCH + chance.uniform(-length / 2, 3 * length) for _ in range(chance.randint(1, 30)))

@@ -30,7 +30,7 @@ class CallGroup:
         self.most = most
         self.out = 0
         self.parks: list[tuple[str, float, QuotaState | None]] = []
-        self.on_parked: Callable[[], Any] = lambda: None
+        self.when_told_to_wait: Callable[[], Any] = lambda: None
 
     @property
     def free(self) -> bool:
@@ -45,7 +45,7 @@ class CallGroup:
 
     def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
         self.parks.append((kind, wait, state))
-        self.on_parked()
+        self.when_told_to_wait()
 
 
 def pacer(*policies: QuotaPolicy, connections: int = 100, **options: Any) -> Pacer:
@@ -135,7 +135,7 @@ def test_sixteen_callers_of_whom_some_are_cancelled(
     cancelled: dict[int, float],
     together: bool,
 ) -> None:
-    # Catches: a turn granted to somebody who is gone, a place on the wire or in a window lost with him.
+    # Catches: a permit granted to a caller who is gone, a place on the wire or in a window lost with it.
     async def main() -> None:
         it, group = pacer(batches(limit, window), connections=connections), CallGroup(3)
         calls: list[tuple[float, int]] = []
@@ -166,7 +166,7 @@ def test_sixteen_callers_of_whom_some_are_cancelled(
 
 
 @pytest.mark.virtual_clock
-async def test_another_kind_is_not_held_back_by_one_that_is_parked() -> None:
+async def test_another_kind_is_not_held_back_by_one_that_waits() -> None:
     it, calls = pacer(batches(1, 3600)), list[tuple[float, int]]()
     before = asyncio.get_running_loop().time()
     waiting = [asyncio.create_task(call(it, calls, number)) for number in range(3)]
@@ -235,7 +235,7 @@ async def test_an_import_leaves_a_reserve_to_live_calls() -> None:
 
 
 @pytest.mark.virtual_clock
-async def test_closing_sends_all_away_and_lets_nobody_wait_any_more() -> None:
+async def test_closing_sends_all_away_and_lets_no_caller_wait_any_more() -> None:
     # Catches: a worker that comes back after the closing, and waits an hour for a window.
     it, calls, group = pacer(batches(1, 3600)), list[tuple[float, int]](), CallGroup()
     await call(it, calls, 0)
@@ -266,7 +266,7 @@ async def test_those_who_were_cancelled_leave_nothing_behind() -> None:
 
 
 @pytest.mark.virtual_clock
-async def test_an_import_that_ends_since_it_is_parked_takes_nobody_with_it() -> None:
+async def test_an_import_that_ends_since_it_has_to_wait_takes_no_other_with_it() -> None:
     # Catches: an assertion in the midst of the dispatching, which a timer or a live call's answer ran into.
     policies = [QuotaPolicy(1, 3600, kinds=frozenset({kind})) for kind in ("batch", "list", "create")]
     it, group = pacer(*policies), CallGroup()
@@ -276,7 +276,7 @@ async def test_an_import_that_ends_since_it_is_parked_takes_nobody_with_it() -> 
     asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
     tasks = [asyncio.create_task(it.acquire(kind, group=group)) for kind in ("batch", "list", "create")]
     await asyncio.sleep(1)
-    group.on_parked = lambda: [task.cancel() for task in tasks]
+    group.when_told_to_wait = lambda: [task.cancel() for task in tasks]
     live = await it.acquire("delete")
     live.answered(Response(200))  # looks again who may go
     await asyncio.wait(tasks)
@@ -287,7 +287,7 @@ async def test_an_import_that_ends_since_it_is_parked_takes_nobody_with_it() -> 
 
 @pytest.mark.virtual_clock
 @pytest.mark.parametrize("jump", [-86_400.0, -5.0, 5.0, 3600.0, 86_400.0])
-async def test_a_jump_of_the_clock_on_the_wall_makes_nobody_wait_longer(jump: float) -> None:
+async def test_a_jump_of_the_clock_on_the_wall_makes_no_caller_wait_longer(jump: float) -> None:
     it, calls = pacer(batches(1, 600)), list[tuple[float, int]]()
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualClockLoop)
@@ -304,7 +304,7 @@ async def test_a_jump_of_the_clock_on_the_wall_makes_nobody_wait_longer(jump: fl
 
 
 @pytest.mark.virtual_clock
-async def test_a_turn_granted_to_somebody_who_is_cancelled_at_that_moment_is_not_lost() -> None:
+async def test_a_permit_granted_to_a_caller_who_is_cancelled_at_that_moment_is_not_lost() -> None:
     it, group = pacer(batches(3, 3600), connections=1), CallGroup(1)
     first = await it.acquire("batch")
     gone = asyncio.create_task(it.acquire("batch", group=group))

@@ -100,7 +100,7 @@ async def test_a_wait_that_is_named_is_kept_and_no_longer(
 
 
 @pytest.mark.parametrize("headers", UNSAID.values(), ids=UNSAID.keys())
-async def test_where_none_is_named_the_waits_grow_with_jitter(headers: dict[str, str]) -> None:
+async def test_if_none_is_named_the_waits_grow_with_jitter(headers: dict[str, str]) -> None:
     async with answering(*[refusal(**headers)] * 5, retry=Retry(attempts=6)) as (session, moments):
         await session.memories.list()
         waits = [after - before for before, after in pairwise(moments)]
@@ -241,7 +241,7 @@ async def test_sixteen_live_callers_learn_the_services_real_limits_once() -> Non
         assert elapsed(before) == pytest.approx(2 * 3600 + 60, rel=0.02)
 
 
-async def test_a_call_that_reached_nobody_has_spent_nothing() -> None:
+async def test_a_call_that_reached_no_server_has_spent_nothing() -> None:
     async with LocalServer(clock=virtual_clock()) as server:
         url = server.url
     policies = [QuotaPolicy(3, 3600)]
@@ -269,7 +269,7 @@ async def test_closing_a_session_sends_those_away_who_wait_for_a_window() -> Non
 
 
 async def test_who_has_too_many_before_him_is_told_at_once() -> None:
-    # Catches: finding out only when the window opens that somebody else was first.
+    # Catches: finding out only when the window opens that another program was first.
     async with serving(session={"quotas": [QuotaPolicy(1, 50)]}) as (server, session):
         await session.memories.list()
         before = asyncio.get_running_loop().time()
@@ -301,7 +301,7 @@ async def test_more_remaining_than_the_limit_is_no_credit() -> None:
         assert [state.used for state in session.quotas] == [0]
 
 
-async def test_the_wait_is_told_where_only_a_reset_told_it() -> None:
+async def test_the_wait_is_told_if_only_a_reset_told_it() -> None:
     async with serving(session={"quotas": (), "max_wait": 5}) as (server, session):
         headers = {"X-RateLimit-Limit": "5", "X-RateLimit-Reset": "3600"}
         server.faults.add(Fault.answer(429, "no", headers=headers), on="list")
@@ -310,7 +310,7 @@ async def test_the_wait_is_told_where_only_a_reset_told_it() -> None:
         assert told.value.retry_after == pytest.approx(3600, abs=2)
 
 
-async def test_the_services_own_words_name_the_wait_where_the_header_was_lost() -> None:
+async def test_the_services_own_words_name_the_wait_if_the_header_was_lost() -> None:
     # Catches: a load balancer that strips headers, and a client that then asks every few seconds for an hour.
     async with serving(session={"quotas": (), "max_wait": 100}) as (server, session):
         server.faults.add(Fault.answer(429, "Rate limit exceeded. Try again in 77s."), on="list")

@@ -138,7 +138,7 @@ class Estimate:
         return [*lines, self.left_out] if self.left_out else lines
 
     def _time(self) -> str:
-        """Say what the quotas make of the calls, as far as they are known."""
+        """Return what the quotas make of the calls, as far as they are known."""
         limits = self.limits
         held = (
             f"{duration(self.hourly_seconds)} if your key is held to {BATCHES_AN_HOUR} batch calls an hour "
@@ -278,7 +278,7 @@ class Limits:
         }
 
     def what_was_seen(self) -> str:
-        """Say what the quotas that were seen make of the calls."""
+        """Return what the quotas that were seen make of the calls."""
         policies = "; ".join(_policy(state) for state in self.quotas)
         if self.forecast is None or not self.forecast.wait:
             return f"no quota window has to be waited for (known of your key: {policies})"

@@ -131,7 +131,7 @@ class FailuresFile:
                 return
 
     def _says_no_more(self, earlier: Path, lines: frozenset[bytes]) -> bool:
-        """Return whether each line of an earlier file is one of ours, or of a fact that the journal keeps.
+        """Return whether each line of an earlier file is our own, or of a fact that the journal keeps.
 
         A line that was fixed by hand is neither.
         """

@@ -128,7 +128,7 @@ class Inputs:
         return f"Left out on purpose: {reasons}." if reasons else ""
 
     def complain(self) -> None:
-        """Say which files could not be read to their end."""
+        """Print which files could not be read to their end."""
         for error in self.broken:
             print_message(f"Error: {error}")
 

@@ -75,14 +75,14 @@ class News:
         self._known: dict[str, datetime] = {}
 
     def is_due(self, *, urgent: bool = False) -> bool:
-        """Say whether something may be shown now; then it counts as shown."""
+        """Return whether something may be shown now; then it counts as shown."""
         due = urgent or self._clock() - self._last >= self._every
         if due:
             self._last = self._clock()
         return due
 
     def wait_begins(self, state: QuotaState | None) -> bool:
-        """Say whether this is a wait that was not told of yet, or one that ends at another time than told."""
+        """Return whether this wait was not told of yet, or ends at another time than told."""
         if state is None or state.opens_at is None:
             return False
         known = self._known.get(state.policy)

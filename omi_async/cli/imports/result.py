@@ -192,7 +192,7 @@ def _is_unfinished(report: ImportReport) -> bool:
 
 
 def _come_back(resume_at: datetime) -> str:
-    """Say when the next window opens, in local time."""
+    """Return when the next window opens, in local time."""
     left = max(0.0, (resume_at - datetime.now(UTC)).total_seconds())
     opens = resume_at.astimezone() + timedelta(seconds=1)  # what is cut off of a second would be too early
     return f"Out of quota until {opens:%Y-%m-%d %H:%M:%S}, in {duration(left)}. Come back then."

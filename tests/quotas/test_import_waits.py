@@ -32,9 +32,7 @@ async def after(session: Session, batches: int, seconds: float, **options: Any) 
 
 
 @pytest.mark.parametrize(("batches", "seconds"), [(15, 3000), (10, 1800), (15, 600)])
-async def test_two_lanes_are_never_the_slower_where_the_window_is_half_over(
-    batches: int, seconds: int
-) -> None:
+async def test_two_lanes_are_never_the_slower_if_the_window_is_half_over(batches: int, seconds: int) -> None:
     # Catches: a single fact that waits an hour for its own window, when a batch could go in ten minutes.
     took = {}
     for lanes in ("batch", "both"):
@@ -45,7 +43,7 @@ async def test_two_lanes_are_never_the_slower_where_the_window_is_half_over(
     assert took["both"] <= took["batch"] + 70
 
 
-async def test_two_lanes_do_not_give_up_where_one_does_not() -> None:
+async def test_two_lanes_do_not_give_up_if_one_does_not() -> None:
     async with serving(quotas=REAL_QUOTAS) as (_, session):
         report, seconds = await after(session, 15, 3000, lanes="both", max_wait=900)
         assert counts(report) == {"created": 350}
