@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 
 import attrs
 
+from omi_async import _observing
 from omi_async._api.failures import log_name
 from omi_async._api.messages import BatchAnswer, Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
@@ -154,6 +155,11 @@ class Calls:
             ImportHalted: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
+        with _observing.call(kind, self._sender.base_url, of_import=True):
+            return await self._repeat(kind, request, items, patient=patient)
+
+    async def _repeat(self, kind: Kind, request: Request[T], items: Sequence[Item], *, patient: bool) -> T:
+        """Make attempts, as `make` says."""
         pauses = waits(self._retry)
         repeated = False
         while True:
