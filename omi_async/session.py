@@ -20,6 +20,7 @@ import attrs
 from multidict import CIMultiDict
 from yarl import URL
 
+from omi_async import _observing
 from omi_async._api import json
 from omi_async._api.endpoints import interpret, key_info
 from omi_async._api.failures import log_name
@@ -269,14 +270,17 @@ class Session:
         """
         if permit is not None:
             return self._interpret(request, await self._attempt(request, permit), repeated=False)
+        with _observing.call(request.kind, self._base):
+            return await self._repeat(request)
+
+    async def _repeat(self, request: Request[T]) -> T:
+        """Make attempts until there is an answer, or an error that another attempt would not help."""
         lost = False
         patience = self._max_wait
         for number, longest in enumerate(waits(self._retry, request.attempts), 1):
             self._open()  # tells a closed Session apart at once, and not only when there is a permit
-            began, expected = self._loop.time(), self.pacing.wait(request.kind)
             permit = await self.pacing.acquire(request.kind, patience=patience)
-            # Only what a quota asked for: the wait for a free connection is no wait for a quota.
-            patience -= min(expected, self._loop.time() - began)
+            patience -= permit.waited
             try:
                 return self._interpret(request, await self._attempt(request, permit), repeated=lost)
             except OmiError as error:
@@ -311,6 +315,7 @@ class Session:
 
     async def _attempt(self, request: Request[Any], permit: Permit) -> Response:
         """Make one call, once. Raises `TransportError` for all that can go wrong on the way."""
+        answer: Response | OmiError | None = None
         try:
             answer = await call(
                 self._open(),
@@ -329,6 +334,7 @@ class Session:
             raise
         finally:
             permit.give_back()  # if nothing else has become of it
+            _observing.attempted(answer, permit.waited)
         _log_attempt(request, answer)
         if isinstance(answer, OmiError):
             try:
@@ -376,11 +382,26 @@ def _log_attempt(request: Request[Any], answer: Response | OmiError) -> None:
     if not log.isEnabledFor(logging.DEBUG):
         return
     if isinstance(answer, OmiError):
-        log.debug("%s %s: %s", request.method, request.path, answer)
+        about = {"omi_kind": request.kind, "omi_error": type(answer).__name__}
+        log.debug("%s %s: %s", request.method, request.path, answer, extra=about)
     else:
         took = (answer.received or 0.0) - (answer.sent or 0.0)
         words = "%s %s: %d in %.3f s, %d bytes"
-        log.debug(words, request.method, request.path, answer.status, took, len(answer.body))
+        size = len(answer.body)
+        log.debug(
+            words,
+            request.method,
+            request.path,
+            answer.status,
+            took,
+            size,
+            extra={
+                "omi_kind": request.kind,
+                "omi_status": answer.status,
+                "omi_took": took,
+                "omi_bytes": size,
+            },
+        )
 
 
 def _is_closed() -> OmiError:

@@ -46,8 +46,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_api": {"constants", "errors", "fact", "key", "memory", "_api"},
     # When a call may go.
     "_quota": {"constants", "errors", "_api", "_quota"},
+    # Who watches, if anybody does.
+    "_observing": {"errors", "_api.messages", "importing.report"},
     # The importer's own edges: tasks, clocks, the journal's file. They know a Sender, and no session.
-    "importing": {"constants", "errors", "fact", "memory", "_api", "_quota", "importing"},
+    "importing": {"constants", "errors", "fact", "memory", "_api", "_observing", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
     "importing.report": {"errors", "fact", "_quota.policy"},
     # Method calls to requests. `import_facts` is one of the methods: so the importer, which needs only a
@@ -58,7 +60,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_settings": {"constants", "errors"},
     "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
-    "session": PURE | {"_version", "_transport", "_settings", "_quota", "resources"},
+    "session": PURE | {"_version", "_observing", "_transport", "_settings", "_quota", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
     "sources": {
         "constants",
@@ -74,6 +76,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # Background imports: files to facts to the importer, for the sessions of an app.
     "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # The surfaces: nothing imports them.
+    "telemetry": {"_version", "errors", "_api.messages", "_observing", "importing"},
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
     # Programs as users write them: they know the public names alone.
@@ -86,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 
 ONLY_IN: dict[str, set[str]] = {
     "aiohttp": {"session", "session_pool", "_transport", "_settings", "local"},
-    "yarl": {"session", "session_pool", "_transport", "_settings", "local", "cli"},
+    "yarl": {"session", "session_pool", "telemetry", "_transport", "_settings", "local", "cli"},
     "multidict": {"session", "local"},
     "backoff": {"_api.retry"},
     "sqlite3": {"importing.journal", "_quota.store", "jobs", "local", "cli"},
@@ -100,6 +103,7 @@ ONLY_IN: dict[str, set[str]] = {
         "inbox",
         "sources",
         "jobs",
+        "telemetry",
         "local",
         "cli",
     },
@@ -108,6 +112,7 @@ ONLY_IN: dict[str, set[str]] = {
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},
+    "opentelemetry": {"telemetry"},
 }
 """What does I/O, knows the time, or throws dice, to the places that may."""
 
@@ -261,7 +266,16 @@ else:
 def test_the_facade_starts_without_the_surfaces():
     loaded = run("import sys; from omi_async import Session; print(*sorted(sys.modules))").split()
     assert "omi_async.session" in loaded
-    unwanted = ("click", "rich", "omi_async.local", "omi_async.cli", "omi_async.sources", "uvloop", "httpx")
+    unwanted = (
+        "click",
+        "rich",
+        "omi_async.local",
+        "omi_async.cli",
+        "omi_async.sources",
+        "uvloop",
+        "httpx",
+        "opentelemetry",
+    )
     assert [name for name in loaded if covered(name, set(unwanted))] == []
 
 

@@ -82,15 +82,17 @@ class Permit:
     Attributes:
         call: as the ledger counts it.
         group: the import that it belongs to.
+        waited: seconds that it was waited for since a quota asked for it. The wait for a connection is none.
     """
 
-    __slots__ = ("_ended", "_pacer", "call", "group")
+    __slots__ = ("_ended", "_pacer", "call", "group", "waited")
 
-    def __init__(self, pacer: Pacer, call: CountedCall, group: CallGroup | None) -> None:
+    def __init__(self, pacer: Pacer, call: CountedCall, group: CallGroup | None, waited: float) -> None:
         self._pacer = pacer
         self._ended = False
         self.call = call
         self.group = group
+        self.waited = waited
 
     def give_back(self) -> None:
         """End it without a call."""
@@ -118,6 +120,7 @@ class Permit:
 
 class _Waiter(NamedTuple):
     number: int
+    since: float  # of the pacer's clock
     until: float  # the latest end of the wait, of the pacer's clock
     granted: asyncio.Future[Permit]
 
@@ -129,12 +132,23 @@ class _Queue:
         self.kind = kind
         self.group = group
         self.waiters: deque[_Waiter] = deque()
+        self._shut = (-math.inf, -math.inf)  # the latest time for which a quota let none of them through
 
     def first(self) -> _Waiter | None:
         """Return the one who came first, of those who still wait."""
         while self.waiters and self.waiters[0].granted.done():
             self.waiters.popleft()
         return self.waiters[0] if self.waiters else None
+
+    def put_off(self, now: float, until: float) -> None:
+        """Note that a quota lets none of them through until then."""
+        since, before = self._shut
+        self._shut = (since if now <= before else now, until)
+
+    def waited(self, waiter: _Waiter, now: float) -> float:
+        """Return the seconds that a waiter has waited for a quota."""
+        since, until = self._shut
+        return max(0.0, min(now, until) - max(waiter.since, since))
 
 
 class _Probe(NamedTuple):
@@ -217,7 +231,7 @@ class Pacer:
         now = self.used_at = self.clock.now()
         self._number += 1
         until = math.inf if patience is None else now + patience
-        waiter = _Waiter(self._number, until, asyncio.get_running_loop().create_future())
+        waiter = _Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
         queue = self._queues.setdefault((kind, group), _Queue(kind, group))
         queue.waiters.append(waiter)
         self._dispatch()
@@ -301,7 +315,8 @@ class Pacer:
                 soonest = min(soonest, wait)
                 queues.remove(queue)
             else:
-                queue.waiters.popleft().granted.set_result(self._grant(queue, now))
+                waiter = queue.waiters.popleft()
+                waiter.granted.set_result(self._grant(queue, queue.waited(waiter, now), now))
         self._forget_timer()
         if soonest < math.inf:
             loop = asyncio.get_running_loop()
@@ -324,8 +339,8 @@ class Pacer:
         # The wait for a probe is none for a quota: the window is open, and no caller is sent away.
         return 0.0 if probe is None else max(0.0, probe.until - now)
 
-    def _grant(self, queue: _Queue, now: float) -> Permit:
-        permit = Permit(self, self.ledger.spend(queue.kind, now), queue.group)
+    def _grant(self, queue: _Queue, waited: float, now: float) -> Permit:
+        permit = Permit(self, self.ledger.spend(queue.kind, now), queue.group, waited)
         self._free -= 1
         self._all_back.clear()
         if queue.group is not None:
@@ -337,6 +352,7 @@ class Pacer:
 
     def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
+        queue.put_off(now, now + wait)
         state = self.ledger.blocking(queue.kind, now, live=queue.group is None)
         for waiter in queue.waiters:
             if now + wait > waiter.until and not waiter.granted.done():

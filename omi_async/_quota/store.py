@@ -138,7 +138,7 @@ class LedgerFile:
     def _warn(self, what: str) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("the file of quotas %s %s", self.path, what)
+            log.warning("the file of quotas %s %s", self.path, what, extra={"omi_ledger": str(self.path)})
 
 
 def _rank(fields: Mapping[str, Any]) -> tuple[float, bool]:

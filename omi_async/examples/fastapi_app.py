@@ -22,7 +22,7 @@ from typing import Any
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from omi_async import ImportJob, ImportJobs, Memory, OmiError, RateLimitError, SessionPool
+from omi_async import ImportJob, ImportJobs, InvalidFactError, Memory, OmiError, RateLimitError, SessionPool
 
 KEYS = dict(pair.split("=", 1) for pair in os.environ.get("OMI_KEYS", "").split(",") if pair)  # your database
 FOLDER = os.environ.get("OMI_IMPORTS", "imports")
@@ -47,7 +47,7 @@ async def explain(_request: Request, error: OmiError) -> JSONResponse:
     body = {"error": str(error), "maybe_applied": error.maybe_applied}
     if isinstance(error, RateLimitError):
         return JSONResponse(body, 429, {"Retry-After": str(int(error.retry_after or 60) + 1)})
-    return JSONResponse(body, 502)  # README has a table of all errors
+    return JSONResponse(body, 422 if isinstance(error, InvalidFactError) else 502)  # README has all errors
 
 
 @app.post("/{user}/memories")

@@ -12,8 +12,9 @@ from typing import Final, TypeVar
 
 import attrs
 
+from omi_async import _observing
 from omi_async._api.failures import log_name
-from omi_async._api.messages import Kind, Request
+from omi_async._api.messages import BatchAnswer, Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.pacer import Permit
 from omi_async._quota.policy import QuotaState
@@ -154,6 +155,11 @@ class Calls:
             ImportHalted: the import is stopped before a try; the items are in no doubt.
             WindowShut: it would have to wait for a quota window, and is not `patient`; the same holds.
         """
+        with _observing.call(kind, self._sender.base_url, of_import=True):
+            return await self._repeat(kind, request, items, patient=patient)
+
+    async def _repeat(self, kind: Kind, request: Request[T], items: Sequence[Item], *, patient: bool) -> T:
+        """Make attempts, as `make` says."""
         pauses = waits(self._retry)
         repeated = False
         while True:
@@ -252,7 +258,7 @@ class Calls:
                 _doubt(items, ResponseLostError("the import ended while the call was on its way"), sent_at)
             raise
         else:
-            self._answered(items, flight)
+            self._answered(items, flight, result)
             return result
         finally:
             permit.give_back()  # which changes nothing if the session has ended it
@@ -261,12 +267,14 @@ class Calls:
                 self._concurrency.land(flight)
             self.pacing.reconsider()  # the limit may be another one now
 
-    def _answered(self, items: Sequence[Item], flight: Flight | None) -> None:
+    def _answered(self, items: Sequence[Item], flight: Flight | None, result: object) -> None:
         if flight is None:
             self._breaker.listed()
             return
         self._breaker.succeeded()
         self._concurrency.clean(flight)
+        if isinstance(result, BatchAnswer) and not result.ids:
+            return  # it says yes, and has stored nothing: no proof that the facts are to blame
         self.writes.stored += _counts(items)
         self.writes.stored_alone += not flight.accompanied
 

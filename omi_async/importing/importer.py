@@ -9,6 +9,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, Final, Self, TypeVarTuple
 
+from omi_async import _observing
 from omi_async.constants import BATCH_SIZE
 from omi_async.errors import ConfigurationError, OmiError, RateLimitError
 from omi_async.importing.answers import KnownRefusals, ServerClock
@@ -168,7 +169,7 @@ class Importer:
         self._tracker.streaming = streaming
         if self._options.journal is not None:
             await self._begin_journal(self._options.journal)
-        self._main = asyncio.create_task(self._import(), name="omi_async import")
+        self._main = asyncio.create_task(self._observed_import(), name="omi_async import")
         self._main.add_done_callback(lambda _task: self._tracker.wake())
 
     async def _begin_journal(self, journal: ImportJournal) -> None:
@@ -209,6 +210,10 @@ class Importer:
             raise error from first
 
     # The import, in a task of its own: no cancellation of the caller's falls into the middle of its end
+
+    async def _observed_import(self) -> None:
+        with _observing.importing(self._sender.base_url, self.report):
+            await self._import()
 
     async def _import(self) -> None:
         """Run the workers, then close everything.

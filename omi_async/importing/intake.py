@@ -269,6 +269,8 @@ class Intake:
         if self._coming is not None:
             self._coming.cancel()
             await asyncio.wait({self._coming})
+            if not self._coming.cancelled():
+                self._coming.exception()  # of a source that is left anyway; asyncio would log it
         close = getattr(self._elements, "aclose", None)
         if close is not None and not self.exhausted:
             await close()

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
 
 from omi_async.importing.options import Lanes, OnUnknown
+from omi_async.importing.stopping import outlast
 from omi_async.jobs.files import JobFiles, make_private_folder
 from omi_async.jobs.job import ImportJob, SessionFor
 from omi_async.jobs.record import JobRecord
@@ -99,6 +100,11 @@ class ImportJobs:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._turns = None
+        # An input that is still being copied is let go: its job would begin when nothing is there to run it,
+        # and keep its lock.
+        for making in self._starting.values():
+            making.cancel()
+        await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await asyncio.gather(*(job.leave() for job in self._jobs.values()))
 
     async def start(
@@ -124,6 +130,7 @@ class ImportJobs:
         Raises:
             ValueError: an unusable id, one that is another owner's, or too many bytes (`InputTooLargeError`).
             TypeError: an unknown option, or a source that can be none.
+            RuntimeError: the app ends before the input is copied.
         """
         self._opened()
         if unknown := options.keys() - JobOptions.__annotations__.keys():
@@ -132,14 +139,23 @@ class ImportJobs:
         if not _ID.fullmatch(id):
             raise ValueError("the id of a job is 1 to 64 letters, digits, - and _")
         if id not in self._starting:
-            making = self._make(id, owner, source, name, dict(options))
-            self._starting[id] = asyncio.create_task(making)
-            self._starting[id].add_done_callback(lambda _: self._starting.pop(id, None))
-        # Shielded: of two requests with one id, the end of the first must not break the second.
-        job = await asyncio.shield(self._starting[id])
+            work = self._make(id, owner, source, name, dict(options))
+            self._starting[id] = asyncio.create_task(work, name=id)
+            self._starting[id].add_done_callback(self._made)
+        making = self._starting[id]
+        # Waited for beside it: of two requests with one id, the end of the first must not break the second.
+        await asyncio.wait({making})
+        if making.cancelled():
+            raise RuntimeError("the app ends before the input was copied; nothing of it was kept")
+        job = making.result()
         if job.owner != owner:
             raise ValueError(f"the id {id} is that of another owner's job")
         return job
+
+    def _made(self, making: asyncio.Task[ImportJob]) -> None:
+        self._starting.pop(making.get_name(), None)
+        if not making.cancelled():
+            making.exception()  # asked for, or asyncio would log it if the request has gone meanwhile
 
     async def _make(
         self,
@@ -160,12 +176,15 @@ class ImportJobs:
             record = JobRecord(
                 id=id, owner=owner, name=name, options=options, created_at=time.time(), expected=facts
             )
-            await asyncio.to_thread(files.save, record)
-        except BaseException:  # also if the request is cancelled: half an input must not be imported
+            saving = asyncio.create_task(asyncio.to_thread(files.save, record))
+            await outlast(saving)  # a record that is still being written could come after the removal
+            saving.result()
+            turns = self._opened()
+        except BaseException:  # also if the app ends meanwhile: half an input must not be imported
             await asyncio.to_thread(files.remove)
             raise
         job = self._jobs[id] = ImportJob(record, files)
-        job.begin(self._session_for, self._opened())
+        job.begin(self._session_for, turns)
         return job
 
     def _opened(self) -> Turns:
@@ -203,10 +222,14 @@ class ImportJobs:
     async def resume(self, id: str | None = None) -> list[ImportJob]:  # noqa: A002
         """Go on with every unfinished job that no process works on; return those jobs.
 
+        Inputs that a killed process had copied in part are deleted.
+
         With an id, go on with that job, also if it was stopped or has failed. Raises KeyError for an id that
         there is not.
         """
         turns = self._opened()
+        if id is None:
+            await asyncio.to_thread(self._remove_half_copied)
         resumed = []
         for job in self._all() if id is None else [self[id]]:
             await job.let_go()
@@ -219,6 +242,11 @@ class ImportJobs:
             else:
                 await asyncio.to_thread(job.files.unlock)
         return resumed
+
+    def _remove_half_copied(self) -> None:
+        for entry in [*self._folder.iterdir()]:
+            if entry.name not in self._jobs and entry.name not in self._starting:
+                JobFiles(entry).remove_half_copied()
 
     async def forget(self, id: str) -> None:  # noqa: A002
         """Stop a job if it is at work here, and delete all that is kept of it: its input and its journal too.

@@ -78,7 +78,7 @@ class JobSnapshot:
             "percent": self.percent,
             "eta": _written(self.eta),
             "error": self.error,
-            "report": _report_to_json(self.report),
+            "report": _shortened(self.report).to_dict(),
         }
 
 
@@ -115,7 +115,8 @@ class JobRecord:
     def to_json(self) -> bytes:
         """Return the contents of the file."""
         fields = {field.name: getattr(self, field.name) for field in attrs.fields(JobRecord)}
-        return json.dumps(fields | {"report": _report_to_json(self.report), "eta": _written(self.eta)})
+        report = _shortened(self.report).to_dict()
+        return json.dumps(fields | {"report": report, "eta": _written(self.eta)})
 
     @classmethod
     def from_json(cls, data: bytes) -> JobRecord:
@@ -134,19 +135,8 @@ def _read(text: str | None) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def _report_to_json(report: ImportReport) -> dict[str, Any]:
-    failures = [
-        {
-            "index": outcome.index,
-            "state": outcome.state,
-            "error": None if outcome.error is None else str(outcome.error),
-            "origin": outcome.origin,
-            "content": None if outcome.fact is None else outcome.fact.content,
-        }
-        for outcome in report.failures[:FAILURES_KEPT]
-    ]
-    counts = {name: getattr(report, name) for name in _COUNTS}
-    return {**counts, "resume_at": _written(report.resume_at), "failures": failures}
+def _shortened(report: ImportReport) -> ImportReport:
+    return attrs.evolve(report, failures=report.failures[:FAILURES_KEPT])
 
 
 def _report_from_json(fields: dict[str, Any]) -> ImportReport:
@@ -156,9 +146,9 @@ def _report_from_json(fields: dict[str, Any]) -> ImportReport:
 
 
 def _outcome_from_json(fields: dict[str, Any]) -> FactOutcome:
-    error = None if fields["error"] is None else OmiError(fields["error"])
     try:
-        fact = None if fields["content"] is None else Fact(fields["content"])
-    except InvalidFactError:
+        fact = None if fields["fact"] is None else Fact(**fields["fact"])
+    except InvalidFactError:  # by the rules of a later version; the job is one all the same
         fact = None
-    return FactOutcome(fields["index"], fact, fields["state"], error=error, origin=fields["origin"])
+    error = None if fields["error"] is None else OmiError(fields["error"])
+    return FactOutcome(**fields | {"fact": fact, "error": error})

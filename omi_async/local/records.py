@@ -75,7 +75,9 @@ class Calls:
         self.records.append(record)
         if self._log is not None:
             took = (record.ended - started) * 1000
-            self._log.info("%s %s %s %.1f ms %d items", method, path, status or "dropped", took, items)
+            about = {"omi_kind": kind, "omi_status": status, "omi_took": took / 1000, "omi_items": items}
+            words = "%s %s %s %.1f ms %d items"
+            self._log.info(words, method, path, status or "dropped", took, items, extra=about)
 
 
 _NAMED: Final = 10

@@ -64,7 +64,7 @@ class Service:
         except sqlite3.Error:
             # A full disk under the stand-in is a server in trouble to its clients, and no traceback in
             # theirs.
-            _LOGGER.exception("the database failed")
+            _LOGGER.exception("the database failed", extra={"omi_kind": call.kind})
             return BROKEN_DOWN
 
     async def _admit(self, call: Call, twist: Twist) -> Reply:

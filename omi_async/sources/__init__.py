@@ -3,8 +3,7 @@
 How a source is read
 --------------------
 A source is a file, a ZIP archive or a folder. Its bytes pass through five hands, each of which knows one
-thing
-and pulls from the one before:
+thing and pulls from the one before:
 
 ```text
 bytes           files           text            format          records            facts
@@ -33,17 +32,14 @@ What a reader must keep
   handed out, and for damage beyond which nothing can be told apart (a document cut short): all that stands
   before it was handed out.
 - *No text is changed or cut,* but for the marks of the system that it comes from: bullets, dates, tags. A
-text that
-  is too long is invalid, or split between sentences; one with bytes that are no text is invalid.
+  text that is too long is invalid, or split between sentences; one with bytes that are no text is invalid.
 - *Nothing vanishes.* What is no fact (a task, a heading's remark) or none any more (deleted, expired) is
-counted by
-  its reason in `Facts.skipped`.
+  counted by its reason in `Facts.skipped`.
 - *Nothing is kept.* A record is made a fact when it is read, and forgotten. Two exceptions say why: ChatGPT,
-whose
-  last list of memories is the one that holds, and files that name the owners of their records.
+  whose last list of memories is the one that holds, and files that name the owners of their records.
 - *Nothing runs ahead without bound.* A stray quote in a table, a line without an end, a value that never
-closes, an
-  archive made to fill the memory: each is bounded, and the lines that a quote swallowed are read again.
+  closes, an archive made to fill the memory: each is bounded, and the lines that a quote swallowed are
+  read again.
 
 How to add a system
 -------------------

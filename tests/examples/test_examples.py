@@ -290,6 +290,16 @@ def test_users_import_at_the_same_time_and_each_into_an_account_of_its_own(
 
 
 @pytest.mark.slow
+def test_a_refused_fact_is_the_users_mistake_and_not_the_gateways(tmp_path: Path) -> None:
+    pytest.importorskip("uvicorn", reason="it is of the extra test")
+    with LocalServer.in_thread() as server:
+        app = App(server, tmp_path, UVICORN)
+        with app.running():
+            assert app.ask("/dana/memories?text=User%20skis", b"")["content"] == "User skis"
+            assert app.refusal("/dana/memories?text=%20", b"") == 422
+
+
+@pytest.mark.slow
 def test_an_app_answers_with_what_is_stored_and_what_went_wrong(tmp_path: Path) -> None:
     with LocalServer.in_thread() as server:
         app = App(server, tmp_path, AIOHTTP)

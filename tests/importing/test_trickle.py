@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,29 @@ async def test_a_source_that_gives_nothing_more_does_not_hold_up_the_end(how: st
         assert_complete(importer.report, outcomes)
         assert_no_task_left(tasks)
         assert len(server.memories()) == 4
+
+
+@pytest.mark.parametrize("last", [StopAsyncIteration, OSError])
+async def test_what_a_source_says_when_it_is_left_is_not_logged(last: type[Exception]) -> None:
+    async def stubborn() -> AsyncIterator[str]:
+        yield "fact"
+        try:
+            await asyncio.sleep(100)
+        except asyncio.CancelledError:
+            if last is OSError:
+                raise last("gone already") from None
+
+    told = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+    async with serving() as (_, session):
+        importer = session.memories.importer(stubborn(), flush_after=1)
+        running = asyncio.create_task(importer.run())
+        await asyncio.sleep(10)
+        importer.stop()
+        assert counts(await running) == {"created": 1}
+    del importer, running  # asyncio tells of it when the last one who could ask has gone
+    gc.collect()
+    assert told == []
 
 
 @pytest.mark.parametrize("error", [TimeoutError("mine"), OSError("gone")])

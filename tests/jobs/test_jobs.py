@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import io
 import json
 import os
@@ -194,6 +195,44 @@ async def test_the_loop_is_not_blocked_by_the_input(tmp_path: Path) -> None:
     assert threading.get_ident() not in threads
 
 
+async def test_leaving_lets_go_of_an_input_that_is_still_coming(tmp_path: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"half a fa"
+        await asyncio.Event().wait()
+
+    async with app(tmp_path) as it:
+        async with it.jobs() as jobs:
+            starting = asyncio.create_task(jobs.start("dana", endless(), "mine"))
+            await asyncio.sleep(1)
+            assert list(it.folder.rglob("input/*"))
+        with pytest.raises(RuntimeError, match="the app ends"):
+            await starting
+        assert list(it.folder.iterdir()) == []
+        async with it.jobs() as jobs:
+            assert (await (await jobs.start("dana", facts(1), "mine")).result()).created == 1
+
+
+async def test_a_request_that_has_gone_leaves_no_input_and_no_noise(tmp_path: Path) -> None:
+    gone, told = asyncio.Event(), list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context))
+
+    async def cut() -> AsyncIterator[bytes]:
+        yield b"half a fa"
+        await gone.wait()
+        raise OSError("the client has gone")
+
+    async with app(tmp_path) as it, it.jobs() as jobs:
+        request = asyncio.create_task(jobs.start("dana", cut()))
+        await asyncio.sleep(1)
+        request.cancel()
+        await asyncio.wait({request})
+        gone.set()
+        await asyncio.sleep(1)
+        assert list(it.folder.iterdir()) == []
+    gc.collect()
+    assert told == []
+
+
 # Ids and options
 
 
@@ -303,8 +342,22 @@ async def test_a_snapshot_is_ready_for_json_and_stays_as_it_was(tmp_path: Path) 
         assert before.report.pulled == 0
         event = json.loads(json.dumps(job.snapshot.to_dict()))
     assert (event["owner"], event["state"], event["percent"]) == ("dana", "done", 100.0)
+    assert event["report"] == job.snapshot.report.to_dict()
     assert event["report"]["created"] == 1
     assert event["report"]["failures"][0]["state"] == "invalid"
+
+
+async def test_a_failed_fact_is_kept_whole_for_the_next_process(tmp_path: Path) -> None:
+    fact = Fact("a", category="work", visibility="public", tags=("x",), origin="here")
+    async with app(tmp_path) as it:
+        it.server.faults.add(Fault.poison("a"))
+        async with it.jobs() as jobs:
+            report = await (await jobs.start("dana", [fact], "mine")).result()
+        async with it.jobs() as jobs:
+            assert jobs["mine"].snapshot.report.to_dict() == report.to_dict()
+    assert [attrs.evolve(outcome.fact, origin="here") for outcome in report.failures if outcome.fact] == [
+        fact
+    ]
 
 
 # Waiting
@@ -563,6 +616,31 @@ async def test_what_a_killed_process_left_half_done_is_no_job(tmp_path: Path) ->
             jobs["spooling"]
         job = await jobs.start("dana", facts(1), "spooling")
         assert (await job.result()).created == 1
+
+
+async def test_what_a_killed_process_copied_is_deleted_and_what_is_being_copied_is_not(
+    tmp_path: Path,
+) -> None:
+    async with app(tmp_path) as it, it.jobs() as jobs, it.jobs() as others:
+        job = await jobs.start("dana", facts(1), "job")
+        await job.result()
+        coming = asyncio.Event()
+
+        async def slow() -> AsyncIterator[str]:
+            yield "a"
+            await coming.wait()
+
+        starting = asyncio.create_task(jobs.start("dana", slow(), "coming"))
+        await asyncio.sleep(1)
+        (it.folder / "killed" / "input").mkdir(parents=True)
+        (it.folder / "killed" / "input" / "facts.jsonl").write_text("half")
+        (it.folder / "fresh").mkdir()
+        for name in ("job", "coming", "killed"):
+            os.utime(it.folder / name, (0, 0))
+        await others.resume()
+        assert {path.name for path in it.folder.iterdir()} == {"job", "coming", "fresh"}
+        coming.set()
+        assert (await (await starting).result()).created == 1
 
 
 async def test_the_files_are_the_owners_and_hold_no_key(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async.sources import open_facts
@@ -141,6 +141,7 @@ PROSE = st.text(st.sampled_from("aB .!?。\n-é"), max_size=300)
 
 
 @given(PROSE, st.integers(5, 60))
+@example("B" * 6, 5)  # certainly a piece that is too long
 def test_splitting_loses_nothing_and_goes_no_further_than_it_must(text, longest):
     pieces = split(text, longest)
     assert "".join("".join(pieces).split()) == "".join(text.split())
