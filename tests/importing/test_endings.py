@@ -561,7 +561,7 @@ async def test_a_first_shield_that_takes_long_to_make_is_no_impatience(
         @staticmethod
         def CancelScope(*, shield: bool) -> contextlib.AbstractContextManager[None]:  # noqa: N802
             assert shield
-            time.sleep(0.2)  # noqa: ASYNC251  # an import blocks the loop
+            time.sleep(0.2)  # an import blocks the loop
             return contextlib.nullcontext()
 
     async with LocalServer() as server, Session(server.api_key, base_url=server.url) as session:
