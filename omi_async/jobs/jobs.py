@@ -222,10 +222,14 @@ class ImportJobs:
     async def resume(self, id: str | None = None) -> list[ImportJob]:  # noqa: A002
         """Go on with every unfinished job that no process works on; return those jobs.
 
+        Inputs that a killed process had copied in part are deleted.
+
         With an id, go on with that job, also if it was stopped or has failed. Raises KeyError for an id that
         there is not.
         """
         turns = self._opened()
+        if id is None:
+            await asyncio.to_thread(self._remove_half_copied)
         resumed = []
         for job in self._all() if id is None else [self[id]]:
             await job.let_go()
@@ -238,6 +242,11 @@ class ImportJobs:
             else:
                 await asyncio.to_thread(job.files.unlock)
         return resumed
+
+    def _remove_half_copied(self) -> None:
+        for entry in [*self._folder.iterdir()]:
+            if entry.name not in self._jobs and entry.name not in self._starting:
+                JobFiles(entry).remove_half_copied()
 
     async def forget(self, id: str) -> None:  # noqa: A002
         """Stop a job if it is at work here, and delete all that is kept of it: its input and its journal too.
