@@ -104,7 +104,7 @@ class FactInbox:
             if seconds is not None and not seconds >= 0:
                 raise ValueError(f"{name} must be a number of seconds, at least 0, not {seconds!r}")
         if not isinstance(options.journal, Journal):  # it must forget in time, which the others need not
-            raise ValueError("an inbox needs a Journal: without, a fact that comes again is stored again")
+            raise ValueError("an inbox needs a Journal: else a fact that comes again is stored again")  # noqa: TRY004  # it is a missing value
         self._sender = sender
         self._options = options
         self._caution = caution
