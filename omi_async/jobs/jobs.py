@@ -130,7 +130,7 @@ class ImportJobs:
         Raises:
             ValueError: an unusable id, one that is another owner's, or too many bytes (`InputTooLargeError`).
             TypeError: an unknown option, or a source that can be none.
-            RuntimeError: the app ends before the input is copied.
+            RuntimeError: the app ends before the input is copied; another process copies one for this id.
         """
         self._opened()
         if unknown := options.keys() - JobOptions.__annotations__.keys():
@@ -169,7 +169,10 @@ class ImportJobs:
         # The folder is locked before anything is in it: another process sees no job, and lets it be.
         if not await asyncio.to_thread(files.make):
             await asyncio.to_thread(files.unlock)
-            return self[id]
+            try:
+                return self[id]
+            except KeyError:
+                raise RuntimeError(f"another process is copying the input of job {id}; ask again") from None
         try:
             wish = name_for(source, name)
             name, facts = await spool(source, files.input, wish, self._max_bytes)

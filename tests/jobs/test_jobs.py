@@ -639,6 +639,8 @@ async def test_what_a_killed_process_copied_is_deleted_and_what_is_being_copied_
             os.utime(it.folder / name, (0, 0))
         await others.resume()
         assert {path.name for path in it.folder.iterdir()} == {"job", "coming", "fresh"}
+        with pytest.raises(RuntimeError, match="another process is copying"):
+            await others.start("dana", facts(1), "coming")
         coming.set()
         assert (await (await starting).result()).created == 1
 
