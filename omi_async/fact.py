@@ -58,8 +58,9 @@ def _content(value: str) -> str:
 
 
 def _category(value: str | None) -> str | None:
-    if value is None:
-        return None
+    # Nearly all are None or a plain word, which holds nothing that is looked for below.
+    if value is None or (type(value) is str and value.isidentifier() and value.isascii()):
+        return value
     word = _text(value, "category")
     # Any word, since the server's list of them grows; but the list's filter separates them by commas.
     if not word or "," in word or " " in word or not word.isprintable():
@@ -81,7 +82,8 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
     # A string is an iterable of strings too, and would become a tag a letter.
     if type(value) not in _LISTS and (isinstance(value, _NO_LISTS) or not isinstance(value, Iterable)):
         raise InvalidFactError(f"tags: must be a list of strings, not {type(value).__name__}", field="tags")
-    return tuple([_text(tag, "tags") for tag in value])
+    # Looked at here, and not only in `_text`: a call a tag costs more than all the rest.
+    return tuple([tag if type(tag) is str and tag.isascii() else _text(tag, "tags") for tag in value])
 
 
 @attrs.frozen
@@ -180,23 +182,22 @@ def checked(item: AnyFact) -> Payload:
 def _payload_of(record: Mapping[str, Any]) -> Payload:
     content, category = record.get("content"), record.get("category")
     visibility, tags = record.get("visibility"), record.get("tags")
+    # None first: it is what most of them are, and to ask a function of it costs as much as its check.
     payload: Payload = {
         "content": _content(content),  # type: ignore[arg-type]  # it says what is wrong with others
-        "visibility": "private" if _is_absent(visibility) else _visibility(visibility),  # type: ignore[arg-type]  # likewise
-        "tags": () if _is_absent(tags) else _tags(tags),  # type: ignore[arg-type]  # likewise
+        "visibility": "private" if visibility is None or _is_absent(visibility) else _visibility(visibility),
+        "tags": () if tags is None or _is_absent(tags) else _tags(tags),
     }
-    if not _is_absent(category):
+    if category is not None and not _is_absent(category):
         payload["category"] = _category(category)  # type: ignore[typeddict-item]  # None is absent
     return payload
 
 
 def _is_absent(value: object) -> bool:
-    """Whether a value is what tables hold in an empty cell: None, an empty text, NaN."""
-    return (
-        value is None
-        or (isinstance(value, str) and not value)
-        or (isinstance(value, float) and value != value)  # noqa: PLR0124  # so NaN is told apart
-    )
+    """Whether a value is what tables hold in an empty cell, beside None: an empty text, NaN."""
+    if isinstance(value, str):
+        return not value
+    return isinstance(value, float) and value != value  # noqa: PLR0124  # so NaN is told apart
 
 
 def _named_values(item: object) -> dict[str, Any]:

@@ -103,12 +103,12 @@ class FactInbox:
         for name, seconds in (("flush_after", flush_after), ("remember", remember)):
             if seconds is not None and not seconds >= 0:
                 raise ValueError(f"{name} must be a number of seconds, at least 0, not {seconds!r}")
-        if options.journal is None:
-            raise ValueError("an inbox needs a journal: without, a fact that comes again is stored again")
+        if not isinstance(options.journal, Journal):  # it must forget in time, which the others need not
+            raise ValueError("an inbox needs a Journal: else a fact that comes again is stored again")  # noqa: TRY004  # it is a missing value
         self._sender = sender
         self._options = options
         self._caution = caution
-        self._journal: Journal = options.journal
+        self._journal = options.journal
         self._journal.remember = remember
         self._flush_after = flush_after
         self._letters: list[_Letter] = []

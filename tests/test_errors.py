@@ -17,6 +17,8 @@ from omi_async.errors import (
     ConnectError,
     InvalidFactError,
     InvalidRequestError,
+    JournalError,
+    JournalInUseError,
     ListLimitError,
     NotFoundError,
     RateLimitError,
@@ -99,6 +101,8 @@ ERRORS = [
     ServerError("m", status=503, maybe_applied=False, retry_after=2.0),
     ResponseFormatError("m", problems=["a: b"], memories=[Memory(id="1")]),
     ListLimitError("m", read=5000),
+    JournalError("m", remembers=True),
+    JournalInUseError("m"),
     ImportStoppedError("m", REPORT),
     group(),
 ]

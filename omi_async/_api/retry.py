@@ -13,7 +13,8 @@ All who try again do it with the same few lines::
     raise AssertionError("after the last attempt there is no wait")
 
 A loop and not a decorator, since what happens between two attempts is the caller's: the session waits for
-another permit, an import also for its breaker, and a prompt tells what it waits for.
+another permit, and a prompt tells what it waits for. An import takes the waits one by one (`next`) instead of
+by ``for``, because a 429 must not use up any of its attempts.
 """
 
 from __future__ import annotations

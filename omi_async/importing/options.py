@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import attrs
 
 from omi_async.importing.journal.journal import Journal
+from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.tracker import OnOutcome, OnProgress
 
 __all__ = ["ImportOptions", "Lanes", "OnUnknown"]
@@ -34,8 +35,8 @@ def _one_of(words: Any) -> Any:
     return check
 
 
-def _journal_of(given: str | os.PathLike[str] | Journal | None) -> Journal | None:
-    return given if isinstance(given, Journal | None) else Journal(given)
+def _journal_of(given: str | os.PathLike[str] | ImportJournal | None) -> ImportJournal | None:
+    return Journal(given) if isinstance(given, str | os.PathLike) else given
 
 
 @attrs.frozen(kw_only=True)
@@ -43,7 +44,7 @@ class ImportOptions:
     """The options of an import; `Memories.import_facts` explains them."""
 
     concurrency: int = attrs.field(default=4, validator=_at_least_1)
-    journal: Journal | None = attrs.field(default=None, converter=_journal_of)
+    journal: ImportJournal | None = attrs.field(default=None, converter=_journal_of)
     dedupe: bool = True
     skip_existing: bool = False
     on_unknown: OnUnknown = attrs.field(default="reconcile", validator=_one_of(OnUnknown))

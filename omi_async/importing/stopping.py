@@ -97,8 +97,8 @@ async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | 
     left, which would keep a core busy as long as this waits. So its own shield is used if it is there.
     """
     loop = asyncio.get_running_loop()
-    last = loop.time()
     with _shield_of_anyio():
+        last = loop.time()  # only now: making the first shield loads a module, longer than a breath
         while not task.done():
             try:
                 await asyncio.wait({task})

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Final
 
 from omi_async.jobs.record import JobRecord
 
 __all__ = ["JobFiles", "make_private_folder"]
+
+
+_JUST_MADE: Final = 60.0
+"""Seconds in which a folder without a job is left alone: whoever has just made it is about to lock it."""
 
 
 def make_private_folder(path: Path, *, exist_ok: bool = False) -> None:
@@ -99,6 +105,19 @@ class JobFiles:
             return JobRecord.from_json(self._record.read_bytes())
         except (OSError, ValueError, KeyError, TypeError):
             return None
+
+    def remove_half_copied(self) -> None:
+        """Delete what a killed process had copied of an input; it is no job, and nobody could forget it."""
+        if (
+            not self.folder.is_dir()
+            or time.time() - self.folder.stat().st_mtime < _JUST_MADE
+            or not self.lock()
+        ):
+            return
+        if self._record.exists():
+            self.unlock()
+        else:
+            self.remove()
 
     def remove(self) -> None:
         """Delete the job with all that it holds."""

@@ -130,7 +130,7 @@ class ImportJobs:
         Raises:
             ValueError: an unusable id, one that is another owner's, or too many bytes (`InputTooLargeError`).
             TypeError: an unknown option, or a source that can be none.
-            RuntimeError: the app ends before the input is copied.
+            RuntimeError: the app ends before the input is copied; another process copies one for this id.
         """
         self._opened()
         if unknown := options.keys() - JobOptions.__annotations__.keys():
@@ -169,7 +169,10 @@ class ImportJobs:
         # The folder is locked before anything is in it: another process sees no job, and lets it be.
         if not await asyncio.to_thread(files.make):
             await asyncio.to_thread(files.unlock)
-            return self[id]
+            try:
+                return self[id]
+            except KeyError:
+                raise RuntimeError(f"another process is copying the input of job {id}; ask again") from None
         try:
             wish = name_for(source, name)
             name, facts = await spool(source, files.input, wish, self._max_bytes)
@@ -222,10 +225,14 @@ class ImportJobs:
     async def resume(self, id: str | None = None) -> list[ImportJob]:  # noqa: A002
         """Go on with every unfinished job that no process works on; return those jobs.
 
+        Inputs that a killed process had copied in part are deleted.
+
         With an id, go on with that job, also if it was stopped or has failed. Raises KeyError for an id that
         there is not.
         """
         turns = self._opened()
+        if id is None:
+            await asyncio.to_thread(self._remove_half_copied)
         resumed = []
         for job in self._all() if id is None else [self[id]]:
             await job.let_go()
@@ -238,6 +245,11 @@ class ImportJobs:
             else:
                 await asyncio.to_thread(job.files.unlock)
         return resumed
+
+    def _remove_half_copied(self) -> None:
+        for entry in [*self._folder.iterdir()]:
+            if entry.name not in self._jobs and entry.name not in self._starting:
+                JobFiles(entry).remove_half_copied()
 
     async def forget(self, id: str) -> None:  # noqa: A002
         """Stop a job if it is at work here, and delete all that is kept of it: its input and its journal too.

@@ -242,6 +242,8 @@ class _Event(Fault):
         value = json.loads(reply.body)
         if isinstance(value, list):
             return attrs.evolve(reply, body=json.dumps(self._rearranged(value)))
+        if "memories" not in value:
+            return reply  # one memory, or a bare success: there is nothing to leave out
         memories = self._rearranged(value["memories"])
         changed = value | {"memories": memories, "created_count": len(memories)}
         return attrs.evolve(reply, body=json.dumps(changed))

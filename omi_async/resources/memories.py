@@ -17,6 +17,7 @@ from omi_async.importing.concurrency import Caution
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.journal import Journal
+from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
@@ -205,7 +206,7 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
-        journal: str | PathLike[str] | Journal | None = None,
+        journal: str | PathLike[str] | ImportJournal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",
@@ -271,7 +272,7 @@ class Memories:
         /,
         *,
         concurrency: int = 4,
-        journal: str | PathLike[str] | Journal | None = None,
+        journal: str | PathLike[str] | ImportJournal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
         on_unknown: OnUnknown = "reconcile",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -549,6 +550,31 @@ async def test_a_scope_of_anyios_is_left_without_a_busy_loop(way: str) -> None:
         assert importer.report.created == len(server.memories()) == 25
         # Catches: a loop that anyio keeps turning for as long as the last call takes.
         assert time.process_time() - before < 0.6 * 0.01 * turns
+
+
+async def test_a_first_shield_that_takes_long_to_make_is_no_impatience(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Anyio:
+        """anyio, whose first scope loads the module that serves asyncio."""
+
+        @staticmethod
+        def CancelScope(*, shield: bool) -> contextlib.AbstractContextManager[None]:  # noqa: N802
+            assert shield
+            time.sleep(0.2)  # an import blocks the loop
+            return contextlib.nullcontext()
+
+    async with LocalServer() as server, Session(server.api_key, base_url=server.url) as session:
+        server.faults.add(Fault.slow(0.5), on="batch")
+        importer = session.memories.importer(facts(400))
+        task = asyncio.create_task(importer.run())
+        await asyncio.sleep(0.1)
+        monkeypatch.setitem(sys.modules, "anyio", Anyio)
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert importer.report.unknown == 0
+        assert importer.report.created == len(server.memories()) == 25
 
 
 async def test_a_journal_that_is_opened_meanwhile_is_closed_again(tmp_path: Path) -> None:

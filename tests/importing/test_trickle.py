@@ -99,6 +99,7 @@ async def test_what_a_source_says_when_it_is_left_is_not_logged(last: type[Excep
         await asyncio.sleep(10)
         importer.stop()
         assert counts(await running) == {"created": 1}
+    del importer, running  # asyncio tells of it when the last one who could ask has gone
     gc.collect()
     assert told == []
 

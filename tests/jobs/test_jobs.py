@@ -618,6 +618,33 @@ async def test_what_a_killed_process_left_half_done_is_no_job(tmp_path: Path) ->
         assert (await job.result()).created == 1
 
 
+async def test_what_a_killed_process_copied_is_deleted_and_what_is_being_copied_is_not(
+    tmp_path: Path,
+) -> None:
+    async with app(tmp_path) as it, it.jobs() as jobs, it.jobs() as others:
+        job = await jobs.start("dana", facts(1), "job")
+        await job.result()
+        coming = asyncio.Event()
+
+        async def slow() -> AsyncIterator[str]:
+            yield "a"
+            await coming.wait()
+
+        starting = asyncio.create_task(jobs.start("dana", slow(), "coming"))
+        await asyncio.sleep(1)
+        (it.folder / "killed" / "input").mkdir(parents=True)
+        (it.folder / "killed" / "input" / "facts.jsonl").write_text("half")
+        (it.folder / "fresh").mkdir()
+        for name in ("job", "coming", "killed"):
+            os.utime(it.folder / name, (0, 0))
+        await others.resume()
+        assert {path.name for path in it.folder.iterdir()} == {"job", "coming", "fresh"}
+        with pytest.raises(RuntimeError, match="another process is copying"):
+            await others.start("dana", facts(1), "coming")
+        coming.set()
+        assert (await (await starting).result()).created == 1
+
+
 async def test_the_files_are_the_owners_and_hold_no_key(tmp_path: Path) -> None:
     before = os.umask(0)
     try:

@@ -133,6 +133,14 @@ async def test_a_list_can_be_rearranged_and_a_refusal_is_left_alone() -> None:
         assert (await client.batch("")).status == 422
 
 
+async def test_the_answer_to_a_single_memory_has_nothing_to_rearrange() -> None:
+    async with serving() as (server, client):
+        server.faults.add(Fault.names_only(0), on="create")
+        answer = await client.create("one")
+        assert (answer.status, answer.json["content"]) == (200, "one")
+        assert stored(server) == ["one"]
+
+
 async def test_delay_before_and_after_the_work() -> None:
     seen: list[tuple[float, list[str]]] = []
 
