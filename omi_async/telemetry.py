@@ -117,8 +117,7 @@ class _Spanned:
 
     def __init__(self, span: trace.Span) -> None:
         self.span = span
-        # What errors say may quote facts. So nothing of them is recorded but what we choose.
-        self._current = trace.use_span(span, record_exception=False, set_status_on_exception=False)
+        self._current = trace.use_span(span)
 
     def __enter__(self) -> Self:
         self._current.__enter__()
@@ -130,6 +129,7 @@ class _Spanned:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        # It is not told of the error: it would record its words, which may quote facts.
         self._current.__exit__(None, None, None)
         self.ended(error)
         self.span.end()
