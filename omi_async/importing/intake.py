@@ -141,6 +141,8 @@ class Intake:
                 self._read(self._elements, most, items)
         except BaseException:
             self._broken = True  # an iterator that raised, or was cancelled, has come to its end
+            if self._seen is not None:
+                self._folded(items, self._seen)  # else a text that was stored would be `not_sent` as well
             raise
         self._pulled += self._tracker.report.pulled - before
         return items

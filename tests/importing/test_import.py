@@ -436,3 +436,15 @@ async def test_a_wrapper_of_a_source_sees_each_fact(
         report = await session.memories.import_facts(_Upper(source) if way == "wrapped" else source)
     assert counts(report) == {"created": 30}
     assert {memory["content"] for memory in server.memories()} == {f"FACT {n}" for n in range(30)}
+
+
+async def test_a_text_that_came_again_is_a_duplicate_also_if_its_source_breaks_off(session: Session):
+    def facts() -> Iterator[str]:
+        yield from ["a"] * 3
+        raise ValueError
+
+    with pytest.raises(ImportStoppedError) as stopped:
+        await session.memories.import_facts(facts())
+    report = stopped.value.report
+    assert (report.pulled, report.duplicate) == (3, 2)
+    assert report.created + report.not_sent == 1
