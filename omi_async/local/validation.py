@@ -26,6 +26,11 @@ _CATEGORY_SET: Final = frozenset(CATEGORIES)
 _EXPECTED: Final = ", ".join(f"'{name}'" for name in CATEGORIES[:-1]) + f" or '{CATEGORIES[-1]}'"
 _MISSING: Final[Any] = object()
 
+DEEPEST: Final = 990
+"""Levels of brackets that the service's parser reads: what Python's limit of 1,000 calls leaves of it."""
+
+_STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+
 Place = tuple[str | int, ...]
 
 
@@ -102,11 +107,23 @@ def _says_json(content_type: str) -> bool:
 def _read_json(body: bytes) -> Any:
     """Read with the service's parser, which is laxer (NaN, half surrogates) and says where it stopped."""
     try:
+        # Counted, since how deep is too deep for Python's own parser differs from version to version.
+        if body.count(b"[") + body.count(b"{") > DEEPEST and _depth(body) > DEEPEST:
+            raise RecursionError
         return json.loads(body)
     except json.JSONDecodeError as error:
         raise Refusal(unprocessable([_json_invalid(error)])) from None
     except (ValueError, RecursionError):
         raise Refusal.because(400, "There was an error parsing the body") from None
+
+
+def _depth(body: bytes) -> int:
+    """Return how deep brackets are nested, those in strings left out."""
+    depth = deepest = 0
+    for mark in _STRING.sub(b"", body):
+        depth += (mark in b"[{") - (mark in b"]}")
+        deepest = max(deepest, depth)
+    return deepest
 
 
 def _json_invalid(error: json.JSONDecodeError) -> dict[str, Any]:
