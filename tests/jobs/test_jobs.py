@@ -329,8 +329,8 @@ async def test_a_slow_watcher_gets_the_latest_only(tmp_path: Path) -> None:
         seen: list[JobSnapshot] = []
         async for snapshot in job.watch():
             seen.append(snapshot)
-            await asyncio.sleep(100)
-    assert len(seen) <= 3
+            await job.result()  # busy with something else for as long as the whole import takes
+    assert len(seen) <= 2
     assert seen[-1].state == "done"
 
 
