@@ -148,14 +148,17 @@ class ServerClock:
         if item.first_sent is not None and item.clock_offset is not None:
             # That offset was learned from a Date, which has whole seconds.
             return _utc(item.first_sent + item.clock_offset - 1.0 - MARGIN)
-        if item.first_sent is not None or item.sent_at is None or self.offset is None:
+        own = item.sent_at
+        if item.first_sent is not None:
+            own = item.first_sent if item.by_own_clock else None
+        if own is None or self.offset is None:
             return None
         margin = MARGIN
-        if self._witnesses >= ENOUGH_WITNESSES:
+        if self._witnesses >= ENOUGH_WITNESSES and item.first_sent is None:
             # Clocks of different machines show as bounds that contradict each other.
             margin = SMALL_MARGIN + max(0.0, self._least - self._most)
         least = min(self._least, self._most)
-        return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - margin)
+        return _utc(own + (least if math.isfinite(least) else self.offset) - margin)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""

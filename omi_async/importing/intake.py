@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -17,7 +17,7 @@ from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
-from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.item import Batch, Item, content_key, fingerprint
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.journal.row import Recalled
 from omi_async.importing.report import FactOutcome
@@ -301,7 +301,8 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
         item.become("duplicate")
         return True
     item.place, item.first_sent, item.clock_offset = recalled.place, recalled.sent_at, recalled.clock_offset
-    if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
+    item.by_own_clock = recalled.by_own_clock
+    if recalled.state == "rejected" and not _is_as_sent(recalled, item.payload):
         return False  # fixed, or nothing is known of how it was: worth another call
     if recalled.state is not None:
         error = OmiError(recalled.words or "refused by the server in an earlier run")
@@ -315,8 +316,10 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
     return False
 
 
-def _as_kept(payload: Payload) -> dict[str, Any]:
-    return {**payload, "tags": list(payload["tags"])}
+def _is_as_sent(recalled: Recalled, payload: Payload) -> bool:
+    if recalled.fingerprint is not None:
+        return recalled.fingerprint == fingerprint(payload)
+    return recalled.fact == {**payload, "tags": list(payload["tags"])}
 
 
 SHARDS: Final = 2**10
