@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import Counter
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
