@@ -16,7 +16,7 @@ from omi_async import _observing
 from omi_async._api.failures import log_name
 from omi_async._api.messages import BatchAnswer, Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
-from omi_async._quota.pacer import Permit
+from omi_async._quota.permit import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,

@@ -25,7 +25,7 @@ from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tags import Tags
 from omi_async.importing.tracker import Tracker
 
-__all__ = ["FactLike", "Intake", "SeenTexts"]
+__all__ = ["FactLike", "Intake", "SeenTexts", "iterator_of"]
 
 FactLike = AnyFact | FactOutcome
 """What an import takes: a fact, its text, a mapping, or the outcome of a source's broken record.
@@ -69,7 +69,7 @@ class Intake:
     ) -> None:
         self.exhausted = False
         self.held: dict[bytes, Held] = {}
-        self._elements = _iterator_of(facts)
+        self._elements = iterator_of(facts)
         self._tracker = tracker
         self._signal = signal
         self._known_refusals = known_refusals
@@ -289,7 +289,7 @@ class Intake:
             await close()
 
 
-def _iterator_of(facts: object) -> Iterator[FactLike] | AsyncIterator[FactLike]:
+def iterator_of(facts: object) -> Iterator[FactLike] | AsyncIterator[FactLike]:
     """Return what the facts are pulled from. Raises TypeError for what holds no facts."""
     refuse_table(facts)
     if isinstance(facts, AsyncIterable):

@@ -1,0 +1,14 @@
+"""Imports on many machines (extra ``workers``)."""
+
+from __future__ import annotations
+
+try:
+    import redis as _redis  # noqa: F401  # asked for here, so that its absence is told in words
+except ImportError:
+    raise ImportError("omi_async.workers needs redis: pip install 'omi-async[workers]'") from None
+
+from omi_async.workers.errors import LeaseLost, QuotaShut, StoreError
+from omi_async.workers.split import part_of
+from omi_async.workers.store import RedisStore
+
+__all__ = ["LeaseLost", "QuotaShut", "RedisStore", "StoreError", "part_of"]
