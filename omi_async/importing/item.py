@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -12,7 +12,7 @@ from omi_async.errors import OmiError
 from omi_async.fact import Fact, Payload, fact_of
 from omi_async.importing.report import State
 
-__all__ = ["KEY_BYTES", "Batch", "Item", "content_key", "fingerprint"]
+__all__ = ["KEY_BYTES", "Batch", "Held", "Item", "content_key", "fingerprint"]
 
 
 class Item:
@@ -99,6 +99,13 @@ class Batch:
     in_doubt: bool = False
     single: bool = False
     alone: bool = False
+
+
+class Held(NamedTuple):
+    """A memory that the account holds, as the list shows it; `tags` is None if it does not tell them."""
+
+    memory_id: str
+    tags: tuple[str, ...] | None
 
 
 KEY_BYTES: Final = 16

@@ -11,8 +11,9 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from omi_async._api.messages import Request
-from omi_async._quota.pacer import Pacer, Permit
+from omi_async._api.messages import Kind, Request
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.permit import Permit
 from omi_async.importing.sender import Sender
 from omi_async.workers.errors import LeaseLost, StoreError
 from omi_async.workers.names import PartName
@@ -25,6 +26,11 @@ T = TypeVar("T")
 
 DRIFT: Final = 0.99
 """The share of a lease that counts here: the clocks of two machines may run apart by a little."""
+
+
+STORING: Final = frozenset[Kind]({"batch", "create"})
+"""The calls that are written down before they leave. The others store no fact: that they may be on their way
+concerns no other worker."""
 
 
 def _clock() -> float:
@@ -228,9 +234,10 @@ class LeasedSender:
 
     async def send(self, request: Request[T], /, *, permit: Permit | None = None) -> T:
         """Send a request; a write only while the lease holds (`ConnectError` if it does not)."""
-        if request.idempotent:  # a look; it stores nothing
-            return await self._sender.send(request, permit=permit)
+        if not request.idempotent:
+            request = attrs.evolve(request, guard=self._lease.holds)
         try:
-            return await self._sender.send(attrs.evolve(request, guard=self._lease.holds), permit=permit)
+            return await self._sender.send(request, permit=permit)
         finally:
-            self._lease.landed()
+            if request.kind in STORING:
+                self._lease.landed()

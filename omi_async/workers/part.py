@@ -14,7 +14,7 @@ from omi_async.errors import OmiError
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.row import kept_words
-from omi_async.importing.options import Lanes, OnUnknown
+from omi_async.importing.options import Lanes, OnExisting, OnUnknown
 from omi_async.importing.report import ImportReport, ImportStoppedError, settled_for_good
 from omi_async.importing.stopping import outlast
 from omi_async.importing.tracker import OnOutcome, OnProgress
@@ -54,6 +54,7 @@ async def import_part(
     redelivered: bool = False,
     concurrency: int = 4,
     skip_existing: bool = False,
+    on_existing: OnExisting = "keep",
     on_unknown: OnUnknown = "reconcile",
     max_wait: float = MAX_WAIT,
     lanes: Lanes = "batch",
@@ -80,6 +81,7 @@ async def import_part(
             may have lost its data: each fact is looked for before it is sent.
         concurrency: as for `Memories.import_facts`; so are the others.
         skip_existing: likewise.
+        on_existing: likewise.
         on_unknown: likewise.
         max_wait: seconds to wait for quota windows, in all, before `QuotaShut` is raised.
         lanes: likewise.
@@ -108,6 +110,7 @@ async def import_part(
     options = {
         "concurrency": concurrency,
         "skip_existing": skip_existing,
+        "on_existing": on_existing,
         "on_unknown": on_unknown,
         "max_wait": max_wait,
         "lanes": lanes,

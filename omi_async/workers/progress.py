@@ -123,7 +123,7 @@ class ImportSnapshot:
 
 _ADDED: Final = (
     "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
-    "requests", "retries",
+    "other_tags", "tags_added", "requests", "retries",
 )  # fmt: skip
 
 

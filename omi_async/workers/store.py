@@ -26,12 +26,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from omi_async._api.retry import Retry, jittered, waits
+from omi_async._quota.sharing import FORMAT
 from omi_async._settings import Secret
 from omi_async.errors import ConfigurationError
 from omi_async.importing.report import ImportReport
 from omi_async.workers.errors import StoreError
 from omi_async.workers.names import PartName
 from omi_async.workers.progress import ImportSnapshot, PartSnapshot, import_snapshot
+from omi_async.workers.quotas import QuotaRecord
 from omi_async.workers.scripts import IDENTIFY, SNAPSHOT, Script
 
 __all__ = ["KEPT", "RedisStore"]
@@ -279,6 +281,12 @@ class RedisStore:
             await self._redis.hdel(self.key(name, "import"), "stop")
 
         await self.repeated(once)
+
+    # Quotas
+
+    def quotas_of(self, account: str, server: str) -> QuotaRecord:
+        """Return what the store knows of a key's quotas; with this, a store can be a Session's ledger."""
+        return QuotaRecord(self.run, self.key(account, "quotas", FORMAT, server))
 
     # The store's data
 

@@ -10,13 +10,11 @@ pytestmark = pytest.mark.extras
 
 from omi_async.workers import RedisStore, import_part  # noqa: E402  # behind the question whether it is there
 from tests.importing.helpers import calls, counts, facts  # noqa: E402
+from tests.workers.helpers import serving  # noqa: E402
 
 
 async def test_a_part_is_imported_and_then_done(store: RedisStore) -> None:
-    async with (
-        LocalServer(text_identity=False) as server,
-        Session(server.api_key, base_url=server.url) as session,
-    ):
+    async with serving() as (server, session):
         report = await import_part(session, facts(60), store=store, part="dana/0")
         assert counts(report) == {"created": 60}
         assert report.complete
