@@ -172,14 +172,16 @@ async def _read_bounded(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:
     The answer's connection is given back. A cut one's is closed: what is still to come is not worth reading.
     """
     body = bytearray()  # not a list of chunks: a server may send a byte at a time
-    async with answer:
+    try:
         # Counted after decompression: a small body may hold a thousand times as much.
-        async for chunk in answer.content.iter_any():
+        while chunk := await answer.content.readany():
             body += chunk
             if len(body) > MAX_RESPONSE:
-                answer.close()
                 return bytes(body[:MAX_RESPONSE]), True
-    return bytes(body), False
+        return bytes(body), False
+    finally:
+        if not answer.closed:  # it is by itself when it has been read to its end
+            answer.close()
 
 
 class _Once:

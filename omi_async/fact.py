@@ -47,7 +47,8 @@ def _content(value: str) -> str:
     if value is None:
         raise InvalidFactError("content: is missing", field="content")
     # Stripped first: the server keeps the text stripped, and a `Fact` holds what the server will hold.
-    text = _text(value, "content").strip()
+    text = value if type(value) is str and value.isascii() else _text(value, "content")
+    text = text.strip()
     if not text:
         raise InvalidFactError("content: is empty", field="content")
     if len(text) > CONTENT_LENGTH:
@@ -82,8 +83,11 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
     # A string is an iterable of strings too, and would become a tag a letter.
     if type(value) not in _LISTS and (isinstance(value, _NO_LISTS) or not isinstance(value, Iterable)):
         raise InvalidFactError(f"tags: must be a list of strings, not {type(value).__name__}", field="tags")
-    # Looked at here, and not only in `_text`: a call a tag costs more than all the rest.
-    return tuple([tag if type(tag) is str and tag.isascii() else _text(tag, "tags") for tag in value])
+    tags = tuple(value)
+    for tag in tags:
+        if type(tag) is not str or not tag.isascii():  # else there is nothing to check: nearly always
+            return tuple([_text(it, "tags") for it in tags])
+    return tags
 
 
 @attrs.frozen
@@ -182,20 +186,20 @@ def checked(item: AnyFact) -> Payload:
 def _payload_of(record: Mapping[str, Any]) -> Payload:
     content, category = record.get("content"), record.get("category")
     visibility, tags = record.get("visibility"), record.get("tags")
-    # None first: it is what most of them are, and to ask a function of it costs as much as its check.
+    # What most of them are is seen first: to ask a function of it costs as much as its check.
     payload: Payload = {
         "content": _content(content),  # type: ignore[arg-type]  # it says what is wrong with others
         "visibility": "private" if visibility is None or _is_absent(visibility) else _visibility(visibility),
-        "tags": () if tags is None or _is_absent(tags) else _tags(tags),
+        "tags": () if type(tags) is not list and _is_absent(tags) else _tags(tags),  # type: ignore[arg-type]
     }
-    if category is not None and not _is_absent(category):
+    if (type(category) is str and category) or not _is_absent(category):
         payload["category"] = _category(category)  # type: ignore[typeddict-item]  # None is absent
     return payload
 
 
 def _is_absent(value: object) -> bool:
-    """Whether a value is what tables hold in an empty cell, beside None: an empty text, NaN."""
-    if isinstance(value, str):
+    """Whether a value is what tables hold in an empty cell: None, an empty text, NaN."""
+    if value is None or isinstance(value, str):
         return not value
     return isinstance(value, float) and value != value  # noqa: PLR0124  # so NaN is told apart
 
