@@ -22,7 +22,7 @@ from tests.quotas.processes import Import, MemoryStore, Outage, Process
 BATCH = frozenset({"batch"})
 HOUR = 3600.0
 
-many = settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def refused(processes: list[Process]) -> list[Call]:
