@@ -319,8 +319,9 @@ def _as_kept(payload: Payload) -> dict[str, Any]:
     return {**payload, "tags": list(payload["tags"])}
 
 
-SHARDS: Final = 2**10
-"""Dicts, of which none ever holds so many keys that an event loop would stand still while it grows."""
+SHARDS: Final = 2**8
+"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with ten
+million of them, that takes a millisecond. With many more dicts, a small import would be busy making them."""
 
 _ANY_SHARD: Final = SHARDS - 1
 
@@ -329,7 +330,8 @@ class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
     They are two of Python's own keyed hashes (SipHash, PEP 456), which is as safe here as a cryptographic
-    one. They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
+    one: a text is known by the first, and the second confirms it. They stand in dicts, not in sets: the
+    garbage collector leaves a dict alone that holds only numbers.
     """
 
     def __init__(self) -> None:
@@ -337,6 +339,9 @@ class SeenTexts:
 
     def came_again(self, contents: Iterable[str]) -> list[bool]:
         """Remember texts, and say of each whether it came before."""
-        keys = [(hash(content) << 64) + hash(content + "\0") for content in contents]
-        shards = self._shards
-        return [shards[key & _ANY_SHARD].setdefault(key, key) is not key for key in keys]
+        again = []
+        for content in contents:
+            first, second = hash(content), hash(content + "\0")
+            known = self._shards[first & _ANY_SHARD].setdefault(first, second)
+            again.append(known is not second and known == second)
+        return again
