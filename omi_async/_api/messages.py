@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
 
@@ -78,12 +78,14 @@ class BatchAnswer(NamedTuple):
         contents: likewise.
         created: the server's text for `created_at`; empty if there is none.
         answer: what they were read from.
+        memories: all of it, as it came.
     """
 
     ids: list[str]
     contents: list[str]
     created: list[str]
     answer: Response
+    memories: Sequence[Any] = ()
 
 
 class ListedMemory(NamedTuple):
@@ -92,6 +94,7 @@ class ListedMemory(NamedTuple):
     Attributes:
         updated_at: the server's text; empty if there is none.
         scored: whether it shows a `scoring`, by which older servers sort.
+        tags: what it says of its tags, whatever that is.
     """
 
     id: str
@@ -99,6 +102,7 @@ class ListedMemory(NamedTuple):
     created_at: str
     updated_at: str = ""
     scored: bool = False
+    tags: object = None
 
 
 class _HasId(Protocol):

@@ -17,11 +17,12 @@ from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
-from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.item import Batch, Held, Item, content_key
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.journal.row import Recalled
 from omi_async.importing.report import FactOutcome
 from omi_async.importing.stopping import ImportHalted, StopSignal
+from omi_async.importing.tags import Tags
 from omi_async.importing.tracker import Tracker
 
 __all__ = ["FactLike", "Intake", "SeenTexts", "iterator_of"]
@@ -45,12 +46,13 @@ class Intake:
         signal: stops the waiting.
         known_refusals: what the server is known to refuse.
         journal: recalls earlier runs, and folds in place of memory.
+        tags: learns of the facts that are settled on the way in, and of tags that the account shows.
         dedupe: whether to fold equal texts.
         flush_after: seconds after which a batch is given out although it is not full; None for never.
 
     Attributes:
         exhausted: whether the source has ended; one that raised has not, but nothing more is pulled from it.
-        held: the ids of memories that the account is known to hold, by content key.
+        held: the memories that the account is known to hold, by content key.
     """
 
     def __init__(
@@ -61,16 +63,18 @@ class Intake:
         signal: StopSignal,
         known_refusals: KnownRefusals,
         journal: ImportJournal | None,
+        tags: Tags,
         dedupe: bool,
         flush_after: float | None = None,
     ) -> None:
         self.exhausted = False
-        self.held: dict[bytes, str] = {}
+        self.held: dict[bytes, Held] = {}
         self._elements = iterator_of(facts)
         self._tracker = tracker
         self._signal = signal
         self._known_refusals = known_refusals
         self._journal = journal
+        self._tags = tags
         self._seen = SeenTexts() if dedupe and journal is None else None  # a journal folds by itself
         self._part: list[Item] = []  # of the next batch
         self._doubtful: list[Item] = []  # by calls of an earlier run
@@ -126,6 +130,7 @@ class Intake:
             await asyncio.sleep(0)
         if self._signal.stopped:
             raise ImportHalted
+        await self._tags.make_room()
 
     # Pulling and checking
 
@@ -230,7 +235,9 @@ class Intake:
         if True not in came_again:
             return items
         pairs = [*zip(items, came_again, strict=True)]
-        self._tracker.count([item.become("duplicate") for item, again in pairs if again])
+        duplicates = [item.become("duplicate") for item, again in pairs if again]
+        self._tags.settled_without_call(duplicates)
+        self._tracker.count(duplicates)
         return [item for item, again in pairs if not again]
 
     async def _recalled(self, items: list[Item], journal: ImportJournal) -> list[Item]:
@@ -249,13 +256,17 @@ class Intake:
                 self._doubtful.append(item)
             else:
                 others.append(item)
+        self._tags.settled_without_call(known)
         self._tracker.count(known)
         return others
 
     async def _settled_by_what_is_known(self, item: Item) -> bool:
         """Settle an item of which the server, or the account, says that it need not be sent."""
-        if self.held and (memory_id := self.held.get(content_key(item.content))) is not None:
-            await self._tracker.settle([item.become("existing", memory_id)])
+        if self.held and (held := self.held.get(key := content_key(item.content))) is not None:
+            self._tags.compare_one(item.become("existing", held.memory_id), held.tags)
+            if self._tags.add:  # what was read is not true any more for an equal fact that comes later
+                self.held[key] = Held(held.memory_id, None)
+            await self._tracker.settle([item])
             return True
         if (refused := self._known_refusals.refuse(item.payload)) is not None:
             await self._tracker.settle([item.become("invalid", error=refused)])

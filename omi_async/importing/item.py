@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hashlib import blake2b
-from typing import Final
+from typing import Final, NamedTuple
 
 import attrs
 
@@ -11,7 +11,7 @@ from omi_async.errors import OmiError
 from omi_async.fact import Fact, Payload, fact_of
 from omi_async.importing.report import State
 
-__all__ = ["KEY_BYTES", "Batch", "Item", "content_key"]
+__all__ = ["KEY_BYTES", "Batch", "Held", "Item", "content_key"]
 
 
 class Item:
@@ -96,6 +96,13 @@ class Batch:
     in_doubt: bool = False
     single: bool = False
     alone: bool = False
+
+
+class Held(NamedTuple):
+    """A memory that the account holds, as the list shows it; `tags` is None if it does not tell them."""
+
+    memory_id: str
+    tags: tuple[str, ...] | None
 
 
 KEY_BYTES: Final = 16

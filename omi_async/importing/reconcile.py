@@ -23,9 +23,10 @@ from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import OmiError, ResponseLostError, ServerError
 from omi_async.importing.answers import ServerClock, may_be_locked, moment_of
 from omi_async.importing.calls import Calls
-from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.item import Batch, Held, Item, content_key
 from omi_async.importing.report import State
 from omi_async.importing.stopping import StopSignal
+from omi_async.importing.tags import Tags, shown_tags
 from omi_async.importing.tracker import Tracker
 
 __all__ = ["FallingOrder", "Reconciler"]
@@ -76,13 +77,17 @@ class Reconciler:
         tracker: takes what is found, and what cannot be found out.
         clock: tells existing from created, and how far back a look has to read.
         signal: stops the waiting; what is in doubt then is settled when the import is closed.
+        tags: learns what tags the memories have that are found.
     """
 
-    def __init__(self, *, calls: Calls, tracker: Tracker, clock: ServerClock, signal: StopSignal) -> None:
+    def __init__(
+        self, *, calls: Calls, tracker: Tracker, clock: ServerClock, signal: StopSignal, tags: Tags
+    ) -> None:
         self._calls = calls
         self._tracker = tracker
         self._clock = clock
         self._signal = signal
+        self._tags = tags
         self._groups: list[list[Item]] = []  # what one call carried together
         self._list_calls = LIST_CALLS
 
@@ -96,14 +101,14 @@ class Reconciler:
         self._groups.append(items)
         self._tracker.look_for(len(items))
 
-    async def held(self) -> dict[bytes, str]:
-        """Read the whole list; return the ids of its memories by content key. Raises what the calls raise."""
-        held: dict[bytes, str] = {}
+    async def held(self) -> dict[bytes, Held]:
+        """Read the whole list; return its memories by content key. Raises what the calls raise."""
+        held: dict[bytes, Held] = {}
         reading = Paginator[ListedMemory](endpoints.list_for_import, PAGE_LIMIT)
         while (request := reading.next_request()) is not None:
             page = await self._calls.make("list", request)
             for memory in reading.take(page):
-                held[content_key(memory.content.strip())] = memory.id
+                held[content_key(memory.content.strip())] = Held(memory.id, shown_tags(memory.tags))
             if page.unreadable:
                 raise OmiError(
                     f"{page.unreadable} memories of the list cannot be read, so it cannot be told what the "
@@ -244,7 +249,8 @@ class Reconciler:
                 wanted[content] = others
             if mine is not None:
                 state = self._clock.state_of(memory.created_at, mine.first_sent, mine.clock_offset)
-                await self._tracker.settle([mine.become(state, memory.id)])
+                self._tags.compare_one(mine.become(state, memory.id), shown_tags(memory.tags))
+                await self._tracker.settle([mine])
         if content.endswith("..."):
             for group in wanted.values():
                 for item in group:

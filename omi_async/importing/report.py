@@ -81,6 +81,10 @@ class ImportReport:
         rejected: refused by the server.
         unknown: may or may not be stored, and could not be found out.
         not_sent: pulled, but not sent: the import ended first.
+        other_tags: existing facts that brought tags which their memories lack; with
+            ``on_existing="add-tags"``, facts whose tags could not be added, duplicates among them.
+        tags_added: facts whose tags were added to memories that were there already.
+        tags_error: why the first of the tags that could not be added was not.
         failures: the outcomes that are not safely stored, the first 10,000 of them.
         requests: calls made, whatever their answer.
         retries: those of them that repeated a call.
@@ -99,6 +103,9 @@ class ImportReport:
     rejected: int = 0
     unknown: int = 0
     not_sent: int = 0
+    other_tags: int = 0
+    tags_added: int = 0
+    tags_error: OmiError | None = attrs.field(default=None, eq=False)
     failures: list[FactOutcome] = attrs.field(factory=list, repr=False)
     requests: int = 0
     retries: int = 0
@@ -136,6 +143,9 @@ class ImportReport:
         return {
             "pulled": self.pulled,
             **counts,
+            "other_tags": self.other_tags,
+            "tags_added": self.tags_added,
+            "tags_error": None if self.tags_error is None else str(self.tags_error),
             "requests": self.requests,
             "retries": self.retries,
             "elapsed": self.elapsed,
@@ -178,6 +188,14 @@ class ImportReport:
             f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
             f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
         ]
+        if self.tags_added:
+            lines.append(f"the tags of {_many(self.tags_added, 'fact')} added to memories that were there")
+        if self.other_tags and self.tags_error is None:
+            lines.append(f"{_many(self.other_tags, 'fact')} stored before with other tags")
+        elif self.tags_error is not None:
+            lines.append(
+                f"the tags of {_many(self.other_tags, 'fact')} could not be added: {self.tags_error}"
+            )
         # What was not sent has one reason for all, which the end of the import tells.
         listed = [outcome for outcome in self.failures if outcome.state != "not_sent"]
         shown = listed[:_SHOWN]

@@ -289,9 +289,13 @@ class ImportJob:
                 self._importer = None
 
     def _with_earlier_runs(self, report: ImportReport, **changes: Any) -> ImportReport:
-        """Return a copy that counts the calls and seconds of all runs; its facts are those of all already."""
+        """Return a copy that counts the calls, seconds and tags of all runs; its facts are those of all."""
+        # What an earlier run found is settled by the journal now, and not compared again to be kept.
+        kept = self._record.options.get("on_existing", "keep") == "keep"
         return attrs.evolve(
             report,
+            other_tags=(self._before.other_tags if kept else 0) + report.other_tags,
+            tags_added=self._before.tags_added + report.tags_added,
             requests=self._before.requests + report.requests,
             retries=self._before.retries + report.retries,
             elapsed=self._before.elapsed + report.elapsed,

@@ -29,7 +29,7 @@ def settled(report: ImportReport) -> int:
 
 _COUNTS: Final = (
     "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
-    "requests", "retries", "elapsed", "complete",
+    "other_tags", "tags_added", "requests", "retries", "elapsed", "complete",
 )  # fmt: skip
 
 
@@ -140,7 +140,10 @@ def _shortened(report: ImportReport) -> ImportReport:
 
 
 def _report_from_json(fields: dict[str, Any]) -> ImportReport:
-    report = ImportReport(**{name: fields[name] for name in _COUNTS}, resume_at=_read(fields["resume_at"]))
+    # Not all of them: a version before this one wrote fewer.
+    counts = {name: fields[name] for name in _COUNTS if name in fields}
+    tags_error = OmiError(fields["tags_error"]) if fields.get("tags_error") else None
+    report = ImportReport(**counts, tags_error=tags_error, resume_at=_read(fields["resume_at"]))
     report.failures.extend(map(_outcome_from_json, fields["failures"]))
     return report
 
