@@ -331,8 +331,8 @@ def _as_kept(payload: Payload) -> dict[str, Any]:
 
 
 SHARDS: Final = 2**8
-"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with ten
-million of them, that takes a millisecond. With many more dicts, a small import would be busy making them."""
+"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with
+ten million of them, that takes a millisecond. With many more dicts, a small import is busy making them."""
 
 _ANY_SHARD: Final = SHARDS - 1
 
@@ -350,9 +350,9 @@ class SeenTexts:
 
     def came_again(self, contents: Iterable[str]) -> list[bool]:
         """Remember texts, and say of each whether it came before."""
-        again = []
+        again, shards = [], self._shards
         for content in contents:
-            first, second = hash(content), hash(content + "\0")
-            known = self._shards[first & _ANY_SHARD].setdefault(first, second)
-            again.append(known is not second and known == second)
+            key, confirmation = hash(content), hash(content + "\0")
+            known = shards[key & _ANY_SHARD].setdefault(key, confirmation)
+            again.append(known is not confirmation and known == confirmation)
         return again
