@@ -159,10 +159,14 @@ class ServerClock:
         if item.first_sent is not None and item.clock_offset is not None:
             # That offset was learned from a Date, which has whole seconds.
             return _utc(item.first_sent + item.clock_offset - 1.0 - MARGIN)
-        if item.first_sent is not None or item.sent_at is None or self.offset is None:
+        own = item.sent_at
+        if item.first_sent is not None:
+            own = item.first_sent if item.by_own_clock else None
+        if own is None or self.offset is None:
             return None
         least = min(self._least, self._most)
-        return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - self._margin())
+        margin = self._margin() if item.first_sent is None else MARGIN
+        return _utc(own + (least if math.isfinite(least) else self.offset) - margin)
 
     def _margin(self) -> float:
         """Return how far a machine's clock may lie before the least offset that all answers allow.
