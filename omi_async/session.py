@@ -201,6 +201,11 @@ class Session:
         return self.pacing.states()
 
     @property
+    def longest_call(self) -> float:
+        """Seconds after which a call that leaves now has ended, with an answer or without."""
+        return max(self._timeout.total or 0.0, self._batch_timeout.total or 0.0)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` has been called; a closed Session stays closed."""
         return self._closed

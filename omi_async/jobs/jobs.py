@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, TypedDict, Unpack
 
-from omi_async.importing.options import Lanes, OnUnknown
+from omi_async.importing.options import Lanes, OnExisting, OnUnknown
 from omi_async.importing.stopping import outlast
 from omi_async.jobs.files import JobFiles, make_private_folder
 from omi_async.jobs.job import ImportJob, SessionFor
@@ -49,6 +49,7 @@ class JobOptions(TypedDict, total=False):
     encoding: str | None
     concurrency: int
     skip_existing: bool
+    on_existing: OnExisting
     on_unknown: OnUnknown
     max_wait: float | None
     lanes: Lanes
