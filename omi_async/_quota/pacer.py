@@ -143,7 +143,7 @@ class Pacer:
         now = self.clock.now()
         waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
-        if waiting > 1 and self.clock.steady() + wait > waiter.until:
+        if waiting > 1 and wait and self.clock.steady() + wait > waiter.until:
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
