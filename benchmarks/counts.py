@@ -20,7 +20,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import aiohttp
 from aiohttp import StreamReader
@@ -89,12 +89,6 @@ class _Answer:
         self.content = StreamReader(BaseProtocol(loop), 2**16, loop=loop)
         self.content.feed_data(whole.partition(b"\r\n\r\n")[2])
         self.content.feed_eof()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        pass
 
 
 class _Client:

@@ -47,7 +47,8 @@ def _content(value: str) -> str:
     if value is None:
         raise InvalidFactError("content: is missing", field="content")
     # Stripped first: the server keeps the text stripped, and a `Fact` holds what the server will hold.
-    text = _text(value, "content").strip()
+    text = value if type(value) is str and value.isascii() else _text(value, "content")
+    text = text.strip()
     if not text:
         raise InvalidFactError("content: is empty", field="content")
     if len(text) > CONTENT_LENGTH:
@@ -82,8 +83,11 @@ def _tags(value: Iterable[str]) -> tuple[str, ...]:
     # A string is an iterable of strings too, and would become a tag a letter.
     if type(value) not in _LISTS and (isinstance(value, _NO_LISTS) or not isinstance(value, Iterable)):
         raise InvalidFactError(f"tags: must be a list of strings, not {type(value).__name__}", field="tags")
-    # Looked at here, and not only in `_text`: a call a tag costs more than all the rest.
-    return tuple([tag if type(tag) is str and tag.isascii() else _text(tag, "tags") for tag in value])
+    tags = tuple(value)
+    for tag in tags:
+        if type(tag) is not str or not tag.isascii():  # else there is nothing to check: nearly always
+            return tuple([_text(it, "tags") for it in tags])
+    return tags
 
 
 @attrs.frozen
@@ -163,15 +167,15 @@ def checked(item: AnyFact) -> Payload:
 
     An import that is asked for no outcomes needs no `Fact`, and a `Fact` costs as much as its checks.
     """
-    if isinstance(item, Fact):
-        return fact_payload(item)
     try:
+        # A dict first: to ask for a Mapping takes as long as all the checks of a fact.
+        if type(item) is dict:
+            return _payload_of(item)
+        if isinstance(item, Fact):
+            return fact_payload(item)
         if isinstance(item, str):
             return {"content": _content(item), "visibility": "private", "tags": ()}
-        # Asked for a dict first: to ask for a Mapping takes as long as all the checks of a fact.
-        if type(item) is dict or isinstance(item, Mapping):
-            return _payload_of(item)
-        return _payload_of(_named_values(item))
+        return _payload_of(item if isinstance(item, Mapping) else _named_values(item))
     except InvalidFactError as error:
         error.record = item
         raise
@@ -180,22 +184,29 @@ def checked(item: AnyFact) -> Payload:
 
 
 def _payload_of(record: Mapping[str, Any]) -> Payload:
-    content, category = record.get("content"), record.get("category")
-    visibility, tags = record.get("visibility"), record.get("tags")
-    # None first: it is what most of them are, and to ask a function of it costs as much as its check.
+    content: Any = record.get("content")
+    category: Any = record.get("category")
+    visibility: Any = record.get("visibility")
+    tags: Any = record.get("tags")
+    # What nearly all of them are is seen here: to call a field's function costs more than its check.
+    text = content.strip() if type(content) is str and content.isascii() else ""
+    if not 0 < len(text) <= CONTENT_LENGTH:
+        text = _content(content)
     payload: Payload = {
-        "content": _content(content),  # type: ignore[arg-type]  # it says what is wrong with others
+        "content": text,
         "visibility": "private" if visibility is None or _is_absent(visibility) else _visibility(visibility),
-        "tags": () if tags is None or _is_absent(tags) else _tags(tags),
+        "tags": () if tags is None or (type(tags) is not list and _is_absent(tags)) else _tags(tags),
     }
-    if category is not None and not _is_absent(category):
+    if type(category) is str and category.isidentifier() and category.isascii():
+        payload["category"] = category
+    elif not _is_absent(category):
         payload["category"] = _category(category)  # type: ignore[typeddict-item]  # None is absent
     return payload
 
 
 def _is_absent(value: object) -> bool:
-    """Whether a value is what tables hold in an empty cell, beside None: an empty text, NaN."""
-    if isinstance(value, str):
+    """Whether a value is what tables hold in an empty cell: None, an empty text, NaN."""
+    if value is None or isinstance(value, str):
         return not value
     return isinstance(value, float) and value != value  # noqa: PLR0124  # so NaN is told apart
 

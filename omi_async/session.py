@@ -26,8 +26,10 @@ from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer, Permit
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.permit import Permit
 from omi_async._quota.policy import QuotaPolicy, QuotaState
+from omi_async._quota.sharing import SharedQuotas
 from omi_async._quota.store import LedgerFile, fingerprint
 from omi_async._settings import (
     Secret,
@@ -106,7 +108,9 @@ class Session:
         ledger: a file that keeps what is known and spent of this key's quotas for later processes, and tells
             others beside this one when they are refused; None keeps it in memory. It is read at the start and
             after each refusal, and written when something was learned and at the end; no call waits for it.
-            Any number of Sessions may have the same. It holds fingerprints of keys only.
+            Any number of Sessions may have the same. It holds fingerprints of keys only. Or a
+            `workers.RedisStore`: then each call is counted there before it leaves, so that any number of
+            processes on any number of machines spend the windows of a key together.
         trust_env: use the proxies that HTTPS_PROXY, HTTP_PROXY and NO_PROXY name. Credentials of ~/.netrc are
             not used, since they would contradict the key.
 
@@ -133,7 +137,7 @@ class Session:
         quotas: Iterable[QuotaPolicy] | None = None,
         max_wait: float = 60.0,
         reserve: float = 0.0,
-        ledger: str | os.PathLike[str] | None = None,
+        ledger: str | os.PathLike[str] | SharedQuotas | None = None,
         trust_env: bool = False,
     ) -> None:
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
@@ -171,8 +175,11 @@ class Session:
                 chance=random.random,
             ),
             within_pool(connections, client),
-            None if ledger is None else LedgerFile(ledger, fingerprint(key), self._base),
         )
+        if isinstance(ledger, str | os.PathLike):
+            self.pacing.keep(LedgerFile(ledger, fingerprint(key), self._base))
+        elif ledger is not None:
+            self.share_quotas(ledger)
         self._proxy = proxy_for(self._base) if trust_env else None
         self._borrowed = client
         self._trace_configs = list(trace_configs)
@@ -191,6 +198,11 @@ class Session:
     def quotas(self) -> tuple[QuotaState, ...]:
         """What is known of the server's quotas at this moment: how much is used, and when they open."""
         return self.pacing.states()
+
+    @property
+    def longest_call(self) -> float:
+        """Seconds after which a call that leaves now has ended, with an answer or without."""
+        return max(self._timeout.total or 0.0, self._batch_timeout.total or 0.0)
 
     @property
     def closed(self) -> bool:
@@ -218,6 +230,10 @@ class Session:
         if client is not None and client is not self._borrowed:
             await close_pool(client, self._loop)
         await self.pacing.save()
+
+    def share_quotas(self, store: SharedQuotas) -> None:
+        """Count this key's calls in a store from now on, unless the Session has a ledger already."""
+        self.pacing.share(store.quotas_of(fingerprint(self._key), self._base))
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "unopened" if self._client is None else "open"

@@ -26,6 +26,7 @@ from yarl import URL
 from omi_async._api.retry import Retry
 from omi_async._quota.pacer import Pacer
 from omi_async._quota.policy import QuotaPolicy
+from omi_async._quota.sharing import SharedQuotas
 from omi_async._quota.store import fingerprint
 from omi_async._settings import Secret, parse_api_key, parse_seconds, proxy_for
 from omi_async._transport import close_pool, let_go_unclosed, open_pool
@@ -57,7 +58,7 @@ class SessionOptions(TypedDict, total=False):
     quotas: Iterable[QuotaPolicy] | None
     max_wait: float
     reserve: float
-    ledger: str | os.PathLike[str] | None
+    ledger: str | os.PathLike[str] | SharedQuotas | None
     trust_env: bool
 
 

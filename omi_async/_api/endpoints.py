@@ -34,6 +34,7 @@ __all__ = [
     "list_for_import",
     "list_memories",
     "search_memories",
+    "set_tags",
     "update_memory",
 ]
 
@@ -174,6 +175,15 @@ def update_memory(memory_id: str, changes: Mapping[str, Any]) -> Request[Memory]
     )
 
 
+def set_tags(memory_id: str, tags: Sequence[str]) -> Request[list[str]]:
+    """Build PATCH memories/{id} for the importer: one attempt, answered by the tags that the memory has then.
+
+    Doing it twice is the same as doing it once. Raises ValueError for an unusable id.
+    """
+    request = update_memory(memory_id, {"tags": tags})
+    return attrs.evolve(request, decode=_decode_tags, idempotent=True, attempts=1)  # type: ignore[arg-type, return-value]
+
+
 def delete_memory(memory_id: str) -> Request[None]:
     """Build DELETE memories/{id}. Raises ValueError for an unusable id."""
     return Request(
@@ -230,6 +240,14 @@ def _decode_memory(response: Response) -> Memory:
     return memory_from(_json_body(response))
 
 
+def _decode_tags(response: Response) -> list[str]:
+    body = _json_body(response)
+    tags = body.get("tags") if type(body) is dict else None
+    if type(tags) is not list:
+        raise format_error("the server's answer", ["tags: expected an array of strings"])
+    return [tag for tag in tags if type(tag) is str]
+
+
 def _decode_page(response: Response) -> Page[Memory]:
     body = _json_body(response)
     read = read_items(body, Memory)
@@ -266,7 +284,12 @@ def _decode_identity_page(response: Response) -> Page[ListedMemory]:
     items = [item for item in body if _is_readable(item)]
     found = [
         ListedMemory(
-            memory_id, content, created, _text_of(item, "updated_at"), item.get("scoring") is not None
+            memory_id,
+            content,
+            created,
+            _text_of(item, "updated_at"),
+            item.get("scoring") is not None,
+            item.get("tags"),
         )
         for memory_id, content, created, item in zip(*_columns(items), items, strict=True)
     ]
@@ -279,11 +302,13 @@ def _text_of(item: dict[str, Any], name: str) -> str:
 
 
 def _decode_batch_named(response: Response) -> BatchAnswer:
-    return BatchAnswer(*_columns(_batch_items(_json_body(response))), response)
+    items = _batch_items(_json_body(response))
+    return BatchAnswer(*_columns(items), response, items)
 
 
 def _decode_single_named(response: Response) -> BatchAnswer:
-    return BatchAnswer(*_columns([_json_body(response)]), response)
+    items = [_json_body(response)]
+    return BatchAnswer(*_columns(items), response, items)
 
 
 def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
@@ -292,7 +317,7 @@ def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
         ids = [item["id"] for item in items]
         contents = [item["content"] for item in items]
         created = [item["created_at"] for item in items]
-        if {*map(type, ids), *map(type, contents), *map(type, created)} <= {str} and all(ids):
+        if {*map(type, [*ids, *contents, *created])} <= {str} and all(ids):
             return ids, contents, created
     except (TypeError, KeyError):
         pass

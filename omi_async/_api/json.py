@@ -97,6 +97,6 @@ loads: Final[Callable[[bytes | str], Any]] = _orjson_loads if FAST else _std_loa
 
 def loads_answer(data: bytes) -> Any:
     """Read the JSON of an answer, as `loads` does, unless it would take far more memory than its bytes do."""
-    if data.count(b",") > MOST_VALUES:
+    if len(data) > MOST_VALUES and data.count(b",") > MOST_VALUES:
         raise JSONError("it holds more values than any answer of this API")
     return loads(data)

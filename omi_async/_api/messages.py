@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Generic, Literal, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import attrs
 
@@ -55,6 +55,7 @@ class Request(Generic[T]):
         attempts: calls in all, or None for what the Session's `Retry` says.
         answers: statuses that are no failures for this call, to what they mean.
         advice: what to add to the words of an error, by its status.
+        guard: asked right before the bytes of the body leave, after every wait; if it says no, they do not.
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class Request(Generic[T]):
     attempts: int | None = None
     answers: Mapping[int, T] = attrs.field(factory=dict, repr=False, eq=False)
     advice: Mapping[int, str] = attrs.field(factory=dict, repr=False, eq=False)
+    guard: Callable[[], bool] | None = attrs.field(default=None, repr=False, eq=False)
 
 
 class BatchAnswer(NamedTuple):
@@ -78,12 +80,14 @@ class BatchAnswer(NamedTuple):
         contents: likewise.
         created: the server's text for `created_at`; empty if there is none.
         answer: what they were read from.
+        memories: all of it, as it came.
     """
 
     ids: list[str]
     contents: list[str]
     created: list[str]
     answer: Response
+    memories: Sequence[Any] = ()
 
 
 class ListedMemory(NamedTuple):
@@ -92,6 +96,7 @@ class ListedMemory(NamedTuple):
     Attributes:
         updated_at: the server's text; empty if there is none.
         scored: whether it shows a `scoring`, by which older servers sort.
+        tags: what it says of its tags, whatever that is.
     """
 
     id: str
@@ -99,6 +104,7 @@ class ListedMemory(NamedTuple):
     created_at: str
     updated_at: str = ""
     scored: bool = False
+    tags: object = None
 
 
 class _HasId(Protocol):

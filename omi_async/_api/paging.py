@@ -168,6 +168,11 @@ class Paginator(Generic[Listed]):
         removed = self._reading is not None and self._reading.moved is Moved.REMOVED
         return not (removed or self._unsteady or self._hidden)
 
+    @property
+    def divided(self) -> bool:
+        """Whether the list is longer than is shown, so that it is read category by category."""
+        return self._by_category
+
     def next_request(self) -> Request[Page[Listed]] | None:
         """Return the request for the next page, or None when all is read."""
         reading = self._reading

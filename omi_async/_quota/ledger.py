@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -22,7 +22,7 @@ from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Refusal, Windo
 from omi_async.constants import BASE_URL
 from omi_async.errors import ConnectError
 
-__all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
+__all__ = ["Balancer", "CountedCall", "Known", "Ledger", "Probe", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
 """Windows that are learned at most; the service has 4. A server whose limits change each hour would leave
@@ -38,6 +38,11 @@ on like that counts each call against us."""
 
 LONGEST_PAUSE: Final = 60.0
 """Seconds of the longest wait that is not named by the server; its balancer forgets in a minute (backend)."""
+
+LONGEST_CALL: Final = 300.0
+"""Seconds after which a call of another process counts as passed: that process may have died with it. With
+less, one that is slow and is refused after all would teach nothing; with more, each such death would cost a
+call of the windows that open meanwhile."""
 
 HEAD_START: Final = 1.0
 """Seconds that a probe has at most to come back alone. Without a bound, one slow call would hold up all
@@ -76,10 +81,13 @@ class Ledger:
         self._calls: deque[CountedCall] = deque(maxlen=CALLS_REMEMBERED)  # those, and what went through
         self._windows: tuple[Window, ...] = ()  # replaced and never changed: other threads may read it
         self._by_kind: dict[Kind, tuple[Window, ...]] = {}  # the same, found before
+        self._probes: dict[Kind, Probe] = {}
+        self._given: dict[str, Rule] = {}
         for policy in policies:
             rule = Rule(policy.kinds, policy.limit, policy.window, source, policy.name)
-            if self._by_key(rule.key):
+            if rule.key in self._given:
                 raise ValueError(f"two quotas have the name {policy.name!r}, and are for the same calls")
+            self._given[rule.key] = rule
             self._add(Window(rule))
 
     @classmethod
@@ -127,33 +135,58 @@ class Ledger:
         lengths = [window.rule.length for window in self._of(kind) if window.rule.length > UNKNOWN]
         return min([HEAD_START, *[length / 100 for length in lengths]])
 
-    def spend(self, kind: Kind, now: float) -> CountedCall:
-        """Count a call that is about to leave."""
+    def head_start_left(self, kind: Kind, now: float) -> float:
+        """Return the seconds in which the calls of a kind are to wait for a probe; 0 if none is out."""
+        probe = self._probes.get(kind)
+        return 0.0 if probe is None else max(0.0, probe.until - now)
+
+    def spend(self, kind: Kind, now: float, *, probe: bool = False) -> CountedCall:
+        """Count a call that is about to leave; the others of its kind wait for a probe, for a while."""
         call = CountedCall(kind, now)
-        self._out.add(call)
-        self._calls.append(call)
-        for window in self._of(kind):
-            window.spend(call)
+        self.count(call)
+        if probe:
+            self._probes[kind] = Probe(call, now + self.head_start(kind))
         return call
 
-    def give_back(self, call: CountedCall) -> list[Window]:
-        """Take back a call that the server has not counted; return the windows that it was to open."""
+    def count(self, call: CountedCall) -> None:
+        """Count a call that has left."""
+        self._out.add(call)
+        self._calls.append(call)
+        for window in self._of(call.kind):
+            window.spend(call)
+
+    def give_back(self, call: CountedCall) -> None:
+        """Take back a call that the server has not counted."""
+        self._take_back(call)
+
+    def _take_back(self, call: CountedCall) -> list[Window]:
+        """Take back a call; return the windows that it was to open."""
         if call not in self._out:
             return []  # only the first of its ends counts
-        self._out.remove(call)
+        self._is_back(call)
         with suppress(ValueError):  # it is so old that it is forgotten
             self._calls.remove(call)
         return [window for window in self._of(call.kind) if window.give_back(call)]
+
+    def _is_back(self, call: CountedCall) -> None:
+        self._out.remove(call)
+        probe = self._probes.get(call.kind)
+        if probe is not None and probe.call is call:
+            del self._probes[call.kind]
 
     # What the answers teach
 
     def failed(self, call: CountedCall, error: BaseException) -> None:
         """Learn from a call without an answer. Unless it reached no server, it may have been counted."""
         if isinstance(error, ConnectError):
-            self.give_back(call)
+            self._take_back(call)
         elif call in self._out:
-            self._out.remove(call)
-            for window in self._of(call.kind):
+            self._passed(call)
+
+    def _passed(self, call: CountedCall, announcing: Window | None = None) -> None:
+        self._is_back(call)
+        for window in self._of(call.kind):
+            if window is not announcing:
                 window.passed(call)
 
     def answered(self, call: CountedCall, now: float, headers: RateLimitHeaders = NOTHING) -> None:
@@ -167,10 +200,7 @@ class Ledger:
             end = now + headers.left
             announcing = self._announcing(call.kind, headers.limit, end)
             announcing.announced(call, max(0, headers.limit - headers.remaining), end)
-        self._out.remove(call)  # not before: a window that was made just now has counted it as on the wire
-        for window in self._of(call.kind):
-            if window is not announcing:
-                window.passed(call)
+        self._passed(call, announcing)  # not before: a window that is new has counted it as on the wire
 
     def _announcing(self, kind: Kind, limit: int, end: float) -> Window:
         """Find the window that an answer announces; make one if it is none that is known.
@@ -192,7 +222,7 @@ class Ledger:
         """Learn from a 429. A refused call opens no window and makes none longer."""
         if call not in self._out:
             return
-        early = self.give_back(call)
+        early = self._take_back(call)
         if headers.left is None and headers.limit is None:
             # It names neither how many nor how long, so it is not the service's own but its load balancer's.
             patient = self._balancer.refusals >= SILENT_REFUSALS_BEFORE_SLOWDOWN
@@ -278,6 +308,73 @@ class Ledger:
                 mine.take_over(other)
             elif other.rule.may_change and other.is_news:
                 self._add(other)
+
+    # Over a store that several processes share
+
+    def known(self) -> Known:
+        """Return all that this ledger knows: its own objects, to be written down at once."""
+        return Known(self._windows, self._calls, self._out, self._probes, self._balancer)
+
+    def become(self, known: Known) -> None:
+        """Know what another process knew, and nothing else; what was given here keeps its numbers."""
+        missing = dict(self._given)
+        for window in known.windows:
+            window.rule = missing.pop(window.rule.key, window.rule)
+        self._replace([*known.windows, *[Window(rule) for rule in missing.values()]])
+        self._calls = deque(known.calls, CALLS_REMEMBERED)
+        self._out, self._probes, self._balancer = set(known.out), dict(known.probes), known.balancer
+        for window in self._windows:
+            window.out = sum(call.kind in window.rule.kinds for call in self._out)
+
+    def tidy(self, now: float, owner: str) -> None:
+        """Settle what other processes have left behind, for they may have died.
+
+        A call of theirs that is out for longer than one takes, or than its window is long, counts as passed.
+        A policy that was given to them alone binds here too, but only until its window ends: what nobody is
+        given any more must not go on for ever. The ids of our own calls begin with `owner`.
+        """
+        for call in [call for call in self._out if not call.id.startswith(owner)]:
+            lengths = [window.rule.length for window in self._of(call.kind) if window.rule.length > UNKNOWN]
+            if now - call.sent >= min([LONGEST_CALL, *lengths]):
+                self._passed(call)
+        stay = [window for window in self._windows if window.ends > now or self._is_ours(window.rule)]
+        if len(stay) < len(self._windows):
+            self._replace(stay)
+
+    def _is_ours(self, rule: Rule) -> bool:
+        return rule.may_change or rule.key in self._given
+
+
+@attrs.frozen
+class Probe:
+    """The first call through a window that was waited for. It goes alone: only it may come too early.
+
+    Attributes:
+        call: that one.
+        until: when the others wait no longer for it.
+    """
+
+    call: CountedCall
+    until: float
+
+
+@attrs.frozen
+class Known:
+    """All that a ledger knows.
+
+    Attributes:
+        windows: as they are; how many calls each has out follows from `out`.
+        calls: those on the wire and those that went through, the latest last.
+        out: those on the wire.
+        probes: those that others wait for, by kind.
+        balancer: what the load balancer wants.
+    """
+
+    windows: Collection[Window]
+    calls: Collection[CountedCall]
+    out: Collection[CountedCall]
+    probes: Mapping[Kind, Probe]
+    balancer: Balancer
 
 
 @attrs.define

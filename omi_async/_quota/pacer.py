@@ -8,154 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
-from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
-from omi_async._api.headers import read_rate_limit_headers
-from omi_async._api.messages import Kind, Response
+from omi_async._api.messages import Kind
+from omi_async._quota.clock import Clock
+from omi_async._quota.keeper import FileKeeper, Keeper, StoreKeeper, Verdict
 from omi_async._quota.ledger import Ledger
+from omi_async._quota.permit import TOO_MANY_REQUESTS, CallGroup, Permit
 from omi_async._quota.policy import QuotaState
+from omi_async._quota.queue import Queue, Waiter
+from omi_async._quota.sharing import SharedRecord
 from omi_async._quota.store import LedgerFile
 from omi_async._quota.window import CountedCall
 from omi_async.errors import OmiError, RateLimitError
 
-__all__ = ["CallGroup", "Pacer", "Permit"]
+__all__ = ["Pacer"]
 
 LOOK_AGAIN: Final = 30.0
 """Seconds after which a wait is looked at again: while the machine sleeps, its timers stand still, and a
 window that opened meanwhile would be waited for once more."""
 
-ASLEEP: Final = 2.0
-"""Seconds by which the clock on the wall must get ahead to mean that the machine has slept. Less is what
-keeps clocks right, and would open each window too early."""
 
-TOO_MANY_REQUESTS: Final = 429
+class _Ask(NamedTuple):
+    """A permit that is given out if the store counts its call."""
 
-
-class Clock:
-    """Epoch seconds that go on steadily: by the loop's clock, and over the machine's sleep.
-
-    The loop's clock stands still while the machine sleeps, and the one on the wall may be set back. If the
-    wall's gets ahead, either the machine has slept, or the user has set it: to believe the former costs a
-    refused call at worst.
-    """
-
-    def __init__(self) -> None:
-        self._ahead = -math.inf  # of the loop's clock
-
-    def now(self) -> float:
-        """Return the time."""
-        ticks = asyncio.get_running_loop().time()
-        ahead = time.time() - ticks
-        if ahead > self._ahead + ASLEEP:
-            self._ahead = ahead
-        return ticks + self._ahead
-
-
-class CallGroup(Protocol):
-    """The calls of one import, which wait for more than quotas and connections."""
-
-    @property
-    def free(self) -> bool:
-        """Whether another one may begin."""
-        ...
-
-    def begin(self) -> None:
-        """Note that one begins."""
-        ...
-
-    def end(self) -> None:
-        """Note that one has ended."""
-        ...
-
-    def on_quota_wait(self, kind: Kind, wait: float, state: QuotaState | None) -> None:
-        """Note that calls of this kind have to wait so many seconds for a quota."""
-        ...
-
-
-class Permit:
-    """Leave to make one call, counted and with a place on the wire; only the first of its ends counts.
-
-    Attributes:
-        call: as the ledger counts it.
-        group: the import that it belongs to.
-        waited: seconds that it was waited for since a quota asked for it. The wait for a connection is none.
-    """
-
-    __slots__ = ("_ended", "_pacer", "call", "group", "waited")
-
-    def __init__(self, pacer: Pacer, call: CountedCall, group: CallGroup | None, waited: float) -> None:
-        self._pacer = pacer
-        self._ended = False
-        self.call = call
-        self.group = group
-        self.waited = waited
-
-    def give_back(self) -> None:
-        """End it without a call."""
-        if not self._ended:
-            self._ended = True
-            self._pacer.ledger.give_back(self.call)
-            self._pacer.take_back(self)
-
-    def answered(self, response: Response) -> None:
-        """End it with an answer, of whatever status."""
-        if not self._ended:
-            self._ended = True
-            ledger, now = self._pacer.ledger, self._pacer.clock.now()
-            learn = ledger.refused if response.status == TOO_MANY_REQUESTS else ledger.answered
-            learn(self.call, now, read_rate_limit_headers(response))
-            self._pacer.take_back(self)
-
-    def failed(self, error: BaseException) -> None:
-        """End it without an answer; a call that was given up may have reached the server."""
-        if not self._ended:
-            self._ended = True
-            self._pacer.ledger.failed(self.call, error)
-            self._pacer.take_back(self)
-
-
-class _Waiter(NamedTuple):
-    number: int
-    since: float  # of the pacer's clock
-    until: float  # the latest end of the wait, of the pacer's clock
-    granted: asyncio.Future[Permit]
-
-
-class _Queue:
-    """Those who wait for the same: a kind of call, by an import (its group) or by anybody else (None)."""
-
-    def __init__(self, kind: Kind, group: CallGroup | None) -> None:
-        self.kind = kind
-        self.group = group
-        self.waiters: deque[_Waiter] = deque()
-        self._shut = (-math.inf, -math.inf)  # the latest time for which a quota let none of them through
-
-    def first(self) -> _Waiter | None:
-        """Return the one who came first, of those who still wait."""
-        while self.waiters and self.waiters[0].granted.done():
-            self.waiters.popleft()
-        return self.waiters[0] if self.waiters else None
-
-    def put_off(self, now: float, until: float) -> None:
-        """Note that a quota lets none of them through until then."""
-        since, before = self._shut
-        self._shut = (since if now <= before else now, until)
-
-    def waited(self, waiter: _Waiter, now: float) -> float:
-        """Return the seconds that a waiter has waited for a quota."""
-        since, until = self._shut
-        return max(0.0, min(now, until) - max(waiter.since, since))
-
-
-class _Probe(NamedTuple):
-    """The first call through a window that was waited for. It goes alone: only it may come too early."""
-
+    queue: Queue
+    waiter: Waiter
     permit: Permit
-    until: float
+    probe: bool
 
 
 class Pacer:
@@ -164,7 +46,6 @@ class Pacer:
     Args:
         ledger: knows which call may go.
         connections: calls on the wire at the same time, at most.
-        file: the ledger's file, shared with other processes; None for none.
 
     Attributes:
         ledger: the same.
@@ -172,28 +53,28 @@ class Pacer:
         used_at: when a permit was last asked for.
     """
 
-    def __init__(self, ledger: Ledger, connections: int, file: LedgerFile | None = None) -> None:
+    def __init__(self, ledger: Ledger, connections: int) -> None:
         self.ledger = ledger
         self.clock = Clock()
         self.used_at = -math.inf
         self._connections = connections
         self._free = connections
         self._all_back = asyncio.Event()
-        self._file = file
-        self._queues: dict[tuple[Kind, CallGroup | None], _Queue] = {}
+        self._keeper: Keeper | None = None
+        self._queues: dict[tuple[Kind, CallGroup | None], Queue] = {}
+        self._asks: dict[CountedCall, _Ask] = {}
         self._number = 0
         self._held: set[Kind] = set()  # what has waited for a window since it was last let through
-        self._probes: dict[Kind, _Probe] = {}
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._first: asyncio.Task[None] | None = None  # exchange with the file, at the start
+        self._first: asyncio.Task[None] | None = None  # exchange with the keeper, at the start
         self._exchange: asyncio.Task[None] | None = None  # the latest one
 
     # What is known
 
     def states(self) -> tuple[QuotaState, ...]:
         """Return what is known of each policy. Any thread may ask."""
-        return self.ledger.states(time.time())
+        return self.ledger.states(self.clock.wall())
 
     def wait(self, kind: Kind, *, live: bool = True) -> float:
         """Return the seconds until a call of this kind may go, as far as quotas are concerned."""
@@ -231,9 +112,8 @@ class Pacer:
         now = self.used_at = self.clock.now()
         self._number += 1
         until = math.inf if patience is None else now + patience
-        waiter = _Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
-        queue = self._queues.setdefault((kind, group), _Queue(kind, group))
-        queue.waiters.append(waiter)
+        waiter = Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
+        self._queues.setdefault((kind, group), Queue(kind, group)).waiters.append(waiter)
         self._dispatch()
         if group is None and not waiter.granted.done():
             self._refuse_if_too_far_behind(waiter, kind, now)
@@ -244,17 +124,16 @@ class Pacer:
                 waiter.granted.result().give_back()  # it was granted and cancelled in one turn of the loop
             raise
         finally:
-            self._forget_if_empty(queue)
+            self._forget_if_empty(kind, group)
 
-    def _forget_if_empty(self, queue: _Queue) -> None:
-        key = queue.kind, queue.group
-        # Not one that was made since: those who were let through together come here one after the other.
-        if queue.first() is None and self._queues.get(key) is queue:
-            del self._queues[key]
+    def _forget_if_empty(self, kind: Kind, group: CallGroup | None) -> None:
+        queue = self._queues.get((kind, group))
+        if queue is not None and queue.first() is None:
+            del self._queues[kind, group]
         if not self._queues:
             self._forget_timer()
 
-    def _refuse_if_too_far_behind(self, waiter: _Waiter, kind: Kind, now: float) -> None:
+    def _refuse_if_too_far_behind(self, waiter: Waiter, kind: Kind, now: float) -> None:
         """Send a caller away if so many came first that one window does not do for all of them.
 
         It could wait and see. But a web request that waits in vain is worse than one that is told at once.
@@ -269,27 +148,30 @@ class Pacer:
         if self._queues:
             self._dispatch()
 
-    def take_back(self, permit: Permit) -> None:
-        """Note that a permit has ended, and let the next ones go."""
+    def settle(self, permit: Permit, learn: Callable[..., object], *what: Any) -> None:
+        """Have the ledger learn what has become of a call, take back its permit, and let the next ones go."""
+        learn(self.ledger, permit.call, *what)
+        self._release(permit)
+        if self._keeper is not None:
+            self._keeper.note(permit.call, learn, what)
+            if self._keeper.has_news:
+                self._begin_exchange()
+        self.reconsider()
+
+    def _release(self, permit: Permit) -> None:
         self._free += 1
         if self._free == self._connections:
             self._all_back.set()
-        kind = permit.call.kind
-        if kind in self._probes and self._probes[kind].permit is permit:
-            del self._probes[kind]
         if permit.group is not None:
             permit.group.end()
-        if self.ledger.learned and self._file is not None:
-            self._begin_exchange(self._file)
-        self.reconsider()
 
     def close(self, error: Callable[[], OmiError]) -> None:
         """Send everybody away, each with an error of its own."""
         self._closed = error
-        for queue in self._queues.values():
-            for waiter in queue.waiters:
-                if not waiter.granted.done():
-                    waiter.granted.set_exception(error())
+        waiting = [waiter for queue in self._queues.values() for waiter in queue.waiters]
+        for waiter in [*waiting, *[ask.waiter for ask in self._asks.values()]]:
+            if not waiter.granted.done():
+                waiter.granted.set_exception(error())
         self._forget_timer()
 
     @property
@@ -309,20 +191,27 @@ class Pacer:
         queues = [*self._queues.values()]
         # To be told that it must wait may end an import, and all of its waits: look each time who is left.
         while queues := [queue for queue in queues if queue.first() is not None]:
-            queue = min(queues, key=_number_of_first)
+            queue = min(queues, key=Queue.number_of_first)
             wait = self._wait_of(queue, now)
             if wait:
                 soonest = min(soonest, wait)
                 queues.remove(queue)
             else:
-                waiter = queue.waiters.popleft()
-                waiter.granted.set_result(self._grant(queue, queue.waited(waiter, now), now))
+                self._grant(queue, queue.waiters.popleft(), now)
         self._forget_timer()
         if soonest < math.inf:
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._dispatch)
+            self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._look_again)
+        if self._asks:
+            self._begin_exchange()
 
-    def _wait_of(self, queue: _Queue, now: float) -> float:
+    def _look_again(self) -> None:
+        """Let those go who may by now; in a store, what the others wait for may have changed."""
+        self._dispatch()
+        if self._queues and self._keeper is not None and self._keeper.shared:
+            self._begin_exchange()
+
+    def _wait_of(self, queue: Queue, now: float) -> float:
         """Return the seconds until a queue is worth another look: 0 for now.
 
         They are infinite if nothing but the end of a permit, or a group's change of mind, makes a difference.
@@ -335,22 +224,46 @@ class Pacer:
             self._held.add(kind)
             self._put_off(queue, wait, now)
             return wait
-        probe = self._probes.get(kind)
-        # The wait for a probe is none for a quota: the window is open, and no caller is sent away.
-        return 0.0 if probe is None else max(0.0, probe.until - now)
+        # Neither the wait for a probe nor the one for a store is for a quota: no caller is sent away.
+        wait = self.ledger.head_start_left(kind, now)
+        if wait:
+            self._held.discard(kind)  # there is one already, perhaps of another process
+        return wait or (0.0 if live or self._keeper is None else self._keeper.stall())
 
-    def _grant(self, queue: _Queue, waited: float, now: float) -> Permit:
-        permit = Permit(self, self.ledger.spend(queue.kind, now), queue.group, waited)
+    def _grant(self, queue: Queue, waiter: Waiter, now: float) -> None:
+        """Give out a permit, or ask for it."""
+        probe = queue.kind in self._held
+        self._held.discard(queue.kind)
+        call = self.ledger.spend(queue.kind, now, probe=probe)
+        permit = Permit(self, call, queue.group, queue.waited(waiter, now))
         self._free -= 1
         self._all_back.clear()
         if queue.group is not None:
             queue.group.begin()
-        if queue.kind in self._held:
-            self._held.discard(queue.kind)
-            self._probes[queue.kind] = _Probe(permit, now + self.ledger.head_start(queue.kind))
-        return permit
+        if self._keeper is not None:
+            self._keeper.spend(call)
+            if self._keeper.asks:
+                self._asks[call] = _Ask(queue, waiter, permit, probe)
+                return
+        waiter.granted.set_result(permit)
 
-    def _put_off(self, queue: _Queue, wait: float, now: float) -> None:
+    def _decide(self, verdict: Verdict) -> None:
+        """Give out the permits whose calls were counted; all others who asked come first in their queues."""
+        for call in reversed(verdict.refused):
+            queue, waiter, permit, probe = self._asks.pop(call)
+            self._release(permit)
+            if probe:
+                self._held.add(queue.kind)
+            if not waiter.granted.done():
+                self._queues.setdefault((queue.kind, queue.group), queue).waiters.appendleft(waiter)
+        for call in verdict.counted:
+            ask = self._asks.pop(call)
+            if ask.waiter.granted.done():
+                ask.permit.give_back()
+            else:
+                ask.waiter.granted.set_result(ask.permit)
+
+    def _put_off(self, queue: Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
         queue.put_off(now, now + wait)
         state = self.ledger.blocking(queue.kind, now, live=queue.group is None)
@@ -365,47 +278,56 @@ class Pacer:
             self._timer.cancel()
             self._timer = None
 
-    # The file
+    # What others know
+
+    def keep(self, file: LedgerFile) -> None:
+        """Keep the ledger in a file, from the first call on."""
+        self._keeper = FileKeeper(file, self.ledger, self.clock)
+
+    def share(self, record: SharedRecord) -> None:
+        """Count in a store from now on, unless the ledger is kept already; calls on the wire stay here."""
+        if self._keeper is None:
+            self._keeper = StoreKeeper(record, self.ledger, self.clock)
 
     async def open(self) -> None:
-        """Read the file, if there is one; once, however many ask."""
-        if self._file is None:
+        """Read what is kept, if anything is; once, however many ask."""
+        if self._keeper is None:
             return
         if self._first is None:
-            self._first = self._begin_exchange(self._file)
+            self._first = self._begin_exchange()
         if not self._first.done():
             await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
 
     async def flush(self) -> None:
-        """Write what is not written yet."""
-        if self._file is None or self._first is None:
+        """Tell what is not told yet."""
+        if self._keeper is None or self._first is None:
             return
-        if self._exchange is not None and self._exchange.get_loop() is asyncio.get_running_loop():
-            await asyncio.wait([self._exchange])
-        await self._file.exchange(self.ledger, self.clock.now, only_news=True)
+        running = self._exchange
+        if running is not None and running.get_loop() is asyncio.get_running_loop():
+            if self._keeper.is_away:
+                running.cancel()  # it would go on until the store is back
+            await asyncio.wait([running])
+        # In a task: whoever is cancelled here has still told what it knows.
+        await asyncio.wait([self._begin_exchange(last=True)])
 
     async def save(self) -> None:
-        """Write what is not written yet; the last thing that is done with the file."""
+        """Tell what is not told yet; the last thing that is done with the keeper."""
         await self.flush()
-        self._file = None
+        self._keeper = None
 
-    def _begin_exchange(self, file: LedgerFile) -> asyncio.Task[None]:
+    def _begin_exchange(self, *, last: bool = False) -> asyncio.Task[None]:
         if self._exchange is None or self._exchange.done():
-            self._exchange = asyncio.get_running_loop().create_task(self._exchange_with(file))
+            self._exchange = asyncio.get_running_loop().create_task(self._exchange_what_is_known(last=last))
         return self._exchange
 
-    async def _exchange_with(self, file: LedgerFile) -> None:
-        """Exchange with the file what is known, again if more was learned meanwhile."""
-        self.ledger.learned = True
-        while self.ledger.learned:
-            self.ledger.learned = False
-            await file.exchange(self.ledger, self.clock.now)
+    async def _exchange_what_is_known(self, *, last: bool) -> None:
+        """Tell the keeper what is news here, and learn from it, until there is nothing to tell any more."""
+        keeper = self._keeper
+        while keeper is not None:
+            self._decide(await keeper.exchange(last=last))
             self.reconsider()
-
-
-def _number_of_first(queue: _Queue) -> float:
-    first = queue.first()
-    return math.inf if first is None else first.number
+            if not keeper.has_news or (last and keeper.is_away):
+                return
 
 
 def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimitError:

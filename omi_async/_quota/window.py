@@ -76,11 +76,13 @@ class CountedCall:
         kind: whose windows count it.
         sent: when it was about to leave.
         took: seconds until its answer; infinite while it is on the wire.
+        id: what tells it from others in a store that processes share; empty if there is none.
     """
 
     kind: Kind
     sent: float
     took: float = math.inf
+    id: str = ""
 
 
 @attrs.frozen

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from omi_async._api.messages import Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
-from omi_async._quota.pacer import Pacer, Permit
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.permit import Permit
 from omi_async.cli.format import until_in_words, window_in_words
 from omi_async.cli.output import print_message
 from omi_async.errors import OmiError, RateLimitError

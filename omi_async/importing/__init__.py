@@ -45,8 +45,15 @@ batch ──┬───────────────────┬─�
             the whole account; and it works in accounts of any size, beside an import that goes on writing.
 ```
 
-If the order does not hold, times are missing, or a memory shows a `scoring` (older servers sort by it), the
-whole list is read. What cannot be found out within a few looks stays `unknown`.
+The first look reads one page: what is stored mostly stands there. If the order does not hold, times are
+missing, or a memory shows a `scoring` (older servers sort by it), the later ones read the whole list. What
+cannot be found out within a few looks stays `unknown`.
+
+"Older" is measured by the server's clock, of which each answer says something: a memory that a call of ours
+made has a `created_at` between the call's departure and its answer (`answers.ServerClock`). Machines of the
+service may differ by two seconds, so while little is known all of these count as young, and many memories
+that were stored seconds before an import may hide what is looked for. Once enough answers agree, the margin
+is as narrow as they were quick.
 
 *A fact may make the server fail.* After two sendings in company it goes alone, with nothing else of the
 import on the wire. It counts as `rejected` only if others were stored meanwhile, and if it is next to
@@ -70,7 +77,7 @@ the last fact is settled ─┐
 stop(), an error ─────────┼─> 1  no new call; what only waits is halted at once (`stopping`)
 cancellation ─────────────┘   2  calls on the wire land within `drain_timeout`, and are recorded; then they
                                  are cancelled, and their facts are in doubt. The task group is empty.
-                              3  the source is closed
+                              3  the source is closed, by the task that has read it (`pump`)
                               4  open facts get their state: journal, report, callbacks
                               5  the journal is closed
                                  └─> the report is returned, or raised with ImportStoppedError;

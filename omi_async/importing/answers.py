@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import insort
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -24,14 +25,14 @@ LOCKED_LENGTH = 70
 
 
 MARGIN: Final = 2.0
-"""Seconds by which the clocks of the service's machines may differ from the one whose answer was seen first.
-A memory stamped before its call left, by another clock, would be looked for in vain, and stored twice."""
-
-SMALL_MARGIN: Final = 0.1
-"""The same once so many answers have shown how far the clocks differ. With more, a look beside a fast import
-reads its last seconds again, which may be more than the list shows."""
+"""Seconds by which the clocks of the service's machines may differ, while little is known of them. A memory
+stamped before its call left, by another clock, would be looked for in vain, and stored twice. With more, the
+looks read further back than they need to, which may be further than the list is shown."""
 
 ENOUGH_WITNESSES: Final = 8
+"""Answers that must agree on the clock before the margin is as narrow as they have shown it. With a few, all
+may have come from one machine of several. With more, a look beside a fast import, or into an account that was
+filled just before, reads seconds that may hold more memories than the list shows."""
 
 
 class Matched(NamedTuple):
@@ -100,7 +101,8 @@ class ServerClock:
         self._started = started
         self._least = -math.inf  # what the offset is at least, by all answers
         self._most = math.inf  # and at most, by those that created something
-        self._witnesses = 0  # answers that bound it from both sides
+        self._narrowest = list[float]()  # seconds between the two bounds of single answers, in their order
+        self._grain = 0.0  # seconds that the server's texts for moments leave out
         self._start: datetime  # by the server's clock, once the offset is known
         self._start_text: str  # the same, as the service writes it
 
@@ -133,41 +135,70 @@ class ServerClock:
         """Learn from the youngest memory that an answer names: it was made before the answer came.
 
         If it is one of this import, it was also made after the call left. So each answer narrows the offset
-        down to the time that a call takes; a Date has whole seconds only.
+        down to the time that a call takes; a Date has whole seconds only::
+
+            our clock           sent ......................... received
+            the server's               created_at                        the same moment, somewhere in between
+
+        So ``created_at - received <= offset <= created_at - sent``.
         """
         moment = moment_of(created)
         if moment is None or answer.sent is None or answer.received is None or self.offset is None:
             return
-        self._least = max(self._least, moment.timestamp() - answer.received)
+        least = moment.timestamp() - answer.received
+        self._least = max(self._least, least)
         if moment > self._start:
-            self._most = min(self._most, moment.timestamp() - answer.sent)
-            self._witnesses += 1
+            most = moment.timestamp() - answer.sent
+            self._most = min(self._most, most)
+            self._grain = max(self._grain, _grain(created).total_seconds())
+            insort(self._narrowest, most - least)
+            del self._narrowest[ENOUGH_WITNESSES:]
 
     def before(self, item: Item) -> datetime | None:
         """Return a moment of the server's clock at which no call had left with an item; None if unknown."""
         if item.first_sent is not None and item.clock_offset is not None:
             # That offset was learned from a Date, which has whole seconds.
             return _utc(item.first_sent + item.clock_offset - 1.0 - MARGIN)
-        if item.first_sent is not None or item.sent_at is None or self.offset is None:
+        own = item.sent_at
+        if item.first_sent is not None:
+            own = item.first_sent if item.by_own_clock else None
+        if own is None or self.offset is None:
             return None
-        margin = MARGIN
-        if self._witnesses >= ENOUGH_WITNESSES:
-            # Clocks of different machines show as bounds that contradict each other.
-            margin = SMALL_MARGIN + max(0.0, self._least - self._most)
         least = min(self._least, self._most)
-        return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - margin)
+        margin = self._margin() if item.first_sent is None else MARGIN
+        return _utc(own + (least if math.isfinite(least) else self.offset) - margin)
+
+    def _margin(self) -> float:
+        """Return how far a machine's clock may lie before the least offset that all answers allow.
+
+        If there is one clock, its offset lies between the bounds of each answer, so no further before the
+        least of them than the narrowest are wide. Clocks of several machines show as bounds that contradict
+        each other. One that answered none of so many calls is taken to be no worse than those.
+        """
+        if len(self._narrowest) < ENOUGH_WITNESSES:
+            return MARGIN
+        return min(self._narrowest[-1] + self._grain, MARGIN) + max(0.0, self._least - self._most)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""
-        known = self.offset is not None
+        new = self._are_new(created)
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
-            # Nearly all are written exactly as our start is, and such texts are ordered as the moments are.
-            # To parse each would cost as much as all else that is done with an answer.
-            if known and text > self._start_text and text[19::7] == ".Z" and item.first_sent is None:
+            if new and item.first_sent is None:
                 item.state = "created"
             else:
                 item.state = self.state_of(text, item.first_sent, item.clock_offset)
+
+    def _are_new(self, created: Sequence[str]) -> bool:
+        """Whether all these texts are later than the start of the import, as far as that can be seen at once.
+
+        Nearly all are written exactly as our start is, and such texts are ordered as the moments are. To
+        parse each would cost as much as all else that is done with an answer.
+        """
+        if self.offset is None or {*map(len, created)} != {len(self._start_text)}:
+            return False
+        first = min(created)
+        return first > self._start_text and first[19::7] == ".Z"
 
     def state_of(
         self, text: str, first_sent: float | None = None, clock_offset: float | None = None

@@ -16,7 +16,7 @@ from omi_async import _observing
 from omi_async._api.failures import log_name
 from omi_async._api.messages import BatchAnswer, Kind, Request
 from omi_async._api.retry import Retry, wait_after, waits
-from omi_async._quota.pacer import Permit
+from omi_async._quota.permit import Permit
 from omi_async._quota.policy import QuotaState
 from omi_async.errors import (
     InvalidRequestError,
@@ -246,6 +246,7 @@ class Calls:
             if items:
                 # Written down only now, after all waiting: a crash in an hour of waiting leaves no doubt.
                 await self._tracker.sending(items)
+            if kind != "list":
                 flight = self._concurrency.depart()
             self._tracker.report.requests += 1
             self._tracker.report.retries += repeated
@@ -268,11 +269,12 @@ class Calls:
             self.pacing.reconsider()  # the limit may be another one now
 
     def _answered(self, items: Sequence[Item], flight: Flight | None, result: object) -> None:
-        if flight is None:
+        if flight is not None:
+            self._concurrency.clean(flight)
+        if flight is None or not items:
             self._breaker.listed()
             return
         self._breaker.succeeded()
-        self._concurrency.clean(flight)
         if isinstance(result, BatchAnswer) and not result.ids:
             return  # it says yes, and has stored nothing: no proof that the facts are to blame
         self.writes.stored += _counts(items)
@@ -310,12 +312,14 @@ class Calls:
             self._breaker.succeeded()
         elif kind == "list":
             self._breaker.failed_to_list(error, probe=probe)
+        elif kind == "update":
+            return  # it may refuse to change one memory, and take facts all the same
         elif kind != "create" or probe:  # one fact that makes the server fail says little of the server
             self._breaker.failed(error, probe=probe, fact=items[0] if len(items) == 1 else None)
 
 
 def _counts(items: Sequence[Item]) -> bool:
-    return len(items) > 1 or not items[0].alone
+    return len(items) > 1 or (len(items) == 1 and not items[0].alone)
 
 
 def _doubt(items: Sequence[Item], error: OmiError, sent_at: float) -> None:

@@ -24,6 +24,7 @@ from omi_async.importing.answers import KnownRefusals, ServerClock, match
 from omi_async.importing.calls import Calls
 from omi_async.importing.item import Item
 from omi_async.importing.report import State
+from omi_async.importing.tags import Tags
 from omi_async.importing.tracker import Tracker
 
 __all__ = ["Delivery"]
@@ -46,15 +47,23 @@ class Delivery:
         tracker: takes what has its state, as soon as it is known.
         clock: tells existing from created.
         known_refusals: learns from refusals.
+        tags: learns what tags the memories have that are there already.
     """
 
     def __init__(
-        self, *, calls: Calls, tracker: Tracker, clock: ServerClock, known_refusals: KnownRefusals
+        self,
+        *,
+        calls: Calls,
+        tracker: Tracker,
+        clock: ServerClock,
+        known_refusals: KnownRefusals,
+        tags: Tags,
     ) -> None:
         self._calls = calls
         self._tracker = tracker
         self._clock = clock
         self._known_refusals = known_refusals
+        self._tags = tags
         self._refusals = 0  # in a row, that are the fault of no fact
 
     async def deliver(self, items: list[Item], *, patient: bool = True) -> list[Item]:
@@ -117,6 +126,7 @@ class Delivery:
                 item.doubt(error, named.answer.sent or 0.0)
                 item.tries += 1
                 item.maybe_reworded = matched.strangers > 0
+        self._tags.compare(matched.found, named.memories)
         await self._tracker.settle(matched.found)
         return _Sent(in_doubt=matched.missing)
 

@@ -26,6 +26,7 @@ from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 from omi_async.importing.sender import Sender
 from omi_async.importing.stopping import ImportHalted, StopSignal, outlast
+from omi_async.importing.tags import Tags
 from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
 
@@ -70,15 +71,6 @@ class Importer:
         )
         self._budget = WaitBudget(options.max_wait, self._signal, self._tracker.report)
         known_refusals = KnownRefusals()
-        self._intake = Intake(
-            facts,
-            tracker=self._tracker,
-            signal=self._signal,
-            known_refusals=known_refusals,
-            journal=options.journal,
-            dedupe=options.dedupe,
-            flush_after=options.flush_after,
-        )
         calls = Calls(
             sender,
             concurrency=Concurrency(options.concurrency, caution),
@@ -87,11 +79,28 @@ class Importer:
             tracker=self._tracker,
         )
         self._calls = calls
+        self._tags = Tags(
+            add=options.on_existing == "add-tags", calls=calls, budget=self._budget, report=self.report
+        )
+        self._intake = Intake(
+            facts,
+            tracker=self._tracker,
+            signal=self._signal,
+            known_refusals=known_refusals,
+            journal=options.journal,
+            tags=self._tags,
+            dedupe=options.dedupe,
+            flush_after=options.flush_after,
+        )
         self._delivery = Delivery(
-            calls=calls, tracker=self._tracker, clock=self._clock, known_refusals=known_refusals
+            calls=calls,
+            tracker=self._tracker,
+            clock=self._clock,
+            known_refusals=known_refusals,
+            tags=self._tags,
         )
         self._reconciler = Reconciler(
-            calls=calls, tracker=self._tracker, clock=self._clock, signal=self._signal
+            calls=calls, tracker=self._tracker, clock=self._clock, signal=self._signal, tags=self._tags
         )
         self._resolving = False
         self._cut_short = False
@@ -233,16 +242,21 @@ class Importer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with self._signal.ends_after(self._options.drain_timeout), asyncio.TaskGroup() as helpers:
+            async with (
+                self._signal.ends_after(self._options.drain_timeout) as self._drain,
+                asyncio.TaskGroup() as helpers,
+            ):
                 helpers.create_task(self._tell_of_waits())
                 async with asyncio.TaskGroup() as self._tasks:
                     self._begin(self._begin_work)
+                await self._guarded(self._tags.finish)
                 self._budget.end()
         except ImportHalted:
             self._cut_short = True
         finally:
             self._signal.stop()
             self._budget.end()
+            self._tags.close()
             await _to_the_end(self._close_source)
             try:
                 await _to_the_end(self._close_tracker)
@@ -286,7 +300,9 @@ class Importer:
         """Close the source. One that does not let go must not hold up the end: what it holds is its own."""
         with suppress(asyncio.CancelledError):
             try:
-                async with asyncio.timeout(self._options.drain_timeout) as scope:
+                # It was told of a stop when the calls on the wire were, so it has no longer than they.
+                ends = self._drain.when() or asyncio.get_running_loop().time() + self._options.drain_timeout
+                async with asyncio.timeout_at(ends) as scope:
                     await self._intake.close()
             except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
                 if not scope.expired():
@@ -341,6 +357,7 @@ class Importer:
                 in_doubt = await self._delivery.deliver(items, patient=patient)
             items = await self._doubtful(in_doubt)
             await self._tracker.progress()
+            await self._tags.between_batches()
 
     async def _doubtful(self, items: list[Item]) -> list[Item]:
         """Decide what happens with facts that a call may have stored; return those to send again now."""

@@ -11,9 +11,10 @@ from omi_async.importing.journal.journal import Journal
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.tracker import OnOutcome, OnProgress
 
-__all__ = ["ImportOptions", "Lanes", "OnUnknown"]
+__all__ = ["ImportOptions", "Lanes", "OnExisting", "OnUnknown"]
 
 OnUnknown = Literal["reconcile", "report", "resend"]
+OnExisting = Literal["keep", "add-tags"]
 Lanes = Literal["batch", "both"]
 
 
@@ -47,6 +48,7 @@ class ImportOptions:
     journal: ImportJournal | None = attrs.field(default=None, converter=_journal_of)
     dedupe: bool = True
     skip_existing: bool = False
+    on_existing: OnExisting = attrs.field(default="keep", validator=_one_of(OnExisting))
     on_unknown: OnUnknown = attrs.field(default="reconcile", validator=_one_of(OnUnknown))
     max_wait: float | None = attrs.field(default=None, validator=_at_least_0)
     lanes: Lanes = attrs.field(default="batch", validator=_one_of(Lanes))

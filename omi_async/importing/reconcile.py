@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
+from enum import Enum, auto
 from math import sqrt
 from typing import Final
 
@@ -22,9 +23,10 @@ from omi_async.constants import BATCH_SIZE, PAGE_LIMIT
 from omi_async.errors import OmiError, ResponseLostError, ServerError
 from omi_async.importing.answers import ServerClock, may_be_locked, moment_of
 from omi_async.importing.calls import Calls
-from omi_async.importing.item import Batch, Item, content_key
+from omi_async.importing.item import Batch, Held, Item, content_key
 from omi_async.importing.report import State
 from omi_async.importing.stopping import StopSignal
+from omi_async.importing.tags import Tags, shown_tags
 from omi_async.importing.tracker import Tracker
 
 __all__ = ["FallingOrder", "Reconciler"]
@@ -75,13 +77,17 @@ class Reconciler:
         tracker: takes what is found, and what cannot be found out.
         clock: tells existing from created, and how far back a look has to read.
         signal: stops the waiting; what is in doubt then is settled when the import is closed.
+        tags: learns what tags the memories have that are found.
     """
 
-    def __init__(self, *, calls: Calls, tracker: Tracker, clock: ServerClock, signal: StopSignal) -> None:
+    def __init__(
+        self, *, calls: Calls, tracker: Tracker, clock: ServerClock, signal: StopSignal, tags: Tags
+    ) -> None:
         self._calls = calls
         self._tracker = tracker
         self._clock = clock
         self._signal = signal
+        self._tags = tags
         self._groups: list[list[Item]] = []  # what one call carried together
         self._list_calls = LIST_CALLS
 
@@ -95,14 +101,14 @@ class Reconciler:
         self._groups.append(items)
         self._tracker.look_for(len(items))
 
-    async def held(self) -> dict[bytes, str]:
-        """Read the whole list; return the ids of its memories by content key. Raises what the calls raise."""
-        held: dict[bytes, str] = {}
+    async def held(self) -> dict[bytes, Held]:
+        """Read the whole list; return its memories by content key. Raises what the calls raise."""
+        held: dict[bytes, Held] = {}
         reading = Paginator[ListedMemory](endpoints.list_for_import, PAGE_LIMIT)
         while (request := reading.next_request()) is not None:
             page = await self._calls.make("list", request)
             for memory in reading.take(page):
-                held[content_key(memory.content.strip())] = memory.id
+                held[content_key(memory.content.strip())] = Held(memory.id, shown_tags(memory.tags))
             if page.unreadable:
                 raise OmiError(
                     f"{page.unreadable} memories of the list cannot be read, so it cannot be told what the "
@@ -158,27 +164,31 @@ class Reconciler:
         has confirmed proves nothing, and does not mean either that looking is pointless.
         """
         missing = {*items}
-        before: set[Item] | None = None  # what the last look, if it could see enough, did not find
-        blind = 0  # looks in a row that could not
+        before: set[Item] | None = None  # what the last look did not find
+        blind = 0  # looks in a row that could not see enough
         absent = set[Item]()
         for number in range(MOST_LOOKS):
             if number:
                 await self._signal.wait_for(asyncio.sleep(max(map(_seconds_to_next_look, missing))))
-            look = await self._look(missing)
+            look = await self._look(missing, only_front=number == 0)
             missing = look.missing
-            if look.whole and not look.lags and missing == before:
+            if look.sight is Sight.WHOLE and not look.lags and missing == before:
                 absent = {item for item in missing if not item.maybe_reworded}
                 break
-            before = missing if look.whole and not look.lags else None
-            blind = 0 if look.whole else blind + 1
-            if not missing or blind == BLIND_LOOKS:
+            before = missing if look.sight in {Sight.WHOLE, Sight.FRONT} and not look.lags else None
+            blind = blind + 1 if look.sight is Sight.BLIND else 0
+            if not missing or blind == BLIND_LOOKS or look.sight is Sight.HOPELESS:
                 break
         unknown = sorted(missing - absent, key=_index)
         await self._tracker.settle([item.become("unknown", error=item.unknown_because) for item in unknown])
         return absent
 
-    async def _look(self, items: set[Item]) -> _Look:
-        """Read the list once, as far back as the items can stand, and settle those that are found."""
+    async def _look(self, items: set[Item], *, only_front: bool) -> _Look:
+        """Read the list once, as far back as the items can stand, and settle those that are found.
+
+        The first look reads `only_front`, one page: what is stored stands there, as a rule, and what does not
+        is looked for again anyway. All the others go as far as they must.
+        """
         wanted: dict[str, list[Item]] = {}
         for item in sorted(items, key=_index):
             wanted.setdefault(item.content, []).append(item)
@@ -186,26 +196,32 @@ class Reconciler:
         order = FallingOrder()
         answer = self._tracker.last_answer
         confirmed = {} if answer is None else dict(zip(answer.ids, answer.created, strict=True))
-        whole, ended = True, True
+        hidden, reached, sight = False, False, Sight.WHOLE
         try:
-            while wanted and (request := reading.next_request()) is not None:
+            while wanted and not reached and (request := reading.next_request()) is not None:
                 page = await self._page(request)
-                whole = whole and not page.truncated and not page.unreadable
+                hidden = hidden or page.truncated or page.unreadable > 0
                 fresh = reading.take(page)
                 order.read(fresh)
                 for memory in fresh:
                     confirmed.pop(memory.id, None)
                     await self._compare(memory, wanted)
-                if order.reaches(self._horizon(items)):
-                    ended = False
+                reached = order.reaches(self._horizon(items))
+                if reading.divided and order.holds and not reached:
+                    sight = Sight.HOPELESS
+                    break
+                if only_front and fresh and not reached:
+                    sight = Sight.FRONT
                     break
         except OmiError:  # no right to list, a list too deep to read, a failing server, calls used up
-            whole = False
+            sight = Sight.BLIND
+        if hidden or not reading.steady:
+            sight = Sight.BLIND
         missing = {item for group in wanted.values() for item in group}
-        whole = whole and reading.steady
         # What was confirmed must stand in the part that was read, or else that part is not up to date.
+        ended = sight is Sight.WHOLE and not reached
         lags = any(ended or order.reaches(moment_of(created)) for created in confirmed.values())
-        return _Look(missing, whole=whole, lags=whole and lags)
+        return _Look(missing, sight, lags=lags and sight is not Sight.BLIND)
 
     def _horizon(self, items: set[Item]) -> datetime | None:
         """Return the moment, by the server's clock, before which none of the items can have been stored."""
@@ -233,11 +249,28 @@ class Reconciler:
                 wanted[content] = others
             if mine is not None:
                 state = self._clock.state_of(memory.created_at, mine.first_sent, mine.clock_offset)
-                await self._tracker.settle([mine.become(state, memory.id)])
+                self._tags.compare_one(mine.become(state, memory.id), shown_tags(memory.tags))
+                await self._tracker.settle([mine])
         if content.endswith("..."):
             for group in wanted.values():
                 for item in group:
                     item.maybe_reworded = item.maybe_reworded or may_be_locked(item, content)
+
+
+class Sight(Enum):
+    """How much a look has seen of the places where its items could stand.
+
+    Attributes:
+        WHOLE: all of them.
+        FRONT: the newest of them, and it was not to look at more.
+        BLIND: not enough: something was hidden, or the list could not be read.
+        HOPELESS: not enough, and the next look will not see more: the server does not show the list so far.
+    """
+
+    WHOLE = auto()
+    FRONT = auto()
+    BLIND = auto()
+    HOPELESS = auto()
 
 
 @attrs.frozen
@@ -246,12 +279,12 @@ class _Look:
 
     Attributes:
         missing: the items that it did not find.
-        whole: whether it saw all places where they could stand.
+        sight: how much it has seen.
         lags: whether it did not show yet what the server has confirmed.
     """
 
     missing: set[Item]
-    whole: bool
+    sight: Sight
     lags: bool
 
 
@@ -277,6 +310,11 @@ class FallingOrder:
                 oldest = moment
             else:
                 self._oldest[name] = oldest
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing contradicts that the list is in falling order."""
+        return bool(self._oldest)
 
     def reaches(self, moment: datetime | None) -> bool:
         """Whether all that comes later in the list is older than a moment."""

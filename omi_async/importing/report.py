@@ -6,17 +6,25 @@ pulled = created + existing + duplicate + invalid + rejected + unknown + not_sen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 
 import attrs
 
 from omi_async._quota.policy import QuotaState
-from omi_async.errors import OmiError
+from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 
-__all__ = ["FactOutcome", "ImportFailedError", "ImportReport", "ImportStoppedError", "State"]
+__all__ = [
+    "FactOutcome",
+    "ImportFailedError",
+    "ImportReport",
+    "ImportStoppedError",
+    "State",
+    "report_from_dict",
+    "settled_for_good",
+]
 
 State = Literal["created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent"]
 
@@ -81,6 +89,10 @@ class ImportReport:
         rejected: refused by the server.
         unknown: may or may not be stored, and could not be found out.
         not_sent: pulled, but not sent: the import ended first.
+        other_tags: existing facts that brought tags which their memories lack; with
+            ``on_existing="add-tags"``, facts whose tags could not be added, duplicates among them.
+        tags_added: facts whose tags were added to memories that were there already.
+        tags_error: why the first of the tags that could not be added was not.
         failures: the outcomes that are not safely stored, the first 10,000 of them.
         requests: calls made, whatever their answer.
         retries: those of them that repeated a call.
@@ -99,6 +111,9 @@ class ImportReport:
     rejected: int = 0
     unknown: int = 0
     not_sent: int = 0
+    other_tags: int = 0
+    tags_added: int = 0
+    tags_error: OmiError | None = attrs.field(default=None, eq=False)
     failures: list[FactOutcome] = attrs.field(factory=list, repr=False)
     requests: int = 0
     retries: int = 0
@@ -136,6 +151,9 @@ class ImportReport:
         return {
             "pulled": self.pulled,
             **counts,
+            "other_tags": self.other_tags,
+            "tags_added": self.tags_added,
+            "tags_error": None if self.tags_error is None else str(self.tags_error),
             "requests": self.requests,
             "retries": self.retries,
             "elapsed": self.elapsed,
@@ -178,6 +196,14 @@ class ImportReport:
             f"{_many(self.pulled, 'fact')}: {', '.join(counts)}{end}",
             f"{_many(self.requests, 'call')} ({self.retries:,} of them repeats) in {self.elapsed:.1f} s",
         ]
+        if self.tags_added:
+            lines.append(f"the tags of {_many(self.tags_added, 'fact')} added to memories that were there")
+        if self.other_tags and self.tags_error is None:
+            lines.append(f"{_many(self.other_tags, 'fact')} stored before with other tags")
+        elif self.tags_error is not None:
+            lines.append(
+                f"the tags of {_many(self.other_tags, 'fact')} could not be added: {self.tags_error}"
+            )
         # What was not sent has one reason for all, which the end of the import tells.
         listed = [outcome for outcome in self.failures if outcome.state != "not_sent"]
         shown = listed[:_SHOWN]
@@ -211,6 +237,38 @@ def _with_note(error: OmiError, note: str) -> OmiError:
     copy.__notes__ = [*getattr(error, "__notes__", ()), note]
     copy.__cause__ = error.__cause__
     return copy
+
+
+def settled_for_good(report: ImportReport) -> int:
+    """Return how many facts need no other run. A run that a quota window ended leaves some `not_sent`."""
+    return report.settled - report.not_sent - report.unknown
+
+
+_COUNTS: Final = (
+    "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
+    "other_tags", "tags_added", "requests", "retries", "elapsed", "complete",
+)  # fmt: skip
+
+
+def report_from_dict(fields: Mapping[str, Any]) -> ImportReport:
+    """Make the report again of which this is the `to_dict`, as far as that tells; raises if it is of none."""
+    resume_at, tags_error = fields["resume_at"], fields.get("tags_error")
+    return ImportReport(
+        # Not all of them: a version before this one wrote fewer.
+        **{name: fields[name] for name in _COUNTS if name in fields},
+        tags_error=OmiError(tags_error) if tags_error else None,
+        resume_at=None if resume_at is None else datetime.fromisoformat(resume_at),
+        failures=[*map(_outcome_from_dict, fields["failures"])],
+    )
+
+
+def _outcome_from_dict(fields: Mapping[str, Any]) -> FactOutcome:
+    try:
+        fact = None if fields["fact"] is None else Fact(**fields["fact"])
+    except InvalidFactError:  # by the rules of a later version; the outcome is one all the same
+        fact = None
+    error = None if fields["error"] is None else OmiError(fields["error"])
+    return FactOutcome(**{**fields, "fact": fact, "error": error})
 
 
 class ImportStoppedError(OmiError):

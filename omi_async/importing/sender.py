@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Protocol, TypeVar
 
 from omi_async._api.messages import Request
-from omi_async._quota.pacer import Pacer, Permit
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.permit import Permit
 
 __all__ = ["Sender"]
 

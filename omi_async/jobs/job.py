@@ -13,11 +13,11 @@ from typing import Any, Final
 import attrs
 
 from omi_async.importing.importer import Importer
-from omi_async.importing.report import ImportReport, ImportStoppedError
+from omi_async.importing.report import ImportReport, ImportStoppedError, settled_for_good
 from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.jobs.files import JobFiles
 from omi_async.jobs.options import parted
-from omi_async.jobs.record import JobRecord, JobSnapshot, settled
+from omi_async.jobs.record import JobRecord, JobSnapshot
 from omi_async.jobs.turns import Turns
 from omi_async.jobs.verdict import Verdict, after, in_words
 from omi_async.session import Session
@@ -235,7 +235,7 @@ class ImportJob:
             await self._interrupted(report)
             return None
         # What settles more of the input is worth any number of runs; only those for nothing are counted.
-        tries = 0 if settled(report) > settled(self._before) else self._record.tries
+        tries = 0 if settled_for_good(report) > settled_for_good(self._before) else self._record.tries
         record = self._record
         verdict = after(
             report, failure, record.options, waited=record.waited, tries=tries, now=datetime.now(UTC)
@@ -288,9 +288,13 @@ class ImportJob:
                 self._importer = None
 
     def _with_earlier_runs(self, report: ImportReport, **changes: Any) -> ImportReport:
-        """Return a copy that counts the calls and seconds of all runs; its facts are those of all already."""
+        """Return a copy that counts the calls, seconds and tags of all runs; its facts are those of all."""
+        # What an earlier run found is settled by the journal now, and not compared again to be kept.
+        kept = self._record.options.get("on_existing", "keep") == "keep"
         return attrs.evolve(
             report,
+            other_tags=(self._before.other_tags if kept else 0) + report.other_tags,
+            tags_added=self._before.tags_added + report.tags_added,
             requests=self._before.requests + report.requests,
             retries=self._before.retries + report.retries,
             elapsed=self._before.elapsed + report.elapsed,
@@ -302,7 +306,7 @@ class ImportJob:
         copy = self._with_earlier_runs(report, failures=report.failures[:_FAILURES_SHOWN])
         changes: dict[str, Any] = {"report": copy}
         if self._importer is not None and self._record.expected is not None:
-            left = max(0, self._record.expected - settled(report))
+            left = max(0, self._record.expected - settled_for_good(report))
             changes["eta"] = self._importer.forecast(left).done_at
         now = time.monotonic()
         if now - self._saved_at < _SAVED_EVERY:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
 from omi_async._api import json
-from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
+from omi_async.importing.options import ImportOptions, Lanes, OnExisting, OnUnknown
 from omi_async.sources import open_facts
 from omi_async.sources._detect import Format
 from omi_async.sources._options import Long
@@ -32,6 +32,7 @@ class JobOptions(TypedDict, total=False):
     encoding: str | None
     concurrency: int
     skip_existing: bool
+    on_existing: OnExisting
     on_unknown: OnUnknown
     max_wait: float | None
     lanes: Lanes

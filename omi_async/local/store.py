@@ -228,6 +228,8 @@ class Memories:
     def __init__(self, database: str | PathLike[str] | None) -> None:
         self._connection = connect(None if database is None else fspath(database))
         self.database_id = _id_of_database(self._connection)
+        self._now = 0.0  # of the last write
+        self._made_now = 0  # how many memories were made at that very moment, but for the first
 
     def close(self) -> None:
         """Close the file. It can be opened again, also after no close at all."""
@@ -236,7 +238,8 @@ class Memories:
     def add(self, text: str, *, now: float, text_identity: bool, **fields: Any) -> Row:
         """Store a new memory. Its id is made of the text, unless that was used or `text_identity` is off."""
         digest = _digest(text)
-        row = _new_row(id_of(text) if text_identity else str(uuid.uuid4()), text, now, fields)
+        memory_id = id_of(text) if text_identity else str(uuid.uuid4())
+        row = _new_row(memory_id, text, self._moment(now, made=1), fields)
         # The id of the text may be taken: by a memory whose text was changed, or by a deleted one forever.
         if not self._insert(digest, row):
             row["id"] = f"mem_{uuid.uuid4().hex}"
@@ -247,6 +250,15 @@ class Memories:
         values = [*row.values()]
         values[4] = _written(row["tags"])
         return self._connection.execute(_INSERT, (digest, *values)).rowcount == 1
+
+    def _moment(self, now: float, *, made: int = 0) -> str:
+        """Return the moment of a write. No two memories have the same one: the backend makes them one by one.
+
+        A virtual clock stands still meanwhile; then clients could not tell what was there before.
+        """
+        self._made_now = self._made_now + made if now == self._now else 0
+        self._now = now
+        return timestamp(now + self._made_now * 1e-6)
 
     def by_id(self, memory_id: str) -> Row | None:
         """Return the memory with this id."""
@@ -271,7 +283,7 @@ class Memories:
             fields |= {"text_hash": _digest(fields["content"]), "reviewed": 1, "user_review": 1}
         if "tags" in fields:
             fields["tags"] = _written(fields["tags"])
-        fields["updated_at"] = timestamp(now)
+        fields["updated_at"] = self._moment(now)
         changes = ", ".join(f"{name} = ?" for name in fields)
         query = f"UPDATE memories SET {changes} WHERE id = ?"  # noqa: S608 - the names are our own
         self._connection.execute(query, (*fields.values(), memory_id))
@@ -313,9 +325,8 @@ class Memories:
             yield _row(values)
 
 
-def _new_row(memory_id: str, text: str, now: float, fields: Row) -> Row:
+def _new_row(memory_id: str, text: str, moment: str, fields: Row) -> Row:
     """Make a row whose keys stand in the order of `_COLUMNS`."""
-    moment = timestamp(now)
     row = {
         "id": memory_id,
         "content": text,

@@ -18,7 +18,7 @@ from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
 from omi_async.importing.journal.journal import Journal
 from omi_async.importing.journal.protocol import ImportJournal
-from omi_async.importing.options import ImportOptions, Lanes, OnUnknown
+from omi_async.importing.options import ImportOptions, Lanes, OnExisting, OnUnknown
 from omi_async.importing.report import ImportReport
 from omi_async.importing.sender import Sender
 from omi_async.importing.tracker import OnOutcome, OnProgress
@@ -49,6 +49,12 @@ class Memories:
     def __init__(self, sender: Sender) -> None:
         self._sender = sender
         self._caution = Caution()  # learned by one import, and known to the next
+
+    def through(self, sender: Sender) -> Memories:
+        """Return the same calls, made through another Sender; what is learned of the server is shared."""
+        others = Memories(sender)
+        others._caution = self._caution
+        return others
 
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
@@ -209,6 +215,7 @@ class Memories:
         journal: str | PathLike[str] | ImportJournal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
+        on_existing: OnExisting = "keep",
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
         lanes: Lanes = "batch",
@@ -232,6 +239,11 @@ class Memories:
                 journal some 13.
             skip_existing: read the account's whole list first, and send nothing that it holds already. If the
                 list is longer than the server shows, the import stops (`ListLimitError`) and nothing is sent.
+            on_existing: what to do about the tags of facts whose memories are there already. ``"keep"``: the
+                memories keep theirs, and `ImportReport.other_tags` counts the facts that brought others.
+                ``"add-tags"``: each such memory gets the union of both, by an update, which spends the quota
+                of your other writes; so do the memories of a `duplicate`. A run that ended before that, or
+                that kept them, is run again for it with the same journal.
             on_unknown: what to do about facts whose call had no usable answer. ``"reconcile"``: look for them
                 in the list, and send again what is certainly absent. ``"report"``: leave them `unknown`.
                 ``"resend"``: send them again without looking, which stores nothing twice only on servers that
@@ -257,6 +269,7 @@ class Memories:
             journal=journal,
             dedupe=dedupe,
             skip_existing=skip_existing,
+            on_existing=on_existing,
             on_unknown=on_unknown,
             max_wait=max_wait,
             lanes=lanes,
@@ -275,6 +288,7 @@ class Memories:
         journal: str | PathLike[str] | ImportJournal | None = None,
         dedupe: bool = True,
         skip_existing: bool = False,
+        on_existing: OnExisting = "keep",
         on_unknown: OnUnknown = "reconcile",
         max_wait: float | None = None,
         lanes: Lanes = "batch",
@@ -289,6 +303,7 @@ class Memories:
             journal=journal,
             dedupe=dedupe,
             skip_existing=skip_existing,
+            on_existing=on_existing,
             on_unknown=on_unknown,
             max_wait=max_wait,
             lanes=lanes,

@@ -14,7 +14,8 @@ from omi_async import Fact, FactOutcome, ImportStoppedError, ServerError, Sessio
 from omi_async._api.endpoints import import_batch
 from omi_async._api.messages import Request, Response
 from omi_async._quota.ledger import Ledger
-from omi_async._quota.pacer import Pacer, Permit
+from omi_async._quota.pacer import Pacer
+from omi_async._quota.permit import Permit
 from omi_async.fact import fact_payload
 from omi_async.importing.answers import ServerClock
 from omi_async.importing.calls import Calls

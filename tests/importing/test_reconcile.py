@@ -273,22 +273,43 @@ async def test_the_looks_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("held", [0, 4_500, 7_000])
-@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("created", ["2025-01-01T00:00:00.000000Z", None], ids=["aged", "just filled"])
+@pytest.mark.parametrize("text_identity", [True, False])
+@pytest.mark.parametrize("seconds", [0.0, 0.5])
 @pytest.mark.parametrize(
     "fault", [Fault.after_all(), Fault.after_prefix(10), Fault.answer(500, "x")], ids=str
 )
 @pytest.mark.virtual_clock
-async def test_a_look_reads_no_further_back_than_it_needs(held: int, concurrency: int, fault: Fault) -> None:
-    # Catches: looks through the whole account, in vain beyond 5,000 and while the import goes on writing.
-    async with serving(text_identity=False) as (server, session):
-        server.add(*(f"old {n}" for n in range(held)), created_at="2025-01-01T00:00:00.000000Z")
-        server.faults.add(*[Fault.slow(0.5)] * 9, fault, *[Fault.slow(0.5)] * 9, fault, on="batch")
-        server.faults.add(Fault.slow(0.5), on="batch", times=FOREVER)
-        report = await session.memories.import_facts(facts(1500), concurrency=concurrency)
+async def test_a_look_reads_no_further_back_than_it_needs(
+    held: int, created: str | None, text_identity: bool, seconds: float, fault: Fault
+) -> None:
+    # Catches: looks through the whole account, in vain beyond 5,000 and while the import goes on writing;
+    # memories taken for ours because they are young.
+    async with serving(text_identity=text_identity) as (server, session):
+        server.add(*(f"old {n}" for n in range(held)), **({} if created is None else {"created_at": created}))
+        slow = Fault.slow(seconds)
+        server.faults.add(*[slow] * 9, fault, *[slow] * 9, fault, on="batch")
+        server.faults.add(slow, on="batch", times=FOREVER)
+        report = await session.memories.import_facts(facts(1500))
         assert counts(report) == {"created": 1500}
         assert calls(server, "list") <= 8
         assert len(server.memories()) == held + 1500
         server.assert_each_stored_once(facts(1500))
+
+
+@pytest.mark.parametrize(("held", "settled"), [(0, True), (4_500, True), (7_000, False)])
+@pytest.mark.virtual_clock
+async def test_without_other_answers_a_young_account_is_read_as_far_as_it_is_shown(
+    held: int, settled: bool
+) -> None:
+    # Nothing shows how far the clocks differ, so nothing proves that what is hidden is older.
+    async with serving(text_identity=False) as (server, session):
+        server.add(*(f"old {n}" for n in range(held)))
+        server.faults.add(Fault.answer(500, "x"), times=2, on="batch")
+        report = await session.memories.import_facts(facts(50))
+        assert counts(report) == ({"created": 50} if settled else {"unknown": 50})
+        assert calls(server, "list") <= 8
+        assert len(server.memories()) == held + report.created
 
 
 def listed(created: int | None, *, updated: int | None = None, scored: bool = False) -> ListedMemory:

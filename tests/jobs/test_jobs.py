@@ -750,3 +750,23 @@ async def test_the_files_are_the_owners_and_hold_no_key(tmp_path: Path) -> None:
             assert all(key not in repr(thing) for thing in (jobs, job, job.snapshot))
     finally:
         os.umask(before)
+
+
+# Facts that the account holds with other tags
+
+
+@pytest.mark.parametrize(("on_existing", "kept", "added"), [("keep", 150, 0), ("add-tags", 0, 150)])
+async def test_tags_are_counted_over_all_windows(
+    tmp_path: Path, on_existing: Any, kept: int, added: int
+) -> None:
+    updates = Quota("memories", 60, 3600, ("update",))
+    async with app(tmp_path, quotas=[HOURLY, updates], text_identity=True) as it, it.jobs() as jobs:
+        it.server.add(*texts(150), tags=["mine"], created_at="2026-01-02T03:04:05Z")
+        given = [fact | {"tags": ["new"]} for fact in facts(160)]
+        job = await jobs.start("dana", given, on_existing=on_existing)
+        report = await job.result()
+        assert (report.created, report.existing) == (10, 150)
+        assert (report.other_tags, report.tags_added, report.tags_error) == (kept, added, None)
+        tags = {tuple(memory["tags"]) for memory in it.server.memories()}
+        assert tags == {("new",), ("mine", "new") if added else ("mine",)}
+        assert jobs[job.id].snapshot.to_dict()["report"]["tags_added"] == added

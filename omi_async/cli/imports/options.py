@@ -14,7 +14,7 @@ from omi_async.cli.options import common as common_options
 
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
-    from omi_async.importing.options import Lanes, OnUnknown
+    from omi_async.importing.options import Lanes, OnExisting, OnUnknown
     from omi_async.sources._detect import Format
     from omi_async.sources._options import Long
 
@@ -46,6 +46,7 @@ class ImportOptions(NamedTuple):
     no_journal: bool = False
     dedupe: bool = True
     skip_existing: bool = False
+    on_existing: OnExisting = "keep"
     on_unknown: OnUnknown = "reconcile"
     max_wait: float | None = None
     lanes: Lanes = "batch"
@@ -235,6 +236,15 @@ _HOW: Final = (
         help="Read the account's whole list first, and send nothing that it holds already.",
     ),
     click.option(
+        "--on-existing",
+        type=click.Choice(["keep", "add-tags"]),
+        default="keep",
+        show_default=True,
+        help="What to do if a fact is there already, and brings other tags. keep: leave its memory as it is, "
+        "and say of how many facts that is true. add-tags: give the memory the union of both, one update a "
+        "memory; also for equal facts of the input.",
+    ),
+    click.option(
         "--on-unknown",
         type=click.Choice(["reconcile", "report", "resend"]),
         default="reconcile",
@@ -299,6 +309,7 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
         journal: Path | None,
         no_journal: bool,
         skip_existing: bool,
+        on_existing: OnExisting,
         on_unknown: OnUnknown,
         max_wait: float | None,
         lanes: Lanes,
@@ -323,6 +334,7 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
             no_journal=no_journal,
             dedupe=not no_dedupe,
             skip_existing=skip_existing,
+            on_existing=on_existing,
             on_unknown=on_unknown,
             max_wait=max_wait,
             lanes=lanes,

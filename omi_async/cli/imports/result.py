@@ -15,7 +15,7 @@ from omi_async.cli.imports.progress import counts_of
 from omi_async.cli.output import print_message, print_report
 from omi_async.errors import APIError
 from omi_async.importing.journal.journal import Journal
-from omi_async.importing.options import OnUnknown
+from omi_async.importing.options import OnExisting, OnUnknown
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 
 __all__ = ["ImportResult"]
@@ -30,6 +30,7 @@ class ImportResult:
         journal: the import's.
         on_unknown: what it does about facts in doubt.
         events: takes what a program is told; None if people are told.
+        on_existing: what it does about facts that are there with other tags.
 
     Attributes:
         interrupted: whether the user stopped it.
@@ -43,6 +44,8 @@ class ImportResult:
         journal: Journal | None = None,
         on_unknown: OnUnknown = "reconcile",
         events: Events | None = None,
+        *,
+        on_existing: OnExisting = "keep",
     ) -> None:
         self.interrupted = False
         self.error: ImportStoppedError | None = None
@@ -51,6 +54,7 @@ class ImportResult:
         self._journal = journal
         self._on_unknown = on_unknown
         self._events = events
+        self._on_existing = on_existing
         self._refused_categories: set[str] = set()
 
     def note(self, outcome: FactOutcome) -> None:
@@ -75,6 +79,8 @@ class ImportResult:
             print_message(str(report))
         else:
             print_report(str(report))
+        if report.other_tags and self._on_existing == "keep":
+            print_message("--on-existing add-tags adds your tags to theirs.")
         if left_out := self._inputs.left_out():
             print_message(left_out)
         self._say_failures(report)
@@ -104,6 +110,9 @@ class ImportResult:
     def _document(self, report: ImportReport) -> dict[str, Any]:
         return {
             **counts_of(report),
+            "other_tags": report.other_tags,
+            "tags_added": report.tags_added,
+            "tags_error": None if report.tags_error is None else str(report.tags_error),
             "skipped": dict(self._inputs.skipped),
             "elapsed": round(report.elapsed, 3),
             "ok": report.ok,

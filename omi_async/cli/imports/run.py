@@ -36,7 +36,9 @@ async def import_all(common: Common, options: ImportOptions) -> int:
     async with opened(journal):
         with contextlib.closing(FailuresFile(inputs, options.failures, journal)) as failures:
             events = Events() if common.as_json else None
-            result = ImportResult(inputs, failures, journal, options.on_unknown, events)
+            result = ImportResult(
+                inputs, failures, journal, options.on_unknown, events, on_existing=options.on_existing
+            )
             async with (
                 connected(
                     common, connections=max(CONNECTIONS, options.concurrency), new_database=True
@@ -50,6 +52,7 @@ async def import_all(common: Common, options: ImportOptions) -> int:
                         journal=journal,
                         dedupe=options.dedupe,
                         skip_existing=options.skip_existing or look_first,
+                        on_existing=options.on_existing,
                         on_unknown=options.on_unknown,
                         max_wait=options.max_wait,
                         lanes=options.lanes,
