@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import random
-import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -43,7 +42,7 @@ from omi_async._settings import (
     proxy_for,
     within_pool,
 )
-from omi_async._transport import abandon, call, close_pool, open_pool
+from omi_async._transport import call, close_pool, let_go_unclosed, open_pool
 from omi_async._version import __version__
 from omi_async.errors import (
     ConfigurationError,
@@ -201,6 +200,11 @@ class Session:
         return self.pacing.states()
 
     @property
+    def longest_call(self) -> float:
+        """Seconds after which a call that leaves now has ended, with an answer or without."""
+        return max(self._timeout.total or 0.0, self._batch_timeout.total or 0.0)
+
+    @property
     def closed(self) -> bool:
         """Whether `close` has been called; a closed Session stays closed."""
         return self._closed
@@ -237,17 +241,8 @@ class Session:
 
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
-        if self._closed or client is None or client is self._borrowed:
-            return
-        try:
-            warnings.warn(
-                f"unclosed {self!r}: use `async with` or await close()",
-                ResourceWarning,
-                source=self,  # python -X tracemalloc says where it was made
-                stacklevel=2,
-            )
-        finally:  # warnings may be errors
-            abandon(client, self._loop)
+        if not (self._closed or client is None or client is self._borrowed):
+            let_go_unclosed(self, client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
         """Return the aiohttp session for the running loop, made at the first call."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -17,7 +17,7 @@ from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
-from omi_async.importing.item import Batch, Held, Item, content_key
+from omi_async.importing.item import Batch, Held, Item, content_key, fingerprint
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.journal.row import Recalled
 from omi_async.importing.pump import Pump
@@ -304,7 +304,8 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
         item.become("duplicate")
         return True
     item.place, item.first_sent, item.clock_offset = recalled.place, recalled.sent_at, recalled.clock_offset
-    if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
+    item.by_own_clock = recalled.by_own_clock
+    if recalled.state == "rejected" and not _is_as_sent(recalled, item.payload):
         return False  # fixed, or nothing is known of how it was: worth another call
     if recalled.state is not None:
         error = OmiError(recalled.words or "refused by the server in an earlier run")
@@ -318,12 +319,15 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
     return False
 
 
-def _as_kept(payload: Payload) -> dict[str, Any]:
-    return {**payload, "tags": list(payload["tags"])}
+def _is_as_sent(recalled: Recalled, payload: Payload) -> bool:
+    if recalled.fingerprint is not None:
+        return recalled.fingerprint == fingerprint(payload)
+    return recalled.fact == {**payload, "tags": list(payload["tags"])}
 
 
-SHARDS: Final = 2**10
-"""Dicts, of which none ever holds so many keys that an event loop would stand still while it grows."""
+SHARDS: Final = 2**8
+"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with
+ten million of them, that takes a millisecond. With many more dicts, a small import is busy making them."""
 
 _ANY_SHARD: Final = SHARDS - 1
 
@@ -332,7 +336,8 @@ class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
     They are two of Python's own keyed hashes (SipHash, PEP 456), which is as safe here as a cryptographic
-    one. They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
+    one: a text is known by the first, and the second confirms it. They stand in dicts, not in sets: the
+    garbage collector leaves a dict alone that holds only numbers.
     """
 
     def __init__(self) -> None:
@@ -340,6 +345,9 @@ class SeenTexts:
 
     def came_again(self, contents: Iterable[str]) -> list[bool]:
         """Remember texts, and say of each whether it came before."""
-        keys = [(hash(content) << 64) + hash(content + "\0") for content in contents]
-        shards = self._shards
-        return [shards[key & _ANY_SHARD].setdefault(key, key) is not key for key in keys]
+        again, shards = [], self._shards
+        for content in contents:
+            key, confirmation = hash(content), hash(content + "\0")
+            known = shards[key & _ANY_SHARD].setdefault(key, confirmation)
+            again.append(known is not confirmation and known == confirmation)
+        return again
