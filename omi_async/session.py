@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -41,7 +40,7 @@ from omi_async._settings import (
     proxy_for,
     within_pool,
 )
-from omi_async._transport import abandon, call, close_pool, open_pool
+from omi_async._transport import call, close_pool, let_go_unclosed, open_pool
 from omi_async._version import __version__
 from omi_async.errors import (
     ConfigurationError,
@@ -238,17 +237,8 @@ class Session:
 
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
-        if self._closed or client is None or client is self._borrowed:
-            return
-        try:
-            warnings.warn(
-                f"unclosed {self!r}: use `async with` or await close()",
-                ResourceWarning,
-                source=self,  # python -X tracemalloc says where it was made
-                stacklevel=2,
-            )
-        finally:  # warnings may be errors
-            abandon(client, self._loop)
+        if not (self._closed or client is None or client is self._borrowed):
+            let_go_unclosed(self, client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
         """Return the aiohttp session for the running loop, made at the first call."""

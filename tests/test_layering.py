@@ -73,7 +73,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sources",
     },
     # Sessions for many keys: it knows how one is made, and what is kept of one.
-    "session_pool": {"errors", "session", "_api.retry", "_quota", "_settings", "_transport"},
+    "session_pool": {
+        "errors",
+        "session",
+        "_api.retry",
+        "_quota",
+        "_settings",
+        "_transport",
+        "importing.stopping",
+    },
     # Background imports: files to facts to the importer, for the sessions of an app.
     "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # Imports on many machines: a journal and a lease in a store that all of them share.
