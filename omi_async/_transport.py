@@ -15,10 +15,12 @@ import ssl
 import struct
 import sys
 import time
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import ContentEncodingError, LineTooLong
 from yarl import URL
 
@@ -132,6 +134,19 @@ def abandon(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> N
             transport._call_connection_lost(None)  # noqa: SLF001  # closes the socket; abort() needs the loop
 
 
+def let_go_unclosed(owner: object, client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Warn that a pool's owner is deleted without having been closed, and let go of the pool."""
+    try:
+        warnings.warn(
+            f"unclosed {owner!r}: use `async with` or await close()",
+            ResourceWarning,
+            source=owner,  # python -X tracemalloc says where it was made
+            stacklevel=3,
+        )
+    finally:  # warnings may be errors
+        abandon(client, loop)
+
+
 async def call(
     client: aiohttp.ClientSession,
     request: Request[Any],
@@ -146,11 +161,13 @@ async def call(
     Raises only what is neither the network's doing nor the configuration's.
     """
     sent = time.time()
+    body = request.body
+    data = body if body is None or request.guard is None else _Guarded(body, request.guard)
     try:
         answer = await client.request(
             request.method,
             URL(base + request.path, encoded=True),
-            data=request.body,
+            data=data,
             headers=headers,
             timeout=timeout,
             allow_redirects=False,
@@ -159,11 +176,36 @@ async def call(
         )
         if answer.status >= 500:  # noqa: PLR2004  # the 5xx class
             _never_again(answer)
-        body, cut = await _read_bounded(answer)
+        text, cut = await _read_bounded(answer)
     except Exception as error:  # noqa: BLE001  # translate() raises again what is no doing of the network's
+        if isinstance(data, _Guarded) and data.held_back:
+            return ConnectError(f"cannot {request.operation} at {base}: it was held back before it left")
         way = base if proxy is None else f"{base} through the proxy {proxy_name(proxy)}"
         return translate(error, request, way)
-    return Response(answer.status, answer.headers, body, cut, sent, time.time())
+    return Response(answer.status, answer.headers, text, cut, sent, time.time())
+
+
+class _Guarded(aiohttp.BytesPayload):
+    """A body whose bytes leave only if a guard still says so, at the latest moment at which it can be asked.
+
+    aiohttp sends the headers together with the first bytes of the body, so that nothing leaves without it.
+    """
+
+    def __init__(self, body: bytes, guard: Callable[[], bool]) -> None:
+        super().__init__(body)
+        self._guard = guard
+        self.held_back = False
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        """Write it, or raise: then aiohttp closes the connection."""
+        self.held_back = not self._guard()
+        if self.held_back:
+            raise _HeldBackError
+        await super().write_with_length(writer, content_length)
+
+
+class _HeldBackError(Exception):
+    """The guard has said no."""
 
 
 async def _read_bounded(answer: aiohttp.ClientResponse) -> tuple[bytes, bool]:

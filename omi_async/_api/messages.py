@@ -55,6 +55,7 @@ class Request(Generic[T]):
         attempts: calls in all, or None for what the Session's `Retry` says.
         answers: statuses that are no failures for this call, to what they mean.
         advice: what to add to the words of an error, by its status.
+        guard: asked right before the bytes of the body leave, after every wait; if it says no, they do not.
     """
 
     kind: Kind
@@ -68,6 +69,7 @@ class Request(Generic[T]):
     attempts: int | None = None
     answers: Mapping[int, T] = attrs.field(factory=dict, repr=False, eq=False)
     advice: Mapping[int, str] = attrs.field(factory=dict, repr=False, eq=False)
+    guard: Callable[[], bool] | None = attrs.field(default=None, repr=False, eq=False)
 
 
 class BatchAnswer(NamedTuple):

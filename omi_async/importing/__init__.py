@@ -77,7 +77,7 @@ the last fact is settled ─┐
 stop(), an error ─────────┼─> 1  no new call; what only waits is halted at once (`stopping`)
 cancellation ─────────────┘   2  calls on the wire land within `drain_timeout`, and are recorded; then they
                                  are cancelled, and their facts are in doubt. The task group is empty.
-                              3  the source is closed
+                              3  the source is closed, by the task that has read it (`pump`)
                               4  open facts get their state: journal, report, callbacks
                               5  the journal is closed
                                  └─> the report is returned, or raised with ImportStoppedError;

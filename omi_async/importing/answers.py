@@ -159,10 +159,14 @@ class ServerClock:
         if item.first_sent is not None and item.clock_offset is not None:
             # That offset was learned from a Date, which has whole seconds.
             return _utc(item.first_sent + item.clock_offset - 1.0 - MARGIN)
-        if item.first_sent is not None or item.sent_at is None or self.offset is None:
+        own = item.sent_at
+        if item.first_sent is not None:
+            own = item.first_sent if item.by_own_clock else None
+        if own is None or self.offset is None:
             return None
         least = min(self._least, self._most)
-        return _utc(item.sent_at + (least if math.isfinite(least) else self.offset) - self._margin())
+        margin = self._margin() if item.first_sent is None else MARGIN
+        return _utc(own + (least if math.isfinite(least) else self.offset) - margin)
 
     def _margin(self) -> float:
         """Return how far a machine's clock may lie before the least offset that all answers allow.
@@ -177,15 +181,24 @@ class ServerClock:
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""
-        known = self.offset is not None
+        new = self._are_new(created)
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
-            # Nearly all are written exactly as our start is, and such texts are ordered as the moments are.
-            # To parse each would cost as much as all else that is done with an answer.
-            if known and text > self._start_text and text[19::7] == ".Z" and item.first_sent is None:
+            if new and item.first_sent is None:
                 item.state = "created"
             else:
                 item.state = self.state_of(text, item.first_sent, item.clock_offset)
+
+    def _are_new(self, created: Sequence[str]) -> bool:
+        """Whether all these texts are later than the start of the import, as far as that can be seen at once.
+
+        Nearly all are written exactly as our start is, and such texts are ordered as the moments are. To
+        parse each would cost as much as all else that is done with an answer.
+        """
+        if self.offset is None or {*map(len, created)} != {len(self._start_text)}:
+            return False
+        first = min(created)
+        return first > self._start_text and first[19::7] == ".Z"
 
     def state_of(
         self, text: str, first_sent: float | None = None, clock_offset: float | None = None

@@ -242,7 +242,10 @@ class Importer:
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            async with self._signal.ends_after(self._options.drain_timeout), asyncio.TaskGroup() as helpers:
+            async with (
+                self._signal.ends_after(self._options.drain_timeout) as self._drain,
+                asyncio.TaskGroup() as helpers,
+            ):
                 helpers.create_task(self._tell_of_waits())
                 async with asyncio.TaskGroup() as self._tasks:
                     self._begin(self._begin_work)
@@ -297,7 +300,9 @@ class Importer:
         """Close the source. One that does not let go must not hold up the end: what it holds is its own."""
         with suppress(asyncio.CancelledError):
             try:
-                async with asyncio.timeout(self._options.drain_timeout) as scope:
+                # It was told of a stop when the calls on the wire were, so it has no longer than they.
+                ends = self._drain.when() or asyncio.get_running_loop().time() + self._options.drain_timeout
+                async with asyncio.timeout_at(ends) as scope:
                     await self._intake.close()
             except Exception as error:  # noqa: BLE001  # it is raised at the end, as the cause of the stop
                 if not scope.expired():

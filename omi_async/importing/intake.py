@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 from itertools import islice
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 import attrs
 
@@ -17,9 +17,10 @@ from omi_async.constants import BATCH_SIZE
 from omi_async.errors import InvalidFactError, JournalError, OmiError, ResponseLostError
 from omi_async.fact import AnyFact, Payload, checked, refuse_table
 from omi_async.importing.answers import KnownRefusals
-from omi_async.importing.item import Batch, Held, Item, content_key
+from omi_async.importing.item import Batch, Held, Item, content_key, fingerprint
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.journal.row import Recalled
+from omi_async.importing.pump import Pump
 from omi_async.importing.report import FactOutcome
 from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.importing.tags import Tags
@@ -69,7 +70,13 @@ class Intake:
     ) -> None:
         self.exhausted = False
         self.held: dict[bytes, Held] = {}
-        self._elements = iterator_of(facts)
+        source = iterator_of(facts)
+        if isinstance(source, AsyncIterator):
+            self._source: Iterator[FactLike] | Pump[FactLike] = Pump(
+                source, read=self._read_one, signal=signal
+            )
+        else:
+            self._source = source
         self._tracker = tracker
         self._signal = signal
         self._known_refusals = known_refusals
@@ -80,7 +87,6 @@ class Intake:
         self._doubtful: list[Item] = []  # by calls of an earlier run
         self._flush_after = flush_after
         self._oldest = 0.0  # when the first fact of the next batch was pulled, by the loop's clock
-        self._coming: asyncio.Future[FactLike] | None = None  # asked for, and waited for in several steps
         self._due = False  # the next batch has waited long enough
         self._broken = False
         self._pulled = 0  # since the loop had its turn
@@ -140,14 +146,14 @@ class Intake:
         before = self._tracker.report.pulled
         items: list[Item] = []
         try:
-            if isinstance(self._elements, AsyncIterator):
-                await self._signal.wait_for(self._read_waiting(self._elements, most, items))
+            if isinstance(self._source, Pump):
+                await self._signal.wait_for(self._wait_for(self._source, most))
+                items = self._source.take()
             else:
-                self._read(self._elements, most, items)
+                self._read(self._source, most, items)
         except BaseException:
             self._broken = True  # an iterator that raised, or was cancelled, has come to its end
-            if self._seen is not None:
-                self._folded(items, self._seen)  # else a text that was stored would be `not_sent` as well
+            self._fold_broken(items)
             raise
         self._pulled += self._tracker.report.pulled - before
         return items
@@ -165,43 +171,27 @@ class Intake:
         finally:
             self._tracker.opened(items, index - first)
 
-    async def _read_waiting(self, elements: AsyncIterator[FactLike], most: int, items: list[Item]) -> None:
-        """Read from a source that may have to be waited for: each element counts at once."""
-        for _ in range(most):
-            try:
-                element = await self._next_of(elements, waiting=bool(items or self._part))
-            except StopAsyncIteration:
-                self.exhausted = True
-                return
-            except TimeoutError:
-                if not self._due:
-                    raise  # it is the source's own
-                return
-            if not items and not self._part:
-                self._oldest = asyncio.get_running_loop().time()
-            index = self._tracker.report.pulled
-            try:
-                pulled = [Item(index, checked(element), element)]  # type: ignore[arg-type]  # refuses outcomes
-            except InvalidFactError as error:
-                pulled = self._in_spite_of(error, index, element)
-            self._tracker.opened(pulled, 1)
-            if not pulled:
-                return  # its outcome is to be told before the next one is waited for
-            items += pulled
-
-    async def _next_of(self, elements: AsyncIterator[FactLike], *, waiting: bool) -> FactLike:
-        """Return the next element. Raises `TimeoutError` if facts wait, and have waited long enough."""
+    async def _wait_for(self, pump: Pump[FactLike], most: int) -> None:
+        """Wait for items of a source that gives them when it likes."""
         if self._flush_after is None:
-            return await anext(elements)
-        # Not a timeout around it: a source that is cancelled has come to its end.
-        self._coming = self._coming or asyncio.ensure_future(anext(elements))
-        left = self._oldest + self._flush_after - asyncio.get_running_loop().time()
-        done, _ = await asyncio.wait({self._coming}, timeout=max(0.0, left) if waiting else None)
-        if not done:
-            self._due = True
-            raise TimeoutError
-        coming, self._coming = self._coming, None
-        return coming.result()
+            await pump.hold(most)
+        else:
+            if not self._part:
+                await pump.hold(1)
+                self._oldest = pump.since
+            if self._part or pump.items:
+                self._due = not await pump.hold(most, until=self._oldest + self._flush_after)
+        self.exhausted = pump.exhausted
+
+    def _read_one(self, element: FactLike) -> Item | None:
+        """Read what the pump has pulled. None if its outcome is to be told before the next one is."""
+        index = self._tracker.report.pulled
+        try:
+            items = [Item(index, checked(element), element)]  # type: ignore[arg-type]  # refuses outcomes
+        except InvalidFactError as error:
+            items = self._in_spite_of(error, index, element)
+        self._tracker.opened(items, 1)
+        return items[0] if items else None
 
     def _in_spite_of(self, error: InvalidFactError, index: int, element: FactLike) -> list[Item]:
         """Return the item of an outcome that has a fact; count anything else as what it is."""
@@ -279,14 +269,16 @@ class Intake:
 
     async def close(self) -> None:
         """Close an async source that was not read to its end, so that it can let go of its files now."""
-        if self._coming is not None:
-            self._coming.cancel()
-            await asyncio.wait({self._coming})
-            if not self._coming.cancelled():
-                self._coming.exception()  # of a source that is left anyway; asyncio would log it
-        close = getattr(self._elements, "aclose", None)
-        if close is not None and not self.exhausted:
-            await close()
+        if isinstance(self._source, Pump):
+            try:
+                await self._source.close()
+            finally:
+                self._fold_broken(self._source.take())
+
+    def _fold_broken(self, items: list[Item]) -> None:
+        """Fold what was pulled when the source broke off: a stored text must not count as `not_sent` too."""
+        if self._seen is not None:
+            self._folded(items, self._seen)
 
 
 def iterator_of(facts: object) -> Iterator[FactLike] | AsyncIterator[FactLike]:
@@ -312,7 +304,8 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
         item.become("duplicate")
         return True
     item.place, item.first_sent, item.clock_offset = recalled.place, recalled.sent_at, recalled.clock_offset
-    if recalled.state == "rejected" and recalled.fact != _as_kept(item.payload):
+    item.by_own_clock = recalled.by_own_clock
+    if recalled.state == "rejected" and not _is_as_sent(recalled, item.payload):
         return False  # fixed, or nothing is known of how it was: worth another call
     if recalled.state is not None:
         error = OmiError(recalled.words or "refused by the server in an earlier run")
@@ -326,12 +319,15 @@ def _becomes(item: Item, recalled: Recalled | Literal["seen"]) -> bool:
     return False
 
 
-def _as_kept(payload: Payload) -> dict[str, Any]:
-    return {**payload, "tags": list(payload["tags"])}
+def _is_as_sent(recalled: Recalled, payload: Payload) -> bool:
+    if recalled.fingerprint is not None:
+        return recalled.fingerprint == fingerprint(payload)
+    return recalled.fact == {**payload, "tags": list(payload["tags"])}
 
 
-SHARDS: Final = 2**10
-"""Dicts, of which none ever holds so many keys that an event loop would stand still while it grows."""
+SHARDS: Final = 2**8
+"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with
+ten million of them, that takes a millisecond. With many more dicts, a small import is busy making them."""
 
 _ANY_SHARD: Final = SHARDS - 1
 
@@ -340,7 +336,8 @@ class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
     They are two of Python's own keyed hashes (SipHash, PEP 456), which is as safe here as a cryptographic
-    one. They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
+    one: a text is known by the first, and the second confirms it. They stand in dicts, not in sets: the
+    garbage collector leaves a dict alone that holds only numbers.
     """
 
     def __init__(self) -> None:
@@ -348,6 +345,9 @@ class SeenTexts:
 
     def came_again(self, contents: Iterable[str]) -> list[bool]:
         """Remember texts, and say of each whether it came before."""
-        keys = [(hash(content) << 64) + hash(content + "\0") for content in contents]
-        shards = self._shards
-        return [shards[key & _ANY_SHARD].setdefault(key, key) is not key for key in keys]
+        again, shards = [], self._shards
+        for content in contents:
+            key, confirmation = hash(content), hash(content + "\0")
+            known = shards[key & _ANY_SHARD].setdefault(key, confirmation)
+            again.append(known is not confirmation and known == confirmation)
+        return again

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
@@ -11,7 +12,7 @@ from omi_async.errors import OmiError
 from omi_async.fact import Fact, Payload, fact_of
 from omi_async.importing.report import State
 
-__all__ = ["KEY_BYTES", "Batch", "Held", "Item", "content_key"]
+__all__ = ["KEY_BYTES", "Batch", "Held", "Item", "content_key", "fingerprint"]
 
 
 class Item:
@@ -36,6 +37,7 @@ class Item:
         first_sent: when an earlier run was about to send it for the first time, in epoch seconds of that
             machine's clock.
         clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
+        by_own_clock: whether `first_sent` is by this machine's clock, as it goes now.
         state: the one that it has in the end; None until then.
         memory_id: the memory that holds it, if that is known.
         error: why it failed, if it did.
@@ -50,8 +52,8 @@ class Item:
     maybe_reworded: bool = False
     others: set[str] | None = None
     place: int | None = None
-    first_sent: float | None = None
     clock_offset: float | None = None
+    by_own_clock: bool = False
     state: State | None = None
     memory_id: str | None = None
     error: OmiError | None = None
@@ -60,6 +62,7 @@ class Item:
         self.index = index
         self.payload = payload
         self.content = payload["content"]
+        self.first_sent: float | None = None  # set, since it is asked for: a default is found more slowly
         self._source_value = source_value
 
     def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
@@ -119,3 +122,10 @@ def content_key(content: str) -> bytes:
     hashed = _BLANK.copy()
     hashed.update(content.encode())
     return hashed.digest()
+
+
+def fingerprint(payload: Payload) -> str:
+    """Return 16 letters that stand for what is sent of a fact beside its text."""
+    # Not the library's own JSON, which is written in one of two ways, with orjson or without.
+    others = [payload.get("category"), payload["visibility"], *payload["tags"]]
+    return blake2b(json.dumps(others).encode(), digest_size=8).hexdigest()

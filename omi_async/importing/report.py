@@ -6,17 +6,25 @@ pulled = created + existing + duplicate + invalid + rejected + unknown + not_sen
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal, Self
 
 import attrs
 
 from omi_async._quota.policy import QuotaState
-from omi_async.errors import OmiError
+from omi_async.errors import InvalidFactError, OmiError
 from omi_async.fact import Fact
 
-__all__ = ["FactOutcome", "ImportFailedError", "ImportReport", "ImportStoppedError", "State"]
+__all__ = [
+    "FactOutcome",
+    "ImportFailedError",
+    "ImportReport",
+    "ImportStoppedError",
+    "State",
+    "report_from_dict",
+    "settled_for_good",
+]
 
 State = Literal["created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent"]
 
@@ -229,6 +237,38 @@ def _with_note(error: OmiError, note: str) -> OmiError:
     copy.__notes__ = [*getattr(error, "__notes__", ()), note]
     copy.__cause__ = error.__cause__
     return copy
+
+
+def settled_for_good(report: ImportReport) -> int:
+    """Return how many facts need no other run. A run that a quota window ended leaves some `not_sent`."""
+    return report.settled - report.not_sent - report.unknown
+
+
+_COUNTS: Final = (
+    "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
+    "other_tags", "tags_added", "requests", "retries", "elapsed", "complete",
+)  # fmt: skip
+
+
+def report_from_dict(fields: Mapping[str, Any]) -> ImportReport:
+    """Make the report again of which this is the `to_dict`, as far as that tells; raises if it is of none."""
+    resume_at, tags_error = fields["resume_at"], fields.get("tags_error")
+    return ImportReport(
+        # Not all of them: a version before this one wrote fewer.
+        **{name: fields[name] for name in _COUNTS if name in fields},
+        tags_error=OmiError(tags_error) if tags_error else None,
+        resume_at=None if resume_at is None else datetime.fromisoformat(resume_at),
+        failures=[*map(_outcome_from_dict, fields["failures"])],
+    )
+
+
+def _outcome_from_dict(fields: Mapping[str, Any]) -> FactOutcome:
+    try:
+        fact = None if fields["fact"] is None else Fact(**fields["fact"])
+    except InvalidFactError:  # by the rules of a later version; the outcome is one all the same
+        fact = None
+    error = None if fields["error"] is None else OmiError(fields["error"])
+    return FactOutcome(**{**fields, "fact": fact, "error": error})
 
 
 class ImportStoppedError(OmiError):

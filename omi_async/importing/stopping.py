@@ -65,15 +65,18 @@ class StopSignal:
         self.stop()
 
     @asynccontextmanager
-    async def ends_after(self, seconds: float) -> AsyncIterator[None]:
-        """Cancel what is in here so many seconds after a stop. Raises `ImportHalted` then."""
+    async def ends_after(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+        """Cancel what is in here so many seconds after a stop. Raises `ImportHalted` then.
+
+        Yields the scope, which knows the moment once there was a stop.
+        """
         try:
             async with asyncio.timeout(None) as scope:
                 self._scopes[scope] = seconds
                 if self.stopped:
                     scope.reschedule(asyncio.get_running_loop().time() + seconds)
                 try:
-                    yield
+                    yield scope
                 finally:
                     del self._scopes[scope]
         except TimeoutError:

@@ -8,11 +8,9 @@ from typing import Any, Final, Literal
 import attrs
 
 from omi_async._api import json
-from omi_async.errors import InvalidFactError, OmiError
-from omi_async.fact import Fact
-from omi_async.importing.report import FactOutcome, ImportReport
+from omi_async.importing.report import ImportReport, report_from_dict, settled_for_good
 
-__all__ = ["FINISHED", "JobRecord", "JobSnapshot", "JobState", "settled"]
+__all__ = ["FINISHED", "JobRecord", "JobSnapshot", "JobState"]
 
 JobState = Literal["waiting", "running", "done", "stopped", "failed"]
 
@@ -20,17 +18,6 @@ FINISHED: Final = frozenset[JobState]({"done", "stopped", "failed"})
 
 FAILURES_KEPT: Final = 1000
 """Failures that the file of a job keeps one by one: it is written each second, the journal has them all."""
-
-
-def settled(report: ImportReport) -> int:
-    """Return how many facts need no other run. A run that a quota window ended leaves some `not_sent`."""
-    return report.settled - report.not_sent - report.unknown
-
-
-_COUNTS: Final = (
-    "pulled", "created", "existing", "duplicate", "invalid", "rejected", "unknown", "not_sent",
-    "other_tags", "tags_added", "requests", "retries", "elapsed", "complete",
-)  # fmt: skip
 
 
 @attrs.frozen
@@ -66,7 +53,9 @@ class JobSnapshot:
         """Facts of which it is known what became of them, of 100; None until the input is counted."""
         if self.expected is None:
             return None
-        return 100.0 if not self.expected else min(100.0, 100.0 * settled(self.report) / self.expected)
+        return (
+            100.0 if not self.expected else min(100.0, 100.0 * settled_for_good(self.report) / self.expected)
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return what `json.dumps` takes as it is."""
@@ -122,7 +111,7 @@ class JobRecord:
     def from_json(cls, data: bytes) -> JobRecord:
         """Read the contents of a file. Raises ValueError, KeyError or TypeError if no job wrote it."""
         fields = json.loads(data)
-        fields["report"] = _report_from_json(fields["report"])
+        fields["report"] = report_from_dict(fields["report"])
         fields["eta"] = _read(fields["eta"])
         return cls(**fields)
 
@@ -137,21 +126,3 @@ def _read(text: str | None) -> datetime | None:
 
 def _shortened(report: ImportReport) -> ImportReport:
     return attrs.evolve(report, failures=report.failures[:FAILURES_KEPT])
-
-
-def _report_from_json(fields: dict[str, Any]) -> ImportReport:
-    # Not all of them: a version before this one wrote fewer.
-    counts = {name: fields[name] for name in _COUNTS if name in fields}
-    tags_error = OmiError(fields["tags_error"]) if fields.get("tags_error") else None
-    report = ImportReport(**counts, tags_error=tags_error, resume_at=_read(fields["resume_at"]))
-    report.failures.extend(map(_outcome_from_json, fields["failures"]))
-    return report
-
-
-def _outcome_from_json(fields: dict[str, Any]) -> FactOutcome:
-    try:
-        fact = None if fields["fact"] is None else Fact(**fields["fact"])
-    except InvalidFactError:  # by the rules of a later version; the job is one all the same
-        fact = None
-    error = None if fields["error"] is None else OmiError(fields["error"])
-    return FactOutcome(**fields | {"fact": fact, "error": error})

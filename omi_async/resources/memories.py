@@ -50,6 +50,12 @@ class Memories:
         self._sender = sender
         self._caution = Caution()  # learned by one import, and known to the next
 
+    def through(self, sender: Sender) -> Memories:
+        """Return the same calls, made through another Sender; what is learned of the server is shared."""
+        others = Memories(sender)
+        others._caution = self._caution
+        return others
+
     async def list(
         self, *, limit: int = 25, offset: int = 0, categories: str | Sequence[str] = ()
     ) -> builtins.list[Memory]:

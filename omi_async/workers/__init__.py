@@ -8,7 +8,19 @@ except ImportError:
     raise ImportError("omi_async.workers needs redis: pip install 'omi-async[workers]'") from None
 
 from omi_async.workers.errors import LeaseLost, QuotaShut, StoreError
+from omi_async.workers.part import import_part
+from omi_async.workers.progress import ImportSnapshot, PartSnapshot, PartState
 from omi_async.workers.split import part_of
 from omi_async.workers.store import RedisStore
 
-__all__ = ["LeaseLost", "QuotaShut", "RedisStore", "StoreError", "part_of"]
+__all__ = [
+    "ImportSnapshot",
+    "LeaseLost",
+    "PartSnapshot",
+    "PartState",
+    "QuotaShut",
+    "RedisStore",
+    "StoreError",
+    "import_part",
+    "part_of",
+]

@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["IDENTIFY", "Script"]
+__all__ = ["IDENTIFY", "READ", "RELEASE", "SNAPSHOT", "TAKE", "WRITE", "Script"]
 
 NOW: Final = """
 local clock = redis.call('TIME')
@@ -55,3 +55,123 @@ return {name, redis.call('GET', KEYS[2]) or ''}
 )
 """Tells whether the data is the one that was there before. A server that restarts without its file looks like
 a new one to each command: only somebody who remembers the old one can tell."""
+
+
+TAKE: Final = Script(
+    NOW
+    + """
+-- KEYS: the part, its rows, the import
+-- ARGV: holder, lease, the longest call, how long it is kept (ms each), server, number of the part, parts,
+--       whether it was delivered before, when parts that are not known may be begun
+local part = {}
+local fields = redis.call('HGETALL', KEYS[1])
+for at = 1, #fields, 2 do part[fields[at]] = fields[at + 1] end
+local parts = redis.call('HGET', KEYS[3], 'parts')
+if parts and parts ~= ARGV[7] then return {'split', text(now), parts} end
+if part.server and part.server ~= ARGV[5] then return {'server', text(now), part.server} end
+if part.state == 'done' then return {'done', text(now), part.report} end
+local mine = part.holder == ARGV[1]  -- the answer to the first try was lost
+if not mine and part.fence then
+  local free = tonumber(part['until'])
+  if tonumber(part.out) > 0 then free = free + tonumber(part.longest) end
+  if now < free then return {'held', text(now), text(free)} end
+end
+local new = not part.fence
+if new and now < tonumber(ARGV[9]) then return {'held', text(now), ARGV[9]} end
+redis.call('HSET', KEYS[3], 'parts', ARGV[7], ARGV[6], '')
+redis.call('PEXPIRE', KEYS[3], ARGV[4])
+if redis.call('HEXISTS', KEYS[3], 'stop') == 1 then
+  redis.call('HSET', KEYS[1], 'state', 'stopped', 'server', ARGV[5])
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+  return {'stopped', text(now), part.report or ''}
+end
+local rows = redis.call('EXISTS', KEYS[2])
+local suspect = part.suspect or '0'
+if (new and ARGV[8] == '1') or (part.rows and rows == 0) then suspect = '1' end
+-- From the clock, so that it grows also over a loss of all data: an old owner's fence never fits again.
+local fence = mine and part.fence or text(math.max(tonumber(part.fence or 0) + 1, now))
+redis.call('HSET', KEYS[1], 'fence', fence, 'holder', ARGV[1], 'until', text(now + ARGV[2]), 'out', '0',
+  'longest', ARGV[3], 'server', ARGV[5], 'suspect', suspect, 'state', 'running')
+redis.call('HDEL', KEYS[1], 'error', 'resume_at')
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('PEXPIRE', KEYS[2], ARGV[4])
+return {'taken', text(now), fence, part.report or '', rows, tonumber(suspect)}
+"""
+)
+"""Gives a part to a worker, or says why not. Whether the one before may still have a call on the wire is
+decided here, at one moment of one clock: of two workers that ask at the same time, one gets it."""
+
+HELD: Final = """
+-- KEYS: the part, its rows, the import
+local part = redis.call('HMGET', KEYS[1], 'fence', 'until', 'out', 'longest')
+if part[1] ~= ARGV[1] then
+  local free = tonumber(part[2] or 0)
+  if tonumber(part[3] or 0) > 0 then free = free + tonumber(part[4]) end
+  return {'lost', text(now), part[1] and 1 or 0, text(free)}
+end
+"""
+
+WRITE: Final = Script(
+    NOW
+    + HELD
+    + """
+-- ARGV: fence, lease, how long it is kept (ms each), calls on the wire, report, then keys and values of rows
+redis.call('HSET', KEYS[1], 'until', text(now + ARGV[2]), 'out', ARGV[4])
+if ARGV[5] ~= '' then redis.call('HSET', KEYS[1], 'report', ARGV[5], 'at', text(now)) end
+for at = 6, #ARGV, 2 do
+  local key, value = ARGV[at], ARGV[at + 1]
+  if value == '' then
+    redis.call('HDEL', KEYS[2], key)
+  else
+    if string.find(value, '^[sua]$') then  -- in doubt: since the first call that may have stored it
+      local before = redis.call('HGET', KEYS[2], key)
+      local in_doubt = before and string.match(before, '^[sua](.*)')
+      value = value .. (in_doubt or text(now))
+    end
+    redis.call('HSET', KEYS[2], key, value)
+    redis.call('HSET', KEYS[1], 'rows', '1')
+  end
+end
+for at = 1, 3 do redis.call('PEXPIRE', KEYS[at], ARGV[3]) end
+return {'held', text(now), redis.call('HEXISTS', KEYS[3], 'stop')}
+"""
+)
+"""Writes rows, and renews the lease with them; without rows, it only renews the lease. An old fence is
+refused before anything is written."""
+
+READ: Final = Script("return redis.call('HMGET', KEYS[1], unpack(ARGV))")
+"""Reads rows. No fence is asked for: only the worker itself writes them, and it looks before it does."""
+
+RELEASE: Final = Script(
+    NOW
+    + HELD
+    + """
+-- ARGV: fence, how long it is kept (ms), state, report, error, resume_at
+redis.call('HSET', KEYS[1], 'until', '0', 'out', '0', 'holder', '', 'state', ARGV[3], 'report', ARGV[4],
+  'error', ARGV[5], 'resume_at', ARGV[6], 'at', text(now))
+for at = 1, 3 do redis.call('PEXPIRE', KEYS[at], ARGV[2]) end
+return {'held', text(now), redis.call('HEXISTS', KEYS[3], 'stop')}
+"""
+)
+"""Gives a part back with what has become of it. The fence stays, so that whoever is late is told so."""
+
+SNAPSHOT: Final = Script(
+    NOW
+    + """
+-- KEYS: the import. ARGV: what the keys of its parts begin with
+local whole = redis.call('HGETALL', KEYS[1])
+local answer = {text(now), whole}
+local numbers = {}
+for at = 1, #whole, 2 do
+  local number, parts = tonumber(whole[at]), whole[at] == 'parts' and tonumber(whole[at + 1]) or 0
+  if number then numbers[number] = true end
+  for other = 0, parts - 1 do numbers[other] = true end
+end
+for number in pairs(numbers) do
+  table.insert(answer, {number, redis.call('HGETALL', ARGV[1] .. number)})
+end
+return answer
+"""
+)
+"""Reads all that is known of an import at one moment. What its parts are is known only by then: their keys
+cannot be named beforehand, but have the same tag."""

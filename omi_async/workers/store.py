@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -29,11 +29,14 @@ from omi_async._api.retry import Retry, jittered, waits
 from omi_async._quota.sharing import FORMAT
 from omi_async._settings import Secret
 from omi_async.errors import ConfigurationError
+from omi_async.importing.report import ImportReport
 from omi_async.workers.errors import StoreError
+from omi_async.workers.names import PartName
+from omi_async.workers.progress import ImportSnapshot, PartSnapshot, import_snapshot
 from omi_async.workers.quotas import QuotaRecord
-from omi_async.workers.scripts import IDENTIFY, Script
+from omi_async.workers.scripts import IDENTIFY, SNAPSHOT, Script
 
-__all__ = ["RedisStore"]
+__all__ = ["KEPT", "RedisStore"]
 
 T = TypeVar("T")
 
@@ -69,8 +72,15 @@ AWAY: Final = (
     TryAgainError,
 )
 
-NOT_AWAY: Final = (AuthenticationError, AuthorizationError)
-"""To redis-py they are errors of the connection. No repetition helps."""
+REFUSED: Final = (AuthenticationError, AuthorizationError)
+"""To redis-py they are errors of the connection, or the causes of one. No repetition helps."""
+
+KEPT: Final = 40 * 86_400
+"""Seconds for which the store knows a part after the last word of it. An import may wait for the window of a
+day, and whoever reads its result may come a month later; after them the same part would be imported again."""
+
+LOOKED_EVERY: Final = 1.0
+"""Seconds between two looks of somebody who watches. The workers tell of their progress as often."""
 
 LOST_FOR: Final = 86_400.0
 """Seconds for which a loss of data is remembered. An engine delivers what it was working on again within
@@ -191,22 +201,86 @@ class RedisStore:
         for pause in waits(PAUSES):
             try:
                 return await command()
-            except NOT_AWAY as error:
-                raise StoreError(f"the store refuses: {error}") from None
-            except AWAY as error:
+            except (RedisError, OSError) as error:
+                if not _is_away(error):
+                    raise StoreError(f"the store refuses: {type(error).__name__}: {error}") from None
                 hurried = hurry is not None and hurry.is_set()
                 if loop.time() - began > (IN_A_HURRY if hurried else PATIENCE):
                     raise StoreError(f"the store is away: {error}") from None
-                self._log_away(error, first=pause == PAUSES.base)
-            except RedisError as error:
-                raise StoreError(f"the store refuses: {type(error).__name__}: {error}") from None
+                if pause == PAUSES.base:  # the first time only
+                    about = {"omi_why": "store", "omi_error": type(error).__name__}
+                    log.warning("the store is away: %s; it is tried again", error, extra=about)
             await _pause(jittered(pause or PAUSES.cap, random.random()), hurry)  # noqa: S311  # jitter
         raise AssertionError("PATIENCE ends before the waits do")
 
-    def _log_away(self, error: Exception, *, first: bool) -> None:
-        if first:
-            about = {"omi_why": "store", "omi_error": type(error).__name__}
-            log.warning("the store is away: %s; it is tried again", error, extra=about)
+    # What users ask
+
+    async def snapshot(self, name: str, /) -> ImportSnapshot:
+        """Return how far an import is, with each of its parts. Raises `StoreError`.
+
+        Args:
+            name: the import's: ``"dana"`` if its parts are ``"dana/0"`` and so on. An import that the store
+                does not know has no parts, and waits.
+        """
+        keys = [self.key(name, "import")]
+        return import_snapshot(name, *await self.run(SNAPSHOT, keys, [self.key(name, "part", "")]))
+
+    async def snapshot_part(self, part: str, /) -> PartSnapshot:
+        """Return how far a part is, such as ``"dana/3"``. Raises `StoreError`, and ValueError for no name."""
+        name = PartName.parse(part)
+        whole = await self.snapshot(name.whole)
+        waiting = PartSnapshot(str(name), "waiting", ImportReport())
+        return next((known for known in whole.parts if known.part == str(name)), waiting)
+
+    async def watch(self, name: str, /, *, every: float = LOOKED_EVERY) -> AsyncIterator[ImportSnapshot]:
+        """Yield how far an import is: now, and after each change; a slow reader gets the latest only.
+
+        It ends with the snapshot in which all parts are done, stopped or failed. Raises `StoreError`.
+
+        Args:
+            name: as for `snapshot`.
+            every: seconds between two looks.
+        """
+        shown = None
+        while shown is None or not shown.finished:
+            if shown is not None:
+                await asyncio.sleep(every)
+            snapshot = await self.snapshot(name)
+            if snapshot != shown:
+                yield snapshot
+            shown = snapshot
+
+    async def watch_part(self, part: str, /, *, every: float = LOOKED_EVERY) -> AsyncIterator[PartSnapshot]:
+        """Yield how far a part is, as `watch` does for an import."""
+        shown = None
+        while shown is None or not shown.finished:
+            if shown is not None:
+                await asyncio.sleep(every)
+            snapshot = await self.snapshot_part(part)
+            if snapshot != shown:
+                yield snapshot
+            shown = snapshot
+
+    async def stop(self, name: str, /) -> None:
+        """Stop an import: its workers let the calls on the wire land, and make no other. Raises `StoreError`.
+
+        They hear of it within a second or two. Parts that are run later end at once, until `resume`.
+        """
+        key = self.key(name, "import")
+
+        async def once() -> None:
+            await self._redis.hset(key, "stop", "1")
+            await self._redis.pexpire(key, KEPT * 1000)
+
+        await self.repeated(once)
+
+    async def resume(self, name: str, /) -> None:
+        """Let an import that was stopped go on, once its parts are run again. Raises `StoreError`."""
+
+        async def once() -> None:
+            await self._redis.hdel(self.key(name, "import"), "stop")
+
+        await self.repeated(once)
 
     # Quotas
 
@@ -216,7 +290,7 @@ class RedisStore:
 
     # The store's data
 
-    async def lost_since(self) -> float | None:
+    async def lost_since(self, *, hurry: asyncio.Event | None = None) -> float | None:
         """Return when the store was found to have lost its data, in epoch seconds of its clock; None if not.
 
         Its data has a name, made with the first of it. If it has another one than it had before, the data
@@ -224,9 +298,17 @@ class RedisStore:
         """
         keys = [self.key(self.prefix, "id"), self.key(self.prefix, "lost")]
         arguments: list[str | int] = [self._known_id, secrets.token_hex(16), round(LOST_FOR * 1000)]
-        name, lost = await self.run(IDENTIFY, keys, arguments)
+        name, lost = await self.run(IDENTIFY, keys, arguments, hurry=hurry)
         self._known_id = name.decode()
         return int(lost) / 1000 if lost else None
+
+
+def _is_away(error: Exception) -> bool:
+    return (
+        isinstance(error, AWAY)
+        and not isinstance(error, REFUSED)
+        and not isinstance(error.__cause__, REFUSED)
+    )
 
 
 async def _pause(seconds: float, hurry: asyncio.Event | None) -> None:

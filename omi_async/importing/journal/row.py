@@ -62,6 +62,9 @@ class Recalled:
         sent_at: when it was about to be sent for the first time, in epoch seconds of the client's clock then;
             None if that is not known.
         clock_offset: seconds that the server's clock was ahead of that one; None if no answer had told.
+        fingerprint: of what was sent of it, in place of `fact`, if no texts are kept.
+        by_own_clock: whether `sent_at` is by this machine's clock, as it goes now. Then the offset that this
+            import learns holds for it too.
     """
 
     place: int | None
@@ -73,6 +76,8 @@ class Recalled:
     fact: dict[str, Any] | None
     sent_at: float | None
     clock_offset: float | None
+    fingerprint: str | None = None
+    by_own_clock: bool = False
 
 
 SUSPECTED: Final = Recalled(
