@@ -167,15 +167,15 @@ def checked(item: AnyFact) -> Payload:
 
     An import that is asked for no outcomes needs no `Fact`, and a `Fact` costs as much as its checks.
     """
-    if isinstance(item, Fact):
-        return fact_payload(item)
     try:
+        # A dict first: to ask for a Mapping takes as long as all the checks of a fact.
+        if type(item) is dict:
+            return _payload_of(item)
+        if isinstance(item, Fact):
+            return fact_payload(item)
         if isinstance(item, str):
             return {"content": _content(item), "visibility": "private", "tags": ()}
-        # Asked for a dict first: to ask for a Mapping takes as long as all the checks of a fact.
-        if type(item) is dict or isinstance(item, Mapping):
-            return _payload_of(item)
-        return _payload_of(_named_values(item))
+        return _payload_of(item if isinstance(item, Mapping) else _named_values(item))
     except InvalidFactError as error:
         error.record = item
         raise
@@ -184,15 +184,22 @@ def checked(item: AnyFact) -> Payload:
 
 
 def _payload_of(record: Mapping[str, Any]) -> Payload:
-    content, category = record.get("content"), record.get("category")
-    visibility, tags = record.get("visibility"), record.get("tags")
-    # What most of them are is seen first: to ask a function of it costs as much as its check.
+    content: Any = record.get("content")
+    category: Any = record.get("category")
+    visibility: Any = record.get("visibility")
+    tags: Any = record.get("tags")
+    # What nearly all of them are is seen here: to call a field's function costs more than its check.
+    text = content.strip() if type(content) is str and content.isascii() else ""
+    if not 0 < len(text) <= CONTENT_LENGTH:
+        text = _content(content)
     payload: Payload = {
-        "content": _content(content),  # type: ignore[arg-type]  # it says what is wrong with others
+        "content": text,
         "visibility": "private" if visibility is None or _is_absent(visibility) else _visibility(visibility),
-        "tags": () if type(tags) is not list and _is_absent(tags) else _tags(tags),  # type: ignore[arg-type]
+        "tags": () if tags is None or (type(tags) is not list and _is_absent(tags)) else _tags(tags),
     }
-    if (type(category) is str and category) or not _is_absent(category):
+    if type(category) is str and category.isidentifier() and category.isascii():
+        payload["category"] = category
+    elif not _is_absent(category):
         payload["category"] = _category(category)  # type: ignore[typeddict-item]  # None is absent
     return payload
 

@@ -317,7 +317,7 @@ def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
         ids = [item["id"] for item in items]
         contents = [item["content"] for item in items]
         created = [item["created_at"] for item in items]
-        if {*map(type, ids), *map(type, contents), *map(type, created)} <= {str} and all(ids):
+        if {*map(type, [*ids, *contents, *created])} <= {str} and all(ids):
             return ids, contents, created
     except (TypeError, KeyError):
         pass

@@ -181,15 +181,24 @@ class ServerClock:
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""
-        known = self.offset is not None
+        new = self._are_new(created)
         for item, memory_id, text in zip(items, ids, created, strict=True):
             item.memory_id = memory_id
-            # Nearly all are written exactly as our start is, and such texts are ordered as the moments are.
-            # To parse each would cost as much as all else that is done with an answer.
-            if known and text > self._start_text and text[19::7] == ".Z" and item.first_sent is None:
+            if new and item.first_sent is None:
                 item.state = "created"
             else:
                 item.state = self.state_of(text, item.first_sent, item.clock_offset)
+
+    def _are_new(self, created: Sequence[str]) -> bool:
+        """Whether all these texts are later than the start of the import, as far as that can be seen at once.
+
+        Nearly all are written exactly as our start is, and such texts are ordered as the moments are. To
+        parse each would cost as much as all else that is done with an answer.
+        """
+        if self.offset is None or {*map(len, created)} != {len(self._start_text)}:
+            return False
+        first = min(created)
+        return first > self._start_text and first[19::7] == ".Z"
 
     def state_of(
         self, text: str, first_sent: float | None = None, clock_offset: float | None = None

@@ -325,8 +325,9 @@ def _is_as_sent(recalled: Recalled, payload: Payload) -> bool:
     return recalled.fact == {**payload, "tags": list(payload["tags"])}
 
 
-SHARDS: Final = 2**10
-"""Dicts, of which none ever holds so many keys that an event loop would stand still while it grows."""
+SHARDS: Final = 2**8
+"""Dicts, of which none ever holds so many texts that the event loop would stand still while it grows: with
+ten million of them, that takes a millisecond. With many more dicts, a small import is busy making them."""
 
 _ANY_SHARD: Final = SHARDS - 1
 
@@ -335,7 +336,8 @@ class SeenTexts:
     """Remembers stripped texts by 128 bits each, which are worth something within this process.
 
     They are two of Python's own keyed hashes (SipHash, PEP 456), which is as safe here as a cryptographic
-    one. They stand in dicts, not in sets: the garbage collector leaves a dict alone that holds only numbers.
+    one: a text is known by the first, and the second confirms it. They stand in dicts, not in sets: the
+    garbage collector leaves a dict alone that holds only numbers.
     """
 
     def __init__(self) -> None:
@@ -343,6 +345,9 @@ class SeenTexts:
 
     def came_again(self, contents: Iterable[str]) -> list[bool]:
         """Remember texts, and say of each whether it came before."""
-        keys = [(hash(content) << 64) + hash(content + "\0") for content in contents]
-        shards = self._shards
-        return [shards[key & _ANY_SHARD].setdefault(key, key) is not key for key in keys]
+        again, shards = [], self._shards
+        for content in contents:
+            key, confirmation = hash(content), hash(content + "\0")
+            known = shards[key & _ANY_SHARD].setdefault(key, confirmation)
+            again.append(known is not confirmation and known == confirmation)
+        return again

@@ -52,7 +52,6 @@ class Item:
     maybe_reworded: bool = False
     others: set[str] | None = None
     place: int | None = None
-    first_sent: float | None = None
     clock_offset: float | None = None
     by_own_clock: bool = False
     state: State | None = None
@@ -63,6 +62,7 @@ class Item:
         self.index = index
         self.payload = payload
         self.content = payload["content"]
+        self.first_sent: float | None = None  # set, since it is asked for: a default is found more slowly
         self._source_value = source_value
 
     def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
