@@ -30,10 +30,10 @@ class LeaseLost(OmiError):  # noqa: N818  # no error: another worker does the wo
     Attributes:
         part: its name.
         resume_at: when it is worth another try, aware: by then the other worker has ended its work, renewed
-            its lease, or died. None if that is not known.
+            its lease, or died.
     """
 
-    def __init__(self, message: str, *, part: str, resume_at: datetime | None = None) -> None:
+    def __init__(self, message: str, *, part: str, resume_at: datetime) -> None:
         super().__init__(message)
         self.part = part
         self.resume_at = resume_at

@@ -90,11 +90,6 @@ minutes or hours; for parts that it begins later nothing was sent before the los
 class RedisStore:
     """What workers on all machines know together: each part's rows and lease, and each key's quotas.
 
-    ```python
-    async with RedisStore("redis://localhost:6379/0") as store:
-        report = await import_part(session, facts, store=store, part="dana/3", parts=4)
-    ```
-
     One for a process is enough: it may be shared by any number of tasks of one event loop. Neither keys nor
     texts of facts are in the store. A server that is away for a while stalls whoever needs it, and everything
     goes on when it is back; see the package's docstring for what is known after one that lost its data.
@@ -195,7 +190,7 @@ class RedisStore:
             StoreError: the server stays away, or refuses.
         """
         if self._closed:
-            raise ConfigurationError("this RedisStore is closed; make another")
+            raise StoreError("this RedisStore is closed; make another")
         loop = asyncio.get_running_loop()
         began = loop.time()
         for pause in waits(PAUSES):

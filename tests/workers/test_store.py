@@ -68,5 +68,5 @@ async def test_a_store_that_lost_its_data_is_noticed_by_who_knew_it(
 async def test_a_closed_store_is_closed(store: RedisStore) -> None:
     await store.close()
     await store.close()
-    with pytest.raises(ConfigurationError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         await store.lost_since()
