@@ -7,7 +7,6 @@ of it is read by `interpret`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
 from collections.abc import Iterable, Sequence
@@ -22,7 +21,6 @@ from yarl import URL
 from omi_async import _observing
 from omi_async._api import json
 from omi_async._api.endpoints import interpret, key_info
-from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
@@ -55,8 +53,6 @@ from omi_async.resources.memories import Memories
 __all__ = ["Session"]
 
 T = TypeVar("T")
-
-log: Final = logging.getLogger("omi_async")
 
 JSON: Final = "application/json"
 
@@ -294,7 +290,7 @@ class Session:
                 wait = self._wait_after(error, request, longest, patience)
                 if wait is None:
                     raise
-                self._log_retry(request, number, error, wait)
+                _observing.log_retry(request, number, error, max(wait, self.pacing.wait(request.kind)))
             await asyncio.sleep(wait)
         raise AssertionError("after the last attempt there is no wait")
 
@@ -341,7 +337,7 @@ class Session:
         finally:
             permit.give_back()  # if nothing else has become of it
             _observing.attempted(answer, permit.waited)
-        _log_attempt(request, answer)
+        _observing.log_attempt(request, answer)
         if isinstance(answer, OmiError):
             try:
                 raise answer
@@ -369,45 +365,6 @@ class Session:
         for spelling in (self._key.encode(), json.dumps(str.__str__(self._key))[1:-1]):
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
-
-    def _log_retry(self, request: Request[Any], number: int, error: OmiError, wait: float) -> None:
-        wait = max(wait, self.pacing.wait(request.kind))
-        why = "quota" if isinstance(error, RateLimitError) else "trouble"
-        log.warning(
-            "%s %s: attempt %d failed (%s); the next in %.2f s",
-            request.method,
-            request.path,
-            number,
-            log_name(error),
-            wait,
-            extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
-        )
-
-
-def _log_attempt(request: Request[Any], answer: Response | OmiError) -> None:
-    if not log.isEnabledFor(logging.DEBUG):
-        return
-    if isinstance(answer, OmiError):
-        about = {"omi_kind": request.kind, "omi_error": type(answer).__name__}
-        log.debug("%s %s: %s", request.method, request.path, answer, extra=about)
-    else:
-        took = (answer.received or 0.0) - (answer.sent or 0.0)
-        words = "%s %s: %d in %.3f s, %d bytes"
-        size = len(answer.body)
-        log.debug(
-            words,
-            request.method,
-            request.path,
-            answer.status,
-            took,
-            size,
-            extra={
-                "omi_kind": request.kind,
-                "omi_status": answer.status,
-                "omi_took": took,
-                "omi_bytes": size,
-            },
-        )
 
 
 def _is_closed() -> OmiError:

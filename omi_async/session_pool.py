@@ -279,7 +279,7 @@ class SessionPool:
             if now - entry.touched < self._idle:
                 break
             pacer = entry.session.pacing
-            if pacer.busy or pacer.clock.now() - pacer.used_at < self._idle:
+            if pacer.busy or pacer.clock.steady() - pacer.used_at < self._idle:
                 # It was not asked for, but its holder makes calls. It is looked at again later.
                 entry.touched = now
                 self._kept.move_to_end(account)

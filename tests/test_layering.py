@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # When a call may go.
     "_quota": {"constants", "errors", "_api", "_quota"},
     # Who watches, if anybody does.
-    "_observing": {"errors", "_api.messages", "importing.report"},
+    "_observing": {"errors", "_api.failures", "_api.messages", "importing.report"},
     # The importer's own edges: tasks, clocks, the journal's file. They know a Sender, and no session.
     "importing": {"constants", "errors", "fact", "memory", "_api", "_observing", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
