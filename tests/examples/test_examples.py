@@ -290,6 +290,25 @@ def test_users_import_at_the_same_time_and_each_into_an_account_of_its_own(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", [UVICORN, AIOHTTP], ids=["FastAPI", "aiohttp.web"])
+def test_a_stranger_and_too_large_an_upload_are_refused_and_leave_nothing(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    pytest.importorskip("uvicorn", reason="it is of the extra test")
+    with LocalServer.in_thread() as server:
+        app = App(server, tmp_path, command)
+        app.environment["OMI_MAX_BYTES"] = "1000"
+        _, upload = lines("dana", 100)
+        with app.running():
+            assert app.refusal("/nobody/imports", b"User skis") == 404
+            assert app.refusal("/nobody/memories?text=a", b"User skis") == 404
+            assert app.refusal("/dana/imports", upload) == 413
+        assert [path.name for path in (tmp_path / "imports").iterdir()] == [".seats"]
+        assert server.memories() == []
+    assert "Traceback" not in (tmp_path / "program.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
 def test_a_refused_fact_is_the_users_mistake_and_not_the_gateways(tmp_path: Path) -> None:
     pytest.importorskip("uvicorn", reason="it is of the extra test")
     with LocalServer.in_thread() as server:
