@@ -170,9 +170,10 @@ class Ledger:
 
     def _is_back(self, call: CountedCall) -> None:
         self._out.remove(call)
-        probe = self._probes.get(call.kind)
-        if probe is not None and probe.call is call:
-            del self._probes[call.kind]
+        if self._probes:
+            probe = self._probes.get(call.kind)
+            if probe is not None and probe.call is call:
+                del self._probes[call.kind]
 
     # What the answers teach
 

@@ -108,13 +108,14 @@ class Pacer:
         """
         if self._closed is not None:
             raise self._closed()
-        now = self.used_at = self.clock.steady()
+        now = self.used_at = self.clock.now() - self.clock.correction
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
         self._queues.setdefault((kind, group), Queue(kind, group)).waiters.append(waiter)
         try:
-            await self.open()
+            if self._keeper is not None:
+                await self.open()
             self._dispatch()
             if group is None and not waiter.granted.done():
                 self._refuse_if_too_far_behind(waiter, kind)
@@ -203,7 +204,8 @@ class Pacer:
                 queues.remove(queue)
             else:
                 self._grant(queue, queue.waiters.popleft(), now)
-        self._forget_timer()
+        if self._timer is not None:
+            self._forget_timer()
         if soonest < math.inf:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._look_again)
@@ -225,6 +227,10 @@ class Pacer:
         if not self._free or (queue.group is not None and not queue.group.free):
             return math.inf
         wait = self.ledger.wait(kind, now, live=live)
+        if wait and any(ask.queue.kind == kind for ask in self._asks.values()):
+            # To be told that it must wait may end an import, and those who asked before would go no more,
+            # though they are counted: a call of the window would be lost.
+            return math.inf
         if wait:
             self._held.add(kind)
             self._put_off(queue, wait, now)
