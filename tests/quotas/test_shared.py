@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from omi_async import RateLimitError, Session
-from omi_async._quota.keeper import AGAIN, IMPORTS_WAIT, PATIENCE
 from omi_async._quota.policy import QuotaPolicy
+from omi_async._quota.storekeeper import AGAIN, IMPORTS_WAIT, PATIENCE
 from omi_async.local import Quota
 from tests.clock import elapsed, run
 from tests.importing.helpers import facts, serving
