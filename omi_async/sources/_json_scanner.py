@@ -10,16 +10,22 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
+from omi_async.sources._depth import TOO_DEEP, is_too_deep
 from omi_async.sources._errors import DamagedStreamError, SourceError
 from omi_async.sources._records import LONGEST, hint_at_encoding, shown
 
 __all__ = ["Broken", "Scanner"]
 
-_SPACE: Final = re.compile("[ \t\r\n\ufeff\x1a]*")
+_SPACES: Final = " \t\r\n\ufeff\x1a"
 """What may stand between values; among them what only files have, as when several were joined."""
+
+_SPACE: Final = re.compile(f"[{_SPACES}]*")
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\\n\r]++|\\[^\n\r])*+"|["\[\]{},]')
 """A whole string, a bracket, a comma; or the quote of a string that does not end on its line."""
+
+_SHORT: Final = 2**16
+"""Characters of a value that are read again with each chunk."""
 
 _CLOSES: Final = {"[": "]", "{": "}"}
 
@@ -42,11 +48,13 @@ class Scanner:
     Attributes:
         line: the line, from 1, of what comes next.
         offset: characters read so far.
+        lost: whether the file came to its end in the depth of a value, and no bracket closes any more.
     """
 
     def __init__(self, chunks: Iterable[bytes], name: str, longest: int = LONGEST) -> None:
         self.line = 1
         self.offset = 0
+        self.lost = False
         self._chunks = iter(chunks)
         self._name = name
         # Bad bytes become half surrogates, which spoil the value they stand in and no other.
@@ -59,6 +67,9 @@ class Scanner:
 
     def peek(self) -> str:
         """Skip white space; return the next character, or nothing at the end of the file."""
+        mark = self._text[self._at : self._at + 1]
+        if mark and mark not in _SPACES:
+            return mark
         while True:
             found = _SPACE.match(self._text, self._at)
             self._advance(found.end() if found else self._at)
@@ -70,23 +81,27 @@ class Scanner:
     def expect(self, mark: str) -> None:
         """Step over a bracket, comma or colon."""
         found = self.peek()
+        if self.lost:
+            return
         if found != mark:
             self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
-        self._advance(self._at + 1)
+        self._step()
 
     def elements(self) -> Iterator[None]:
         """Stand before each element of a list, which the caller then reads."""
         self.expect("[")
-        while self.peek() != "]":
+        while self.peek() != "]" and not self.lost:
             yield
-            if self.peek() != "]":
+            if self.peek() == ",":
+                self._step()
+            elif self._text[self._at : self._at + 1] != "]":
                 self.expect(",")
         self.expect("]")
 
     def members(self) -> Iterator[str]:
         """Yield each key of an object, and stand before its value, which the caller then reads."""
         self.expect("{")
-        while self.peek() != "}":
+        while self.peek() != "}" and not self.lost:
             key, line = self.value()
             if not isinstance(key, str):
                 raise SourceError.at(self._name, line, "a key in quotes must stand here; fix the file")
@@ -100,7 +115,11 @@ class Scanner:
         """Step over a value, however long it is, without keeping it."""
         if self.peek() not in {"[", "{"}:
             self.value()
-            return
+        elif not self._skip_brackets():
+            self.fail(_CUT)
+
+    def _skip_brackets(self) -> bool:
+        """Step over a list or an object; return whether it has an end."""
         depth = 0
         while True:
             end = self._at
@@ -112,10 +131,10 @@ class Scanner:
                 depth += (mark in "[{") - (mark in "]}")
                 if not depth and mark in "]}":
                     self._advance(end)
-                    return
+                    return True
             self._advance(end)
             if not self._fill():
-                self.fail(_CUT)
+                return False
 
     def value(self) -> tuple[Any, int]:
         """Read a value; return it and its line; a `Broken` one if only its inside is damaged."""
@@ -125,15 +144,28 @@ class Scanner:
         while True:
             try:
                 value, end = self._read_value(self._text, self._at)
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                return self._too_deep(), line
+            except ValueError as error:
+                if is_too_deep(self._text[self._at :]):
+                    return self._too_deep(), line
                 value, end = error, self._extent()
-            if self._is_whole(end) or not self._fill():
+            if self._is_whole(end) or not self._fill_twice_as_much():
                 break
         if end < 0:
             self.fail(
                 _CUT if self._text[self._at] in '{["' else "no JSON value begins here; fix the document"
             )
         return self._taken(value, end), line
+
+    def _too_deep(self) -> Broken:
+        """Step over a value that no parser reads. If it has no end, nothing is left that could be read."""
+        text = shown(self._text[self._at : self._at + LONGEST].encode("utf-8", "surrogateescape"))
+        self.lost = not self._skip_brackets()
+        if self.lost:
+            self._advance(len(self._text))
+            return Broken(f"{TOO_DEEP}, and has no end: what may stand behind it was not read", text)
+        return Broken(TOO_DEEP, text)
 
     def _is_whole(self, end: int) -> bool:
         """Whether the next chunk can change nothing: a number may go on in it."""
@@ -151,6 +183,8 @@ class Scanner:
                     f"is not UTF-8: byte 0x{byte:02x} after {error.start} characters of the record;"
                     f" {hint_at_encoding(text.encode('utf-8', 'surrogateescape'))}"
                 )
+        if is_too_deep(text):
+            return Broken(TOO_DEEP, shown(text.encode("utf-8", "surrogateescape")))
         if isinstance(value, Exception):
             return Broken(_words(value), shown(text.encode("utf-8", "surrogateescape")))
         return value
@@ -180,10 +214,28 @@ class Scanner:
             self.fail("a string in this record does not end on its line; fix the document")
         return -1
 
+    def _step(self) -> None:
+        """Go over a mark, which ends no line."""
+        self._at += 1
+        self.offset += 1
+
     def _advance(self, to: int) -> None:
         self.line += self._text.count("\n", self._at, to)
         self.offset += to - self._at
         self._at = to
+
+    def _fill_twice_as_much(self) -> bool:
+        """Read on in a value that has not come to its end; False at the end of the file.
+
+        A long one is tried again only when there is twice as much of it: else each chunk would be the reason
+        to read all of it once more. A short one is tried at once, since it may come from a live stream.
+        """
+        size = len(self._text) - self._at
+        wanted = min(2 * size, self._longest) if size > _SHORT else 0
+        found = self._fill()
+        while found and len(self._text) < wanted and self._fill():
+            pass
+        return found
 
     def _fill(self) -> bool:
         """Read a chunk behind what is not read yet; False at the end."""
@@ -209,8 +261,6 @@ def _words(error: Exception) -> str:
     match error:
         case json.JSONDecodeError(msg=reason):
             return f"not JSON: {reason}"
-        case RecursionError():
-            return "is nested too deeply"
         case _:
             return str(error)
 
