@@ -117,7 +117,7 @@ class Delivery:
         self._clock.learn(named.answer)
         if named.ids:
             self._clock.witness(max(named.created), named.answer)
-            self._tracker.last_answer = named
+            self._tracker.last_answer = named._replace(memories=())  # which nothing asks for any more
         matched = match(items, named, self._clock)
         if matched.missing:
             words = f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
@@ -146,7 +146,10 @@ class Delivery:
         return _Sent()
 
     def _costs_only_its_batch(self, error: OmiError) -> bool:
-        """Whether an error is a refusal that was not foreseen, and not the last one of too many in a row."""
+        """Whether an error is a refusal that was not foreseen, and not the last one of too many in a row.
+
+        A 3xx is none: it is the address that is wrong, and each further batch would go astray as well.
+        """
         if not isinstance(error, APIError) or not 400 <= error.status < 500:  # noqa: PLR2004  # the 4xx class
             return False
         if isinstance(error, AuthenticationError | PaymentRequiredError | PermissionDeniedError):
