@@ -129,9 +129,9 @@ for at = 6, #ARGV, 2 do
       value = value .. (in_doubt or text(now))
     end
     redis.call('HSET', KEYS[2], key, value)
-    redis.call('HSET', KEYS[1], 'rows', '1')
   end
 end
+if #ARGV > 5 then redis.call('HSET', KEYS[1], 'rows', '1') end
 for at = 1, 3 do redis.call('PEXPIRE', KEYS[at], ARGV[3]) end
 return {'held', text(now), redis.call('HEXISTS', KEYS[3], 'stop')}
 """
