@@ -1,4 +1,4 @@
-"""Where what the library does can be watched: by nobody, unless `omi_async.telemetry` is enabled.
+"""Where what the library does can be watched: in the log, and by `omi_async.telemetry` if that is enabled.
 
 The session and the importer call these functions whether they are watched or not. That costs them one look at
 `observer`, and spares them and everything that is built on them an argument to hand on.
@@ -6,14 +6,18 @@ The session and the importer call these functions whether they are watched or no
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final, Protocol
 
-from omi_async._api.messages import Kind, Response
-from omi_async.errors import OmiError
+from omi_async._api.failures import log_name
+from omi_async._api.messages import Kind, Request, Response
+from omi_async.errors import OmiError, RateLimitError
 from omi_async.importing.report import ImportReport
 
-__all__ = ["Observer", "attempted", "call", "importing", "observer"]
+__all__ = ["Observer", "attempted", "call", "importing", "log_attempt", "log_retry", "observer"]
+
+log: Final = logging.getLogger("omi_async")
 
 
 class Observer(Protocol):
@@ -57,3 +61,43 @@ def attempted(answer: Response | OmiError | None, waited: float) -> None:
 def importing(base_url: str, report: ImportReport) -> AbstractContextManager[Any]:
     """Return a block for an import."""
     return _NOTHING if observer is None else observer.importing(base_url, report)
+
+
+def log_attempt(request: Request[Any], answer: Response | OmiError) -> None:
+    """Log what came of an attempt, for who looks for details."""
+    if not log.isEnabledFor(logging.DEBUG):
+        return
+    if isinstance(answer, OmiError):
+        about = {"omi_kind": request.kind, "omi_error": type(answer).__name__}
+        log.debug("%s %s: %s", request.method, request.path, answer, extra=about)
+        return
+    took = (answer.received or 0.0) - (answer.sent or 0.0)
+    size = len(answer.body)
+    log.debug(
+        "%s %s: %d in %.3f s, %d bytes",
+        request.method,
+        request.path,
+        answer.status,
+        took,
+        size,
+        extra={
+            "omi_kind": request.kind,
+            "omi_status": answer.status,
+            "omi_took": took,
+            "omi_bytes": size,
+        },
+    )
+
+
+def log_retry(request: Request[Any], number: int, error: OmiError, wait: float) -> None:
+    """Log that an attempt has failed, and that the next one comes in so many seconds."""
+    why = "quota" if isinstance(error, RateLimitError) else "trouble"
+    log.warning(
+        "%s %s: attempt %d failed (%s); the next in %.2f s",
+        request.method,
+        request.path,
+        number,
+        log_name(error),
+        wait,
+        extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
+    )

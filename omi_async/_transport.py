@@ -15,6 +15,7 @@ import ssl
 import struct
 import sys
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
@@ -132,6 +133,19 @@ def abandon(client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> N
             loop.call_soon_threadsafe(transport.abort)
         elif hasattr(transport, "_call_connection_lost"):
             transport._call_connection_lost(None)  # noqa: SLF001  # closes the socket; abort() needs the loop
+
+
+def let_go_unclosed(owner: object, client: aiohttp.ClientSession, loop: asyncio.AbstractEventLoop) -> None:
+    """Warn that a pool's owner is deleted without having been closed, and let go of the pool."""
+    try:
+        warnings.warn(
+            f"unclosed {owner!r}: use `async with` or await close()",
+            ResourceWarning,
+            source=owner,  # python -X tracemalloc says where it was made
+            stacklevel=3,
+        )
+    finally:  # warnings may be errors
+        abandon(client, loop)
 
 
 async def call(

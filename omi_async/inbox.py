@@ -240,7 +240,8 @@ class FactInbox:
         """Take the facts of the next round: full batches, or all; of equal texts, the first."""
         first = dict[str, _Letter]()
         for letter in self._letters:
-            first.setdefault(letter.fact.content, letter)
+            same = first.setdefault(letter.fact.content, letter)
+            same.redelivered |= letter.redelivered
         letters = list(first.values())
         if not partial:
             del letters[len(letters) // BATCH_SIZE * BATCH_SIZE :]
@@ -271,6 +272,8 @@ class FactInbox:
     def _check_open(self) -> None:
         if self._postman is None:
             raise ConfigurationError("an inbox takes facts inside its `async with` block")
+        if asyncio.get_running_loop() is not self._postman.get_loop():
+            raise ConfigurationError("this inbox belongs to another event loop; make one for each loop")
         if self._stopped or self._draining:
             raise ConfigurationError("the inbox was stopped, and takes no more facts")
 

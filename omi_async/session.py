@@ -7,10 +7,8 @@ of it is read by `interpret`.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import random
-import warnings
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -23,7 +21,6 @@ from yarl import URL
 from omi_async import _observing
 from omi_async._api import json
 from omi_async._api.endpoints import interpret, key_info
-from omi_async._api.failures import log_name
 from omi_async._api.messages import Request, Response
 from omi_async._api.retry import Retry, wait_after, waits
 from omi_async._quota.ledger import Ledger
@@ -43,7 +40,7 @@ from omi_async._settings import (
     proxy_for,
     within_pool,
 )
-from omi_async._transport import abandon, call, close_pool, open_pool
+from omi_async._transport import call, close_pool, let_go_unclosed, open_pool
 from omi_async._version import __version__
 from omi_async.errors import (
     ConfigurationError,
@@ -56,8 +53,6 @@ from omi_async.resources.memories import Memories
 __all__ = ["Session"]
 
 T = TypeVar("T")
-
-log: Final = logging.getLogger("omi_async")
 
 JSON: Final = "application/json"
 
@@ -242,17 +237,8 @@ class Session:
 
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
-        if self._closed or client is None or client is self._borrowed:
-            return
-        try:
-            warnings.warn(
-                f"unclosed {self!r}: use `async with` or await close()",
-                ResourceWarning,
-                source=self,  # python -X tracemalloc says where it was made
-                stacklevel=2,
-            )
-        finally:  # warnings may be errors
-            abandon(client, self._loop)
+        if not (self._closed or client is None or client is self._borrowed):
+            let_go_unclosed(self, client, self._loop)
 
     def _open(self) -> aiohttp.ClientSession:
         """Return the aiohttp session for the running loop, made at the first call."""
@@ -304,7 +290,7 @@ class Session:
                 wait = self._wait_after(error, request, longest, patience)
                 if wait is None:
                     raise
-                self._log_retry(request, number, error, wait)
+                _observing.log_retry(request, number, error, max(wait, self.pacing.wait(request.kind)))
             await asyncio.sleep(wait)
         raise AssertionError("after the last attempt there is no wait")
 
@@ -351,7 +337,7 @@ class Session:
         finally:
             permit.give_back()  # if nothing else has become of it
             _observing.attempted(answer, permit.waited)
-        _log_attempt(request, answer)
+        _observing.log_attempt(request, answer)
         if isinstance(answer, OmiError):
             try:
                 raise answer
@@ -379,45 +365,6 @@ class Session:
         for spelling in (self._key.encode(), json.dumps(str.__str__(self._key))[1:-1]):
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
-
-    def _log_retry(self, request: Request[Any], number: int, error: OmiError, wait: float) -> None:
-        wait = max(wait, self.pacing.wait(request.kind))
-        why = "quota" if isinstance(error, RateLimitError) else "trouble"
-        log.warning(
-            "%s %s: attempt %d failed (%s); the next in %.2f s",
-            request.method,
-            request.path,
-            number,
-            log_name(error),
-            wait,
-            extra={"omi_why": why, "omi_kind": request.kind, "omi_wait": wait},
-        )
-
-
-def _log_attempt(request: Request[Any], answer: Response | OmiError) -> None:
-    if not log.isEnabledFor(logging.DEBUG):
-        return
-    if isinstance(answer, OmiError):
-        about = {"omi_kind": request.kind, "omi_error": type(answer).__name__}
-        log.debug("%s %s: %s", request.method, request.path, answer, extra=about)
-    else:
-        took = (answer.received or 0.0) - (answer.sent or 0.0)
-        words = "%s %s: %d in %.3f s, %d bytes"
-        size = len(answer.body)
-        log.debug(
-            words,
-            request.method,
-            request.path,
-            answer.status,
-            took,
-            size,
-            extra={
-                "omi_kind": request.kind,
-                "omi_status": answer.status,
-                "omi_took": took,
-                "omi_bytes": size,
-            },
-        )
 
 
 def _is_closed() -> OmiError:

@@ -13,7 +13,6 @@ import asyncio
 import json
 import os
 import time
-import warnings
 import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
@@ -30,8 +29,9 @@ from omi_async._quota.policy import QuotaPolicy
 from omi_async._quota.sharing import SharedQuotas
 from omi_async._quota.store import fingerprint
 from omi_async._settings import Secret, parse_api_key, parse_seconds, proxy_for
-from omi_async._transport import abandon, close_pool, open_pool
+from omi_async._transport import close_pool, let_go_unclosed, open_pool
 from omi_async.errors import ConfigurationError, OmiError
+from omi_async.importing.stopping import outlast
 from omi_async.session import Session
 
 __all__ = ["SessionOptions", "SessionPool"]
@@ -171,17 +171,8 @@ class SessionPool:
 
     def __del__(self) -> None:
         client = getattr(self, "_client", None)
-        if client is None:
-            return
-        try:
-            warnings.warn(
-                f"unclosed {self!r}: use `async with` or await close()",
-                ResourceWarning,
-                source=self,
-                stacklevel=2,
-            )
-        finally:  # warnings may be errors
-            abandon(client, self._loop)
+        if client is not None:
+            let_go_unclosed(self, client, self._loop)
 
     async def close(self) -> None:
         """Let the calls on the wire come back, for half a minute at most, and give the connections back.
@@ -196,7 +187,16 @@ class SessionPool:
         pacers = [*self._pacers.values()]  # of the dropped ones too, as long as they are in use
         for pacer in pacers:
             pacer.close(_is_closed)
-        draining = [asyncio.ensure_future(pacer.drain()) for pacer in pacers if pacer.busy]
+        ending = asyncio.create_task(self._drain(pacers))
+        try:
+            await asyncio.wait({ending})
+        finally:
+            # Also when cancelled: else the ledgers would not be written, nor the Sessions be closed.
+            await outlast(ending, impatient=ending.cancel)
+        ending.result()
+
+    async def _drain(self, pacers: list[Pacer]) -> None:
+        draining = [asyncio.create_task(pacer.drain()) for pacer in pacers if pacer.busy]
         try:
             if draining:
                 await asyncio.wait(draining, timeout=DRAIN)
@@ -279,7 +279,7 @@ class SessionPool:
             if now - entry.touched < self._idle:
                 break
             pacer = entry.session.pacing
-            if pacer.busy or pacer.clock.now() - pacer.used_at < self._idle:
+            if pacer.busy or pacer.clock.steady() - pacer.used_at < self._idle:
                 # It was not asked for, but its holder makes calls. It is looked at again later.
                 entry.touched = now
                 self._kept.move_to_end(account)

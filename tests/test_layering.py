@@ -48,7 +48,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # When a call may go.
     "_quota": {"constants", "errors", "_api", "_quota"},
     # Who watches, if anybody does.
-    "_observing": {"errors", "_api.messages", "importing.report"},
+    "_observing": {"errors", "_api.failures", "_api.messages", "importing.report"},
     # The importer's own edges: tasks, clocks, the journal's file. They know a Sender, and no session.
     "importing": {"constants", "errors", "fact", "memory", "_api", "_observing", "_quota", "importing"},
     "importing.journal": {"constants", "errors", "fact", "_api", "importing"},
@@ -73,7 +73,15 @@ MAY_IMPORT: dict[str, set[str]] = {
         "sources",
     },
     # Sessions for many keys: it knows how one is made, and what is kept of one.
-    "session_pool": {"errors", "session", "_api.retry", "_quota", "_settings", "_transport"},
+    "session_pool": {
+        "errors",
+        "session",
+        "_api.retry",
+        "_quota",
+        "_settings",
+        "_transport",
+        "importing.stopping",
+    },
     # Background imports: files to facts to the importer, for the sessions of an app.
     "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # Imports on many machines: a journal and a lease in a store that all of them share.

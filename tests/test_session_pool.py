@@ -13,6 +13,7 @@ from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
+import anyio
 import pytest
 
 from omi_async import (
@@ -315,6 +316,30 @@ async def test_closing_waits_for_no_server_for_longer_than_half_a_minute() -> No
         assert elapsed(before) == pytest.approx(30, abs=1)
         await asyncio.wait([calling])
         assert calling.exception() is not None
+
+
+async def test_a_pool_that_is_cancelled_by_level_closes_all_the_same(
+    server: LocalServer, tmp_path: Path
+) -> None:
+    # Catches: a web app's last cancellation, repeated at every turn, by which no ledger is written.
+
+    options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [QuotaPolicy(9, 3600)]}
+    sessions, called = list[Session](), anyio.Event()
+
+    async def app() -> None:
+        async with SessionPool(base_url=server.url, **options) as pool:
+            sessions.append(pool.session(server.api_key))
+            await sessions[0].memories.list()
+            called.set()
+            await anyio.sleep_forever()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(app)
+        await called.wait()
+        tasks.cancel_scope.cancel()
+    assert sessions[0].closed
+    with closing(sqlite3.connect(tmp_path / "x")) as connection:
+        assert connection.execute("SELECT count(*) FROM quotas").fetchone() == (1,)
 
 
 def test_a_pool_belongs_to_one_event_loop() -> None:

@@ -58,11 +58,42 @@ What is done therefore
                               |--------- a second at most ---------|
 ```
 
+Many machines
+=============
+
+Processes that share a key share its windows, whether they know it or not. With a ledger's file they find out
+from refusals. With a store that all of them reach (`Session(ledger=RedisStore(...))`) they have one ledger:
+each call is counted in it before it leaves, by the store's clock.
+
+```text
+  store       | version 6: 13 of 15 spent                 | 7: 14 spent   | 8: 15 spent
+  worker 1    | A goes, says 6 ---- "counted, 7" ---------| A's call leaves
+  worker 2    | B, C go, says 6 --- "it is 7 by now" -----| B goes, says 7 - "counted, 8" -| B's call leaves
+              |                     takes over 7          | C waits, and is the next one of its process
+```
+
+The store only keeps a text and compares versions: all arithmetic is the same, in each process, on a ledger
+that has become what the store holds. What follows from that:
+
+- *A window is spent exactly*, and a limit is learned once between all processes: by those calls that are on
+  the wire when the first one is refused. `reserve` is left to the live calls of all. The probe of one process
+  is the probe of all; the others wait for it for a second at most.
+- *Order holds inside a process*: who was overtaken by another process is the next one again. Between
+  processes there is none.
+- *A process that dies with calls out* leaves them in the ledger. They count for as long as a call can take,
+  or for a window's length if that is shorter, and then as calls that went through.
+- *A store that is away* stops no live call: it is spent by what is known here, at the risk of a refusal.
+  Imports wait for it for a minute. What was spent is told when it is back (`keeper` says why).
+- *Two accounts of a window that nobody has told the store of* can happen then, and only then.
+- A policy that was given to one process alone binds the others until its window ends.
+
 The parts
 =========
 
 `policy` is what is believed of a policy; `window` one window of it: closed, open or shut; `ledger` all
 windows of a key: which call may go, and what an answer teaches. These are arithmetic: `now` goes in, seconds
 come out.
-`pacer` has the clock, the connections and the queue. `store` is the ledger's file.
+`pacer` has the connections and the queues (`queue`) of those who wait for a permit (`permit`); `clock` tells
+its time. `keeper` exchanges what is known with other processes: through a file (`store`), or through a store
+that they share, as the text that `sharing` makes of a ledger.
 """

@@ -88,6 +88,9 @@ class Keeper:
         """Return the seconds for which the calls of imports wait for the keeper, before they look again."""
         return 0.0
 
+    def tidy(self, now: float) -> None:
+        """Settle what other processes have left behind, before it is decided who may go."""
+
     def spend(self, call: CountedCall) -> None:
         """Note that a call is about to leave, or to be asked for."""
 
@@ -126,6 +129,11 @@ class _Note(NamedTuple):
     learn: Callable[..., object]
     what: tuple[Any, ...]
 
+    def shifted(self, seconds: float) -> _Note:
+        """Return it by a clock that was turned: the numbers in it are moments."""
+        what = tuple([it + seconds if isinstance(it, float) else it for it in self.what])
+        return self._replace(what=what)
+
 
 class StoreKeeper(Keeper):
     """Keeps a ledger in a store.
@@ -149,6 +157,7 @@ class StoreKeeper(Keeper):
         self._asked: list[CountedCall] = []  # of these, those that have not left
         self._away_since: float | None = None  # of the loop's clock
         self._warned = False
+        self._met = False  # it has been heard of, so that we know its time
         for call in ledger.known().out:  # made before it was shared
             call.id = self._next()
             self.note(call, Ledger.count, ())
@@ -174,6 +183,10 @@ class StoreKeeper(Keeper):
             return 0.0
         return AGAIN if asyncio.get_running_loop().time() < self._away_since + IMPORTS_WAIT else 0.0
 
+    def tidy(self, now: float) -> None:
+        """Settle what other processes have left behind."""
+        self._ledger.tidy(now, self._owner)
+
     def spend(self, call: CountedCall) -> None:
         """Note a call; unless the store is away, it is asked for."""
         call.id = self._next()
@@ -190,14 +203,17 @@ class StoreKeeper(Keeper):
         return f"{self._owner}{self._number}"
 
     async def exchange(self, *, last: bool = False) -> Verdict:
-        """Write, if there are notes, else read; within `PATIENCE`, and after `AGAIN` if the store is away."""
+        """Write, if there are notes, else read; within `PATIENCE`, and after `AGAIN` if the store is away.
+
+        The first time it reads, since nothing may be written before the store's time is known.
+        """
         if self._away_since is not None and not last:
             await asyncio.sleep(AGAIN)
         if last and not self._notes:
             return Verdict()
         try:
             async with asyncio.timeout(PATIENCE):
-                verdict = await (self._write() if self._notes else self._read())
+                verdict = await (self._write() if self._notes and self._met else self._read())
         except Exception as error:  # noqa: BLE001  # whatever a store may raise: there are callers who wait
             return self._is_away(error)
         self._away_since = None
@@ -205,10 +221,9 @@ class StoreKeeper(Keeper):
 
     async def _write(self) -> Verdict:
         since = self._clock.now()
-        self._ledger.tidy(since, self._owner)
         told, asked, version = len(self._notes), len(self._asked), self._next()
         held = await self._record.write(dump(self._ledger.known(), since), version, over=self._version)
-        self._clock.agree(held.now, since)
+        self._agree(held, since)
         if held.version != version:
             return self._take_over(held)
         self._version = version
@@ -219,8 +234,16 @@ class StoreKeeper(Keeper):
     async def _read(self) -> Verdict:
         since = self._clock.now()
         held = await self._record.read()
-        self._clock.agree(held.now, since)
+        self._agree(held, since)
         return Verdict() if held.version == self._version else self._take_over(held)
+
+    def _agree(self, held: Held, since: float) -> None:
+        """Go by the store's clock. What is known from before is turned with ours, for it went by that."""
+        turned = self._clock.agree(held.now, since)
+        if not self._met:
+            self._met = True
+            self._ledger.shift(turned)
+            self._notes = [note.shifted(turned) for note in self._notes]
 
     def _take_over(self, held: Held) -> Verdict:
         """Let the ledger become what the store holds, and learn again what the store does not know.

@@ -326,6 +326,18 @@ class Ledger:
         for window in self._windows:
             window.out = sum(call.kind in window.rule.kinds for call in self._out)
 
+    def shift(self, seconds: float) -> None:
+        """Tell all moments by a clock that was turned by so much."""
+        openers = [window.opener for window in self._windows if window.opener is not None]
+        for call in {*self._calls, *self._out, *openers}:
+            call.sent += seconds
+        for window in self._windows:
+            window.until += seconds
+            window.refused_at += seconds
+        self._probes.clear()  # whoever waits for one waits a second at most
+        self._balancer.opens_at += seconds
+        self._balancer.learned_at += seconds
+
     def tidy(self, now: float, owner: str) -> None:
         """Settle what other processes have left behind, for they may have died.
 

@@ -50,7 +50,7 @@ class Pacer:
     Attributes:
         ledger: the same.
         clock: what the ledger's moments are told by.
-        used_at: when a permit was last asked for.
+        used_at: when a permit was last asked for, by the steady clock.
     """
 
     def __init__(self, ledger: Ledger, connections: int) -> None:
@@ -106,22 +106,24 @@ class Pacer:
             RateLimitError: the wait would be longer.
             OmiError: what `close` was given, after that.
         """
-        await self.open()
         if self._closed is not None:
             raise self._closed()
-        now = self.used_at = self.clock.now()
+        now = self.used_at = self.clock.steady()
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
         self._queues.setdefault((kind, group), Queue(kind, group)).waiters.append(waiter)
-        self._dispatch()
-        if group is None and not waiter.granted.done():
-            self._refuse_if_too_far_behind(waiter, kind, now)
         try:
+            await self.open()
+            self._dispatch()
+            if group is None and not waiter.granted.done():
+                self._refuse_if_too_far_behind(waiter, kind)
             return await waiter.granted
         except asyncio.CancelledError:
-            with suppress(asyncio.CancelledError, OmiError):
-                waiter.granted.result().give_back()  # it was granted and cancelled in one turn of the loop
+            if not waiter.granted.cancel():
+                with suppress(asyncio.CancelledError, OmiError):
+                    # It was granted and cancelled in one turn of the loop.
+                    waiter.granted.result().give_back()
             raise
         finally:
             self._forget_if_empty(kind, group)
@@ -133,19 +135,20 @@ class Pacer:
         if not self._queues:
             self._forget_timer()
 
-    def _refuse_if_too_far_behind(self, waiter: Waiter, kind: Kind, now: float) -> None:
+    def _refuse_if_too_far_behind(self, waiter: Waiter, kind: Kind) -> None:
         """Send a caller away if so many came first that one window does not do for all of them.
 
         It could wait and see. But a web request that waits in vain is worse than one that is told at once.
         """
+        now = self.clock.now()
         waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
-        if waiting > 1 and now + wait > waiter.until:
+        if waiting > 1 and wait and self.clock.steady() + wait > waiter.until:
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
         """Look again who may go: a group has changed its mind."""
-        if self._queues:
+        if self._queues and self._is_open:
             self._dispatch()
 
     def settle(self, permit: Permit, learn: Callable[..., object], *what: Any) -> None:
@@ -187,6 +190,8 @@ class Pacer:
     def _dispatch(self) -> None:
         """Give out all permits that there are, and come again when there may be more."""
         now = self.clock.now()
+        if self._keeper is not None:
+            self._keeper.tidy(now)
         soonest = math.inf
         queues = [*self._queues.values()]
         # To be told that it must wait may end an import, and all of its waits: look each time who is left.
@@ -235,7 +240,7 @@ class Pacer:
         probe = queue.kind in self._held
         self._held.discard(queue.kind)
         call = self.ledger.spend(queue.kind, now, probe=probe)
-        permit = Permit(self, call, queue.group, queue.waited(waiter, now))
+        permit = Permit(self, call, queue.group, queue.waited(waiter, now - self.clock.correction))
         self._free -= 1
         self._all_back.clear()
         if queue.group is not None:
@@ -265,10 +270,11 @@ class Pacer:
 
     def _put_off(self, queue: Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
-        queue.put_off(now, now + wait)
+        steady = now - self.clock.correction
+        queue.put_off(steady, steady + wait)
         state = self.ledger.blocking(queue.kind, now, live=queue.group is None)
         for waiter in queue.waiters:
-            if now + wait > waiter.until and not waiter.granted.done():
+            if steady + wait > waiter.until and not waiter.granted.done():
                 waiter.granted.set_exception(out_of_quota(queue.kind, wait, state))
         if queue.group is not None and queue.first() is not None:
             queue.group.on_quota_wait(queue.kind, wait, state)
@@ -289,14 +295,17 @@ class Pacer:
         if self._keeper is None:
             self._keeper = StoreKeeper(record, self.ledger, self.clock)
 
+    @property
+    def _is_open(self) -> bool:
+        return self._keeper is None or (self._first is not None and self._first.done())
+
     async def open(self) -> None:
         """Read what is kept, if anything is; once, however many ask."""
-        if self._keeper is None:
+        if self._is_open:
             return
         if self._first is None:
             self._first = self._begin_exchange()
-        if not self._first.done():
-            await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
+        await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
 
     async def flush(self) -> None:
         """Tell what is not told yet."""

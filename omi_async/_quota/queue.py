@@ -18,8 +18,8 @@ class Waiter(NamedTuple):
 
     Attributes:
         number: of all that came, which one.
-        since: when it came; of the pacer's clock.
-        until: the latest end of its wait; of the pacer's clock.
+        since: when it came; of the steady clock.
+        until: the latest end of its wait; of the same.
         granted: what it waits for.
     """
 

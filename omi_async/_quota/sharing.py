@@ -94,7 +94,7 @@ def load(text: str | bytes, ours: Mapping[str, CountedCall]) -> Known:
     """
     fields = json.loads(text)
     out = {
-        str(id_): ours.get(id_) or CountedCall(_kind(kind), _moment(sent), id=id_)
+        str(id_): ours.get(id_) or CountedCall(_kind(kind), _moment(sent), id=str(id_))
         for id_, kind, sent in fields["out"]
     }
     went = [_load_call(kind, call) for kind, calls in fields["calls"].items() for call in calls]

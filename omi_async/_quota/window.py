@@ -304,7 +304,9 @@ class Window:
         """Note who opened the window, if its length agrees with what the user says of it."""
         if self.rule.may_change or length == self.rule.length:
             self.rule = attrs.evolve(self.rule, length=length)
-            self.opener, self.until, self.counted = opener, UNKNOWN, max(1, self.counted)
+            self.opener, self.until = opener, UNKNOWN
+            if opener.took < math.inf:  # else it counts when it is let through, and would be counted twice
+                self.counted = max(1, self.counted)
 
     def _shut(self, refusal: Refusal, *, early: bool, pause: float) -> None:
         now, end = refusal.now, self._end_by(self.opener)

@@ -40,9 +40,11 @@ cannot be found out in the end, it has failed and says so.
 
 Several processes
 -----------------
-Whoever works on a job holds the lock in its folder, from its start to its end, also while it waits. A second
-process on the same folder sees all jobs and takes those that no process works on; `resume` skips the others.
-The lock is the operating system's, so a killed process holds none.
+Each process takes a seat in the folder: a file that it keeps locked. The lock is the operating system's, so
+it ends with the process, however that ends. A job names the seat of whoever works on it, from its start to
+its end, also while it waits; so a waiting job needs no lock of its own, nor an open file. A second process on
+the same folder sees all jobs, and takes those whose seat is empty; `resume` skips the others. Of several that
+find it empty one renames the file that names it, and has the job.
 """
 
 from __future__ import annotations

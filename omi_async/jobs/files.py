@@ -1,27 +1,29 @@
-"""The folder of one job: its record, its input, its journal, and the lock of whoever works on it."""
+"""The folder of one job: its record, its input, its journal, and who works on it."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
 import time
+import uuid
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from omi_async.jobs.record import JobRecord
+from omi_async.jobs.seats import SEATS, Seat, make_private_folder
 
-__all__ = ["JobFiles", "make_private_folder"]
+__all__ = ["JobFiles", "open_private", "remove_leftovers"]
 
+_AT: Final = "seat."
+"""Begins the name of the file that says on which seat somebody works on the job. A file is renamed by one of
+all that try, and a full disk does not keep it from it; what is written can be written by two."""
+
+_NOBODY: Final = "none"
 
 _JUST_MADE: Final = 60.0
-"""Seconds in which a folder without a job is left alone: whoever has just made it is about to lock it."""
-
-
-def make_private_folder(path: Path, *, exist_ok: bool = False) -> None:
-    """Make a folder that only its owner may enter. Raises OSError."""
-    path.mkdir(mode=0o700, parents=exist_ok, exist_ok=exist_ok)
+"""Seconds in which a folder without a job is left alone: whoever has just made it is still at it."""
 
 
 def open_private(path: Path) -> int:
@@ -37,58 +39,54 @@ class JobFiles:
         journal: where the import keeps its journal.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seat: Seat) -> None:
         self.folder = folder
         self.journal = folder / "journal"
         self._record = folder / "job.json"
-        self._lock: sqlite3.Connection | None = None
-
-    @property
-    def locked(self) -> bool:
-        """Whether the lock is held by this object."""
-        return self._lock is not None
+        self._seat = seat
 
     def make(self) -> bool:
         """Make the folder and lock it; False if there is a job in it, or another process makes one there."""
-        with suppress(FileExistsError):  # a process that was killed may have left it empty
-            make_private_folder(self.folder)
+        new = _out_of_sight(self.folder)
+        make_private_folder(new)
+        try:
+            os.close(open_private(new / f"{_AT}{self._seat.number}"))
+            # With the lock in it: else another process could believe that nobody works on it. What a killed
+            # process had copied stands in the way, and is gone on with.
+            new.rename(self.folder)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            if not self.folder.is_dir():
+                raise
         return self.lock() and not self._record.exists()
 
     def input(self, name: str) -> Path:
         """Return the path of the input, in a folder of its own: so it cannot be named like another file."""
         folder = self.folder / "input"
-        make_private_folder(folder, exist_ok=True)
+        make_private_folder(folder)
         return folder / name
 
     def lock(self) -> bool:
-        """Take the lock, unless another process or another object has it.
-
-        It is SQLite's, which every system has, and ends with the process that holds it.
-        """
-        if self._lock is not None:
-            return True
-        path = self.folder / "lock"
-        try:
-            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
-            lock = sqlite3.connect(path, timeout=0, isolation_level=None, check_same_thread=False)
-        except FileNotFoundError:  # the job was forgotten meanwhile
+        """Work on the job, unless another process or another object does."""
+        mine, last = self.folder / f"{_AT}{self._seat.number}", self._worker()
+        if last is None or last == mine:
+            return last is not None
+        number = last.name.removeprefix(_AT)
+        if number != _NOBODY and self._seat.is_taken(number):
             return False
         try:
-            # Nothing is written, so nothing need be rolled back: no second file is held open beside it.
-            lock.execute("PRAGMA journal_mode = MEMORY")
-            # Not EXCLUSIVE: of several that try at once, each would keep the others from it, and none had it.
-            lock.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error:
-            lock.close()
+            last.rename(mine)
+        except FileNotFoundError:  # another was faster
             return False
-        self._lock = lock
         return True
 
     def unlock(self) -> None:
         """Let others work on the job."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        with suppress(FileNotFoundError):  # it was forgotten, or not locked
+            (self.folder / f"{_AT}{self._seat.number}").rename(self.folder / f"{_AT}{_NOBODY}")
+
+    def _worker(self) -> Path | None:
+        return next(self.folder.glob(f"{_AT}*"), None)
 
     def save(self, record: JobRecord) -> None:
         """Replace the record as a whole: a reader sees the old one or the new one, also after a crash."""
@@ -106,20 +104,42 @@ class JobFiles:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def remove_half_copied(self) -> None:
-        """Delete what a killed process had copied of an input; it is no job, and nobody could forget it."""
-        if (
-            not self.folder.is_dir()
-            or time.time() - self.folder.stat().st_mtime < _JUST_MADE
-            or not self.lock()
-        ):
-            return
-        if self._record.exists():
-            self.unlock()
-        else:
-            self.remove()
-
     def remove(self) -> None:
-        """Delete the job with all that it holds."""
-        self.unlock()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Delete the job with all that it holds, unless another process works on it."""
+        if self.lock():
+            _delete(self.folder)
+
+    def remove_if_half_copied(self) -> None:
+        """Delete it if it is what a killed process had copied of an input; nobody could forget that."""
+        if not self._record.exists() and (self._worker() is None or self.lock()):
+            _delete(self.folder)
+
+
+def remove_leftovers(folder: Path, seat: Seat, in_use: Container[str]) -> None:
+    """Delete what killed processes had made or deleted in part, in the folder of all jobs."""
+    for entry in [*folder.iterdir()]:
+        if entry.name in in_use or entry.name == SEATS or _was_just_made(entry):
+            continue
+        if entry.name.startswith("."):
+            shutil.rmtree(entry, ignore_errors=True)
+        else:
+            JobFiles(entry, seat).remove_if_half_copied()
+
+
+def _was_just_made(folder: Path) -> bool:
+    try:
+        return time.time() - folder.stat().st_mtime < _JUST_MADE
+    except FileNotFoundError:
+        return True  # and is gone already
+
+
+def _delete(folder: Path) -> None:
+    gone = _out_of_sight(folder)
+    with suppress(FileNotFoundError):
+        folder.rename(gone)  # what is deleted in part must not be taken for a job
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def _out_of_sight(folder: Path) -> Path:
+    """Return a path beside it that is no job's."""
+    return folder.with_name(f".{uuid.uuid4().hex}")

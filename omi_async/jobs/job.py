@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -13,21 +14,18 @@ import attrs
 
 from omi_async.importing.importer import Importer
 from omi_async.importing.report import ImportReport, ImportStoppedError, settled_for_good
+from omi_async.importing.stopping import ImportHalted, StopSignal
 from omi_async.jobs.files import JobFiles
+from omi_async.jobs.options import parted
 from omi_async.jobs.record import JobRecord, JobSnapshot
 from omi_async.jobs.turns import Turns
 from omi_async.jobs.verdict import Verdict, after, in_words
 from omi_async.session import Session
 from omi_async.sources import Facts, SourceError, open_facts
 
-__all__ = ["READING", "ImportJob", "SessionFor"]
+__all__ = ["ImportJob", "SessionFor"]
 
 SessionFor = Callable[[str], Session | Awaitable[Session]]
-
-READING: Final = frozenset(
-    {"format", "mapping", "defaults", "template", "where", "under", "only_tag", "include", "long", "encoding"}
-)
-"""The options that are of the reading of the input; all others are the import's."""
 
 _PATIENCE: Final = 30.0
 """Seconds that one run waits for quotas while it keeps its turn. With hours of it, sixteen imports that
@@ -58,7 +56,7 @@ class ImportJob:
         self._record = record
         self._snapshot = record.snapshot
         self._changed = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._signal = StopSignal()
         self._importer: Importer | None = None
         self._task: asyncio.Task[None] | None = None
         self._before = record.report
@@ -166,7 +164,7 @@ class ImportJob:
     def begin(self, session_for: SessionFor, turns: Turns) -> None:
         """Work on the job in a task of its own. Its lock must be held."""
         self._stopped = self._left = False
-        self._wake.clear()
+        self._signal = StopSignal()
         # At once: else `result` would return what the last run came to.
         self._show(state="waiting", error=None)
         self._task = asyncio.create_task(self._work(session_for, turns), name=f"import job {self.id}")
@@ -184,38 +182,41 @@ class ImportJob:
             await asyncio.wait({self._task})
         self._show()
 
+    def hurry(self) -> None:
+        """Wait for no call on the wire any longer; the next process looks for what it has sent."""
+        if self._task is not None:
+            self._task.cancel()
+
     def _interrupt(self) -> None:
-        self._wake.set()
+        self._signal.stop()
         if self._importer is not None:
             self._importer.stop()
 
     async def _work(self, session_for: SessionFor, turns: Turns) -> None:
-        """Run the import until the job is finished or left, and sleep in between."""
+        """Run the import until the job is finished or left; whatever happens, let others work on it then."""
         try:
             await self._note()
-            while not self._wake.is_set():
-                # The turn is given back before the job sleeps: others import while it waits for its window.
-                async with turns.of(self.owner):
-                    seconds = await self._run(session_for) if not self._wake.is_set() else None
-                if seconds is None:
-                    break
-                await self._sleep(seconds)
+            with suppress(ImportHalted):
+                await self._run_until_finished(session_for, turns)
             if self._stopped and not self._snapshot.finished:  # while it waited
                 await self._interrupted(self._record.report)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - whoever waits for the job must not wait forever
             # The disk of the jobs is full, or gone. In memory at least, the job must not seem to be at work.
             self._failure = error
             self._show(state="failed", error=in_words(error))
         finally:
-            await asyncio.to_thread(self.files.unlock)
-            self._show()
+            with suppress(OSError):  # then it can be worked on again once this process has ended
+                await asyncio.to_thread(self.files.unlock)
+            # Not "running", if this task was cancelled in the middle of a run.
+            self._show(state=self._snapshot.state if self._snapshot.finished else "waiting")
 
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._wake.wait()
-        except TimeoutError:
-            return
+    async def _run_until_finished(self, session_for: SessionFor, turns: Turns) -> None:
+        seconds: float | None = 0.0
+        while seconds is not None:
+            await self._signal.wait_for(asyncio.sleep(seconds))
+            # The turn is given back before the job sleeps: others import while it waits for its window.
+            async with turns.of(self.owner, self._signal):
+                seconds = await self._run(session_for)
 
     async def _run(self, session_for: SessionFor) -> float | None:
         """Run the import once; return the seconds until it is to be run again, None if it is not."""
@@ -230,7 +231,7 @@ class ImportJob:
         except Exception as error:  # noqa: BLE001 - the app's own, of its sessions, among them: the job tells it
             report, failure = self._record.report, error
         self._failure = failure
-        if self._wake.is_set():
+        if self._signal.stopped:
             await self._interrupted(report)
             return None
         # What settles more of the input is worth any number of runs; only those for nothing are counted.
@@ -255,22 +256,20 @@ class ImportJob:
             async with self._facts() as facts:
                 async for _ in facts:
                     counted += 1
-                    if self._wake.is_set():
+                    if self._signal.stopped:
                         return
         except SourceError:
             return  # the import comes to the same place, and tells it
         await self._note(expected=counted)
 
     def _facts(self) -> Facts:
-        reading = {name: value for name, value in self._record.options.items() if name in READING}
+        reading, _ = parted(self._record.options)
         name = self._record.name
         return open_facts(self.files.input(name), **reading, name=name)
 
     async def _import(self, session_for: SessionFor) -> ImportReport:
-        session = session_for(self.owner)
-        if inspect.isawaitable(session):
-            session = await session
-        options = {name: value for name, value in self._record.options.items() if name not in READING}
+        session = await self._signal.wait_for(_session_of(self.owner, session_for))
+        _, options = parted(self._record.options)
         allowed = options.pop("max_wait", None)
         left = _PATIENCE if allowed is None else max(0.0, allowed - self._record.waited)
         async with self._facts() as facts:
@@ -282,7 +281,7 @@ class ImportJob:
                 on_progress=self._progress,
             )
             try:
-                if self._wake.is_set():  # while the session was awaited, when there was no importer to stop
+                if self._signal.stopped:  # while the input was opened, when there was no importer to stop
                     self._importer.stop()
                 return await self._importer.run()
             finally:
@@ -326,6 +325,11 @@ class ImportJob:
         self._snapshot = self._record.snapshot
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
+
+
+async def _session_of(owner: str, session_for: SessionFor) -> Session:
+    session = session_for(owner)
+    return await session if inspect.isawaitable(session) else session
 
 
 def _changes(verdict: Verdict, record: JobRecord, tries: int) -> dict[str, Any]:

@@ -6,54 +6,31 @@ import asyncio
 import re
 import time
 import uuid
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, TypedDict, Unpack
+from typing import Any, Final, Self, Unpack
 
-from omi_async.importing.options import Lanes, OnExisting, OnUnknown
 from omi_async.importing.stopping import outlast
-from omi_async.jobs.files import JobFiles, make_private_folder
+from omi_async.jobs.files import JobFiles, remove_leftovers
 from omi_async.jobs.job import ImportJob, SessionFor
+from omi_async.jobs.options import JobOptions, checked
 from omi_async.jobs.record import JobRecord
+from omi_async.jobs.seats import Seat
 from omi_async.jobs.spool import name_for, spool
 from omi_async.jobs.turns import Turns
-from omi_async.sources._detect import Format
-from omi_async.sources._options import Long
 
-__all__ = ["ImportJobs", "JobOptions"]
+__all__ = ["ImportJobs"]
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """What names a folder on every system, and leads out of none."""
 
+_LET_GO: Final = 5.0
+"""Seconds that a source has to let go of its reader when the app ends. One that does not, because it swallows
+its cancellation, would keep the app from its end."""
+
 _LARGEST_INPUT: Final = 2**30
 """Bytes: ten million facts. An upload without an end would fill the disk of all jobs."""
-
-
-class JobOptions(TypedDict, total=False):
-    """How an input is read (see `omi_async.sources.open_facts`) and imported (see `import_facts`).
-
-    The journal is the job's own, and knows facts by their text, so `dedupe` is always on.
-    """
-
-    format: Format
-    mapping: Mapping[str, str] | None
-    defaults: Mapping[str, Any] | None
-    template: str | None
-    where: Mapping[str, str | list[str]] | list[str] | None
-    under: str | list[str]
-    only_tag: str | list[str]
-    include: str | list[str]
-    long: Long
-    encoding: str | None
-    concurrency: int
-    skip_existing: bool
-    on_existing: OnExisting
-    on_unknown: OnUnknown
-    max_wait: float | None
-    lanes: Lanes
-    drain_timeout: float
 
 
 class ImportJobs:
@@ -84,6 +61,7 @@ class ImportJobs:
         self._session_for = session_for
         self._running = running
         self._max_bytes = max_bytes
+        self._seat = Seat(self._folder)
         self._turns: Turns | None = None
         self._jobs: dict[str, ImportJob] = {}
         self._starting: dict[str, asyncio.Task[ImportJob]] = {}
@@ -92,21 +70,42 @@ class ImportJobs:
         return f"<ImportJobs in {str(self._folder)!r}>"
 
     async def __aenter__(self) -> Self:
-        """Look at what is in the folder. Raises OSError."""
-        await asyncio.to_thread(make_private_folder, self._folder, exist_ok=True)
+        """Take a seat in the folder. Raises OSError."""
+        await asyncio.to_thread(self._seat.take)
+        self._loop = asyncio.get_running_loop()
         self._turns = Turns(self._running)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        """Let go of all that is at work.
+
+        Whatever happens, nothing of it goes on behind this block, where the sessions are closed: a job that
+        finds them closed would have failed.
+        """
         self._turns = None
+        leaving = asyncio.create_task(self._leave())
+        try:
+            await asyncio.wait({leaving})
+        finally:
+            await outlast(leaving, impatient=self._hurry)
+        leaving.result()
+
+    async def _leave(self) -> None:
         # An input that is still being copied is let go: its job would begin when nothing is there to run it,
         # and keep its lock.
-        for making in self._starting.values():
+        copying = [*self._starting.values()]
+        for making in copying:
             making.cancel()
-        await asyncio.gather(*self._starting.values(), return_exceptions=True)
         await asyncio.gather(*(job.leave() for job in self._jobs.values()))
+        if copying:
+            await asyncio.wait(copying, timeout=_LET_GO)
+        await asyncio.to_thread(self._seat.leave)
+
+    def _hurry(self) -> None:
+        for job in self._jobs.values():
+            job.hurry()
 
     async def start(
         self,
@@ -126,21 +125,23 @@ class ImportJobs:
             id: of the job, 1 to 64 letters, digits, "-" and "_"; None makes one. With one that is there,
                 nothing is read and the job that has it is returned: so a request may be repeated.
             name: of the input, as far as the source has none; its suffix helps to tell the format.
-            options: see `JobOptions`. `max_wait` bounds what the job waits for quotas in all.
+            options: see `omi_async.jobs.options.JobOptions`. `max_wait` bounds all waits of the job
+                for quotas.
 
         Raises:
-            ValueError: an unusable id, one that is another owner's, or too many bytes (`InputTooLargeError`).
-            TypeError: an unknown option, or a source that can be none.
+            ValueError: an unusable owner, id or option, the id of another owner's job, or too many bytes
+                (`InputTooLargeError`). Nothing of the input is kept.
+            TypeError: likewise, of another type; or a source that can be none.
             RuntimeError: the app ends before the input is copied; another process copies one for this id.
         """
         self._opened()
-        if unknown := options.keys() - JobOptions.__annotations__.keys():
-            raise TypeError(f"a job has no option {', '.join(sorted(unknown))}")
+        _check_owner(owner)
+        wanted = checked(options)
         id = uuid.uuid4().hex if id is None else id  # noqa: A001 - the name of the parameter
         if not _ID.fullmatch(id):
             raise ValueError("the id of a job is 1 to 64 letters, digits, - and _")
         if id not in self._starting:
-            work = self._make(id, owner, source, name, dict(options))
+            work = self._make(id, owner, source, name, wanted)
             self._starting[id] = asyncio.create_task(work, name=id)
             self._starting[id].add_done_callback(self._made)
         making = self._starting[id]
@@ -166,7 +167,7 @@ class ImportJobs:
         name: str | None,
         options: dict[str, Any],
     ) -> ImportJob:
-        files = JobFiles(self._folder / id)
+        files = JobFiles(self._folder / id, self._seat)
         # The folder is locked before anything is in it: another process sees no job, and lets it be.
         if not await asyncio.to_thread(files.make):
             await asyncio.to_thread(files.unlock)
@@ -177,6 +178,7 @@ class ImportJobs:
         try:
             wish = name_for(source, name)
             name, facts = await spool(source, files.input, wish, self._max_bytes)
+            self._opened()
             record = JobRecord(
                 id=id, owner=owner, name=name, options=options, created_at=time.time(), expected=facts
             )
@@ -194,6 +196,8 @@ class ImportJobs:
     def _opened(self) -> Turns:
         if self._turns is None:
             raise RuntimeError("ImportJobs are not open: use `async with`")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("these ImportJobs belong to another event loop; open others for each loop")
         return self._turns
 
     def __getitem__(self, id: str) -> ImportJob:  # noqa: A002 - as everywhere here
@@ -207,7 +211,7 @@ class ImportJobs:
         """Look for a job that this process has not seen yet."""
         if not _ID.fullmatch(id):
             return None
-        files = JobFiles(self._folder / id)
+        files = JobFiles(self._folder / id, self._seat)
         record = files.load()
         if record is None:
             return None
@@ -233,7 +237,8 @@ class ImportJobs:
         """
         turns = self._opened()
         if id is None:
-            await asyncio.to_thread(self._remove_half_copied)
+            in_use = {*self._jobs, *self._starting}
+            await asyncio.to_thread(remove_leftovers, self._folder, self._seat, in_use)
         resumed = []
         for job in self._all() if id is None else [self[id]]:
             await job.let_go()
@@ -247,11 +252,6 @@ class ImportJobs:
                 await asyncio.to_thread(job.files.unlock)
         return resumed
 
-    def _remove_half_copied(self) -> None:
-        for entry in [*self._folder.iterdir()]:
-            if entry.name not in self._jobs and entry.name not in self._starting:
-                JobFiles(entry).remove_half_copied()
-
     async def forget(self, id: str) -> None:  # noqa: A002
         """Stop a job if it is at work here, and delete all that is kept of it: its input and its journal too.
 
@@ -264,3 +264,12 @@ class ImportJobs:
         # Gone from memory first: a request in between finds nothing, and not a job without files.
         self._jobs.pop(id, None)
         await asyncio.to_thread(job.files.remove)
+
+
+def _check_owner(owner: str) -> None:
+    if not isinstance(owner, str):
+        raise TypeError(f"the owner of a job is a string, not {type(owner).__name__}")
+    try:
+        owner.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the owner of a job holds half of a surrogate pair") from None

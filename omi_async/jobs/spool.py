@@ -15,7 +15,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, I
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
-from omi_async.fact import Fact
+from omi_async.fact import Fact, refuse_table
 from omi_async.jobs.files import open_private
 
 __all__ = ["InputTooLargeError", "name_for", "spool"]
@@ -26,6 +26,8 @@ _PORTION: Final = 2**18
 _FACTS_AT_ONCE: Final = 500
 
 _LONGEST_NAME: Final = 100
+
+_BYTES: Final = bytes | bytearray | memoryview
 
 
 class InputTooLargeError(ValueError):
@@ -69,30 +71,40 @@ def _items_of(source: Any) -> Iterable[object] | AsyncIterable[object]:
     """Return the bytes or the facts of a source, to be iterated in a thread or in the loop."""
     if isinstance(source, str | os.PathLike):
         return _contents_of(Path(source))
-    if isinstance(source, bytes | bytearray | memoryview):
+    if isinstance(source, _BYTES):
         return [source]
-    read = getattr(source, "read", None)
-    # Asked for before iteration: a file iterates over lines, of which one may be as long as the file.
+    # Asked for before iteration: a file iterates over lines, of which one may be as long as the file. The
+    # first is of a part of a form in aiohttp, whose `read` takes no size.
+    read = getattr(source, "read_chunk", getattr(source, "read", None))
     if inspect.iscoroutinefunction(read):
-        return _portions_of(read)
+        return _portions_awaited(read)
     if callable(read):
-        return iter(lambda: read(_PORTION), b"")
-    if isinstance(source, AsyncIterable):
-        return source
-    if isinstance(source, Iterable) and not isinstance(source, Mapping):
+        return _portions_of(read)
+    refuse_table(source)
+    if isinstance(source, AsyncIterable | Iterable):
         return source
     raise TypeError(f"no facts can be read from {type(source).__name__}")
 
 
 def _contents_of(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
-        while portion := file.read(_PORTION):
-            yield portion
+        yield from _portions_of(file.read)
 
 
-async def _portions_of(read: Callable[[int], Awaitable[bytes]]) -> AsyncIterator[bytes]:
+def _portions_of(read: Callable[[int], object]) -> Iterator[bytes]:
+    while portion := read(_PORTION):
+        yield _checked(portion)
+
+
+async def _portions_awaited(read: Callable[[int], Awaitable[object]]) -> AsyncIterator[bytes]:
     while portion := await read(_PORTION):
-        yield portion
+        yield _checked(portion)
+
+
+def _checked(portion: object) -> bytes:
+    if not isinstance(portion, bytes):
+        raise TypeError(f"a file is to be opened in binary mode; this one gives {type(portion).__name__}")
+    return portion
 
 
 async def _in_portions(items: AsyncIterable[object]) -> AsyncIterator[list[object]]:
@@ -100,7 +112,7 @@ async def _in_portions(items: AsyncIterable[object]) -> AsyncIterator[list[objec
     portion: list[object] = []
     async for item in items:
         portion.append(item)
-        if isinstance(item, bytes | bytearray | memoryview) or len(portion) >= _FACTS_AT_ONCE:
+        if isinstance(item, _BYTES) or len(portion) >= _FACTS_AT_ONCE:
             yield portion
             portion = []
     yield portion
@@ -124,8 +136,11 @@ class _Sink:
     def take(self, items: Iterable[object]) -> None:
         """Write some of the source. The first item of all decides whether it is one of bytes or of facts."""
         for item in items:
-            file = self._file or self._open(are_bytes=isinstance(item, bytes | bytearray | memoryview))
-            data = item if isinstance(item, bytes | bytearray | memoryview) else _line_of(item)
+            are_bytes = isinstance(item, _BYTES)
+            file = self._file or self._open(are_bytes=are_bytes)
+            if are_bytes == (self.facts is not None):
+                raise TypeError("a source gives bytes or facts, and not both")
+            data = item if isinstance(item, _BYTES) else _line_of(item)
             self._left -= len(data)
             if self._left < 0:
                 raise InputTooLargeError(f"the input has more than {self._limit:,} bytes")

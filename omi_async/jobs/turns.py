@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from weakref import WeakValueDictionary
+
+from omi_async.importing.stopping import StopSignal
 
 __all__ = ["Turns"]
 
@@ -18,9 +20,13 @@ class Turns:
         self._owners: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     @asynccontextmanager
-    async def of(self, owner: str) -> AsyncIterator[None]:
-        """Wait for a turn, and keep it for the block."""
+    async def of(self, owner: str, signal: StopSignal) -> AsyncIterator[None]:
+        """Wait for a turn, and keep it for the block. Raises `ImportHalted` if it is stopped before."""
         lock = self._owners.setdefault(owner, asyncio.Lock())
-        # The owner's lock first: else jobs that wait for another one of the same owner would fill the places.
-        async with lock, self._places:
+        async with AsyncExitStack() as turn:
+            async with signal.ends_after(0.0):
+                # The owner's lock first: else jobs that wait for another one of the same owner would fill the
+                # places.
+                await turn.enter_async_context(lock)
+                await turn.enter_async_context(self._places)
             yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -13,6 +14,8 @@ from omi_async.importing.report import ImportReport
 from omi_async.jobs.record import JobState
 
 __all__ = ["AGAIN_AFTER", "SHORTEST_WAIT", "Verdict", "after", "in_words"]
+
+_LIKE_A_KEY: Final = re.compile(r"omi_(dev|mcp)_\w+")
 
 SHORTEST_WAIT: Final = 1.0
 """Seconds between two runs at least, whatever was said: each of them reads the input from its beginning."""
@@ -93,6 +96,9 @@ def _in_words(report: ImportReport, failure: Exception | None) -> str:
 
 
 def in_words(failure: Exception) -> str:
-    """Return what went wrong, with its cause. The words of our own errors hold no key."""
+    """Return what went wrong, with its cause, as it can be written down: Unicode, without a key."""
     words = str(failure) if isinstance(failure, OmiError) else f"{type(failure).__name__}: {failure}"
-    return words if failure.__cause__ is None else f"{words} ({failure.__cause__})"
+    if failure.__cause__ is not None:
+        words = f"{words} ({failure.__cause__})"
+    # Our own errors hold no key; but what the app raises, when it looks for a session, may.
+    return _LIKE_A_KEY.sub("***", words).encode(errors="replace").decode()

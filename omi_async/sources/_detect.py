@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
@@ -9,6 +10,7 @@ from typing import Any, Final, Literal, cast, get_args
 
 from omi_async._api.json import loads
 from omi_async.sources._csv import Dialect, dialect_of
+from omi_async.sources._depth import is_too_deep
 from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Fields
 from omi_async.sources._front_matter import front_matter
@@ -71,7 +73,7 @@ _SUFFIXES: Final[dict[str, Format]] = {
     ".text": "text",
 }
 
-_DOCUMENT: Final = re.compile(r'\[\s*(?:["{\[]|\]?\s*\Z)|\{\s*(?:"|\}?\s*\Z)')
+_DOCUMENT: Final = re.compile(r'\[\s*(?:["{\[]|\]?\s*\Z)|\{\s*(?:"(?:[^"\\]|\\.)*+"\s*:|\}?\s*\Z)')
 """How a JSON document begins, and ``[x] a task`` or ``{name} likes tea`` does not."""
 
 _LAID_OUT: Final = re.compile(
@@ -148,15 +150,46 @@ def json_kind(seen: Head) -> Format | None:
     if text[:1] not in {"{", "[", '"'}:
         # A torn first line must not hide the JSON lines below it.
         return "jsonl" if lines and _mostly_json(lines, fields, *kinds) else None
+    if is_too_deep(lines[0]):
+        # No record, and nothing that a person writes; but the lines below it are what they are.
+        return _ABYSS.get(hint)
     if text.startswith('"') and (hint in {"csv", "tsv"} or _is_sure_table(seen)):
         return None
     if _is_one_object(seen):
         return "json"
     if is_json_line(lines[0], fields, dict) or _mostly_json(lines, fields, *kinds):
         return "jsonl"
-    if (_LAID_OUT if hint == "jsonl" else _DOCUMENT).match(text):
-        return "json"
-    return None
+    return "json" if _is_document(text, hint) else None
+
+
+_ABYSS: Final[dict[Format, Format]] = {"json": "json", "jsonl": "jsonl", "auto": "jsonl"}
+
+
+def _is_document(text: str, hint: Format) -> bool:
+    """Whether a file begins like a JSON document, and goes on like one if its name does not say so."""
+    if hint == "jsonl":
+        return bool(_LAID_OUT.match(text))
+    if not _DOCUMENT.match(text):
+        return False
+    if hint == "json":
+        return True
+    if text[0] == "{":
+        return True
+    if end := _end_of_json(text):
+        # A sentence may begin with a quote: ["Tea"] is what the user says.
+        return "{" in text[:end] or text[end:].lstrip(" \t")[:1] in {"", "\n", ",", "[", "{"}
+    # It is cut off by the end of the head, or broken. If not even the first list in it is one, it is a link:
+    # [[Tea]] is what the user likes.
+    inner = text[1:].lstrip()
+    return inner[:1] != "[" or _end_of_json(inner) > 0
+
+
+def _end_of_json(text: str) -> int:
+    """Return where the JSON value ends that a text begins with; 0 if it does not."""
+    try:
+        return json.JSONDecoder().raw_decode(text)[1]
+    except (ValueError, RecursionError):
+        return 0
 
 
 def _is_one_object(seen: Head) -> bool:

@@ -17,7 +17,7 @@ _SPECIAL: Final = re.compile(r"(\\*)(\n|<br[ ]?/?>|#(?=[\w/\[-])|\[\[|!\[|%%|<!-
 
 _COMMENT: Final = re.compile(r"\s*(?:%%.*?%%|<!--.*?-->)\s*")
 _EMBED: Final = re.compile(r"\s*(?:!\[\[[^\]]*\]\]|!\[[^\]]*\]\([^)]*\))\s*")
-_LINK: Final = re.compile(r"\[\[(?P<target>[^\]|#^]+)[^\]|]*(?:\|(?P<alias>[^\]]*))?\]\]")
+_LINK: Final = re.compile(r"\[\[(?P<target>[^\[\]|#^]++)[^\[\]|]*+(?:\|(?P<alias>[^\[\]]*+))?\]\]")
 _BLOCK_ID: Final = re.compile(r"\s\^[\w-]+$")
 
 _TAG_WORD: Final = r"#(?:\[\[[^\]]+\]\]|(?=[\w/-]*[^\W\d])[\w/-]+)"
@@ -25,6 +25,10 @@ _TAG_WORD: Final = r"#(?:\[\[[^\]]+\]\]|(?=[\w/-]*[^\W\d])[\w/-]+)"
 
 _TAG: Final = re.compile(rf"(?:(?<=\s)|^){_TAG_WORD}")
 _TAGS_AROUND: Final = re.compile(rf"^(?:{_TAG_WORD}(?:\s+|$))+|(?:(?:\s+|^){_TAG_WORD})+$")
+
+_LONGEST: Final = 20_000
+"""Characters of a line that is looked into. What is longer is no line of a person's notes, and to look for
+marks in it may take a time that grows with the square of its length."""
 
 _HELD: Final = re.compile("\0([0-9]+)\0")
 
@@ -51,7 +55,7 @@ def inline(line: str) -> tuple[str, tuple[str, ...]]:
 
     Tags at either end leave the text; one in the middle is a word of the sentence, and only loses its mark.
     """
-    if "\0" in line:  # no text, as its reader will say
+    if "\0" in line or len(line) > _LONGEST:  # no text, as its reader will say
         return line, ()
     text, held = _hold(line)
     text = _EMBED.sub(" ", _COMMENT.sub(" ", text)).strip()

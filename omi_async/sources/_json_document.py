@@ -70,9 +70,12 @@ class _Document:
                 # What stands beside the lists of a known format is no record, and may be large.
                 scanner.skip()
             else:
-                own[key], _ = scanner.value()
+                value, _ = scanner.value()
                 if found or scanner.offset - start > LONGEST:  # no record; it may go on like this forever
                     own.clear()
+                    if not isinstance(value, Broken):
+                        continue
+                own[key] = value
         if not found:
             yield self._own_record(own, line)
 
@@ -88,7 +91,13 @@ class _Document:
 
     def _own_record(self, own: dict[str, Any], line: int) -> Batch:
         records = self._records
-        if records.find is None and not records.count and not records.options.fields.has_text(own):
+        broken = bool(own) and all(isinstance(value, Broken) for value in own.values())
+        if (
+            not broken
+            and records.find is None
+            and not records.count
+            and not records.options.fields.has_text(own)
+        ):
             keys = ", ".join(repr(key[:40]) for key in [*own][:10]) or "nothing"
             raise SourceError.at(
                 records.name,

@@ -10,6 +10,7 @@ from typing import Any, Final, NoReturn
 
 import attrs
 
+from omi_async.sources._depth import TOO_DEEP, is_too_deep
 from omi_async.sources._errors import DamagedStreamError, SourceError
 from omi_async.sources._records import LONGEST, hint_at_encoding, shown
 
@@ -42,11 +43,13 @@ class Scanner:
     Attributes:
         line: the line, from 1, of what comes next.
         offset: characters read so far.
+        lost: whether the file came to its end in the depth of a value, and no bracket closes any more.
     """
 
     def __init__(self, chunks: Iterable[bytes], name: str, longest: int = LONGEST) -> None:
         self.line = 1
         self.offset = 0
+        self.lost = False
         self._chunks = iter(chunks)
         self._name = name
         # Bad bytes become half surrogates, which spoil the value they stand in and no other.
@@ -70,6 +73,8 @@ class Scanner:
     def expect(self, mark: str) -> None:
         """Step over a bracket, comma or colon."""
         found = self.peek()
+        if self.lost:
+            return
         if found != mark:
             self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
         self._advance(self._at + 1)
@@ -77,7 +82,7 @@ class Scanner:
     def elements(self) -> Iterator[None]:
         """Stand before each element of a list, which the caller then reads."""
         self.expect("[")
-        while self.peek() != "]":
+        while self.peek() != "]" and not self.lost:
             yield
             if self.peek() != "]":
                 self.expect(",")
@@ -86,7 +91,7 @@ class Scanner:
     def members(self) -> Iterator[str]:
         """Yield each key of an object, and stand before its value, which the caller then reads."""
         self.expect("{")
-        while self.peek() != "}":
+        while self.peek() != "}" and not self.lost:
             key, line = self.value()
             if not isinstance(key, str):
                 raise SourceError.at(self._name, line, "a key in quotes must stand here; fix the file")
@@ -100,7 +105,11 @@ class Scanner:
         """Step over a value, however long it is, without keeping it."""
         if self.peek() not in {"[", "{"}:
             self.value()
-            return
+        elif not self._skip_brackets():
+            self.fail(_CUT)
+
+    def _skip_brackets(self) -> bool:
+        """Step over a list or an object; return whether it has an end."""
         depth = 0
         while True:
             end = self._at
@@ -112,10 +121,10 @@ class Scanner:
                 depth += (mark in "[{") - (mark in "]}")
                 if not depth and mark in "]}":
                     self._advance(end)
-                    return
+                    return True
             self._advance(end)
             if not self._fill():
-                self.fail(_CUT)
+                return False
 
     def value(self) -> tuple[Any, int]:
         """Read a value; return it and its line; a `Broken` one if only its inside is damaged."""
@@ -125,7 +134,11 @@ class Scanner:
         while True:
             try:
                 value, end = self._read_value(self._text, self._at)
-            except (ValueError, RecursionError) as error:
+            except RecursionError:
+                return self._too_deep(), line
+            except ValueError as error:
+                if is_too_deep(self._text[self._at :]):
+                    return self._too_deep(), line
                 value, end = error, self._extent()
             if self._is_whole(end) or not self._fill():
                 break
@@ -134,6 +147,15 @@ class Scanner:
                 _CUT if self._text[self._at] in '{["' else "no JSON value begins here; fix the document"
             )
         return self._taken(value, end), line
+
+    def _too_deep(self) -> Broken:
+        """Step over a value that no parser reads. If it has no end, nothing is left that could be read."""
+        text = shown(self._text[self._at : self._at + LONGEST].encode("utf-8", "surrogateescape"))
+        self.lost = not self._skip_brackets()
+        if self.lost:
+            self._advance(len(self._text))
+            return Broken(f"{TOO_DEEP}, and has no end: what may stand behind it was not read", text)
+        return Broken(TOO_DEEP, text)
 
     def _is_whole(self, end: int) -> bool:
         """Whether the next chunk can change nothing: a number may go on in it."""
@@ -151,6 +173,8 @@ class Scanner:
                     f"is not UTF-8: byte 0x{byte:02x} after {error.start} characters of the record;"
                     f" {hint_at_encoding(text.encode('utf-8', 'surrogateescape'))}"
                 )
+        if is_too_deep(text):
+            return Broken(TOO_DEEP, shown(text.encode("utf-8", "surrogateescape")))
         if isinstance(value, Exception):
             return Broken(_words(value), shown(text.encode("utf-8", "surrogateescape")))
         return value
@@ -209,8 +233,6 @@ def _words(error: Exception) -> str:
     match error:
         case json.JSONDecodeError(msg=reason):
             return f"not JSON: {reason}"
-        case RecursionError():
-            return "is nested too deeply"
         case _:
             return str(error)
 

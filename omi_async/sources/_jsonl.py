@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from omi_async._api.json import loads
 from omi_async.errors import InvalidFactError
+from omi_async.sources._depth import TOO_DEEP, is_too_deep
 from omi_async.sources._lines import Lines, clean
 from omi_async.sources._records import LONGEST, Batch, Records, decoded, shown
 
@@ -65,6 +66,8 @@ def _taken(line: bytes, number: int, records: Records) -> Batch:
     try:
         if len(line) > LONGEST:
             return [records.refuse(_why(line, ""), number)]
+        if is_too_deep(line):
+            return [records.refuse(_why(line, TOO_DEEP), number)]
         value = loads(line)
     except ValueError as error:
         return [records.refuse(_why(line, str(error)), number)]

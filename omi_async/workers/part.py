@@ -70,7 +70,8 @@ async def import_part(
     text; the package's docstring says how, and what is not guaranteed.
 
     Args:
-        session: with the key of the account.
+        session: with the key of the account. Unless it has a ledger, its quotas are counted in the store
+            from now on.
         facts: any iterable or async iterable, as for `Memories.import_facts`; each time the same ones, in any
             order.
         store: which all workers share.
@@ -119,6 +120,7 @@ async def import_part(
         "on_outcome": on_outcome,
         "on_progress": on_progress,
     }
+    session.share_quotas(store)  # else workers side by side would each spend the windows of the key
     own_facts = facts if parts is None else of_part(facts, name.number, parts)
     run = _Run(session, own_facts, Lease(store, name, session.longest_call), options)
     # In a task that the caller's cancellation does not reach: no matter when it comes, the lease that was

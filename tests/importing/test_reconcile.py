@@ -477,6 +477,26 @@ async def test_a_fact_that_makes_the_server_fail_harms_no_other(stored_prefix: b
         assert len(server.memories()) == 59
 
 
+@pytest.mark.parametrize("text_identity", [True, False])
+@pytest.mark.parametrize("stored_prefix", [True, False])
+@pytest.mark.parametrize("on", [None, "batch"])
+@pytest.mark.parametrize("places", [(0, 1), (0, 24), (7, 55)])
+@pytest.mark.virtual_clock
+async def test_two_equal_facts_that_make_the_server_fail_are_in_no_doubt(
+    text_identity: bool, stored_prefix: bool, on: str | None, places: tuple[int, int]
+) -> None:
+    async with serving(text_identity=text_identity) as (server, session):
+        server.faults.add(Fault.poison("poison", status=500, stored_prefix=stored_prefix), on=on)
+        given = ["poison" if n in places else f"fact {n}" for n in range(110)]
+        outcomes: list[FactOutcome] = []
+        report = await session.memories.import_facts(given, dedupe=False, on_outcome=outcomes.append)
+        assert_complete(report, outcomes)
+        assert report.unknown == 0
+        # One by one they go through, if it is only in a batch that they do harm.
+        assert report.created == (110 if on == "batch" else 108)
+        server.assert_each_stored_once([text for text in given if text != "poison"])
+
+
 @pytest.mark.virtual_clock
 async def test_no_fact_is_blamed_while_the_server_stores_none() -> None:
     async with serving() as (server, session):

@@ -231,6 +231,21 @@ async def test_what_another_worker_may_have_sent_is_looked_for_although_this_jou
     server.assert_each_stored_once(facts)
 
 
+async def test_a_redelivered_fact_is_looked_for_although_an_equal_new_one_came_before_it(
+    server: LocalServer, path: Path
+) -> None:
+    # Catches: the first of equal texts, which is new, sent for both without a look.
+    server.add("stored by the worker that died")
+    await asyncio.sleep(3 * DAY)
+    async with opened(server, path) as inbox:
+        outcomes = await asyncio.gather(
+            inbox.put("stored by the worker that died"),
+            inbox.put("stored by the worker that died", redelivered=True),
+        )
+    assert {outcome.state for outcome in outcomes} == {"existing"}
+    assert sent(server) == 0
+
+
 # What is forgotten
 
 
@@ -401,6 +416,9 @@ async def test_what_cannot_be_is_refused(server: LocalServer, path: Path) -> Non
             pass
         with pytest.raises(ConfigurationError, match="opened once"):
             await inbox.__aenter__()
+        with pytest.raises(ConfigurationError, match="another event loop"):
+            async with session.memories.inbox(journal=path) as inbox:
+                await asyncio.to_thread(lambda: asyncio.run(inbox.put("a fact")))
         wrong: list[dict[str, Any]] = [{"flush_after": -1}, {"remember": -1}, {"concurrency": 0}]
         for options in wrong:
             with pytest.raises(ValueError, match="at least"):

@@ -108,6 +108,8 @@ SOME: dict[str, Any] = {"limit": 15, "length": 3600.0, "concurrency": 4, "latenc
 @example(words=Words(announced=True), times=2.0, live=True, **SOME)
 @example(words=Words(), times=2.0, live=True, **SOME)
 @example(words=Words(form="date", limit=False), times=0.5, live=False, **SOME)
+# Both refusals come before the answer to the call that opened the window.
+@example(limit=1, length=1.0, words=Words(), times=3.0, concurrency=4, latency=0.002, seed=10936, live=False)
 def test_one_policy_is_learned_once_and_then_used_to_its_end(
     *,
     limit: int,

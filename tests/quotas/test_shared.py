@@ -7,18 +7,22 @@ import math
 from collections import Counter
 from typing import Any
 
+import anyio
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from omi_async import RateLimitError
+from omi_async._quota.keeper import AGAIN, IMPORTS_WAIT, PATIENCE
 from omi_async._quota.policy import QuotaPolicy
 from tests.clock import elapsed, run
 from tests.quotas.model import Call, Policy, Server, Words, jitter
-from tests.quotas.processes import Import, MemoryStore, Process
+from tests.quotas.processes import Import, MemoryStore, Outage, Process
 
 BATCH = frozenset({"batch"})
 HOUR = 3600.0
 
-many = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def refused(processes: list[Process]) -> list[Call]:
@@ -101,3 +105,307 @@ def test_windows_are_spent_exactly_and_learned_once_between_all(
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(main())
+
+
+def hour(limit: int, *kinds: str) -> tuple[Policy, QuotaPolicy]:
+    """A window of the server's, and what a Session is told of it."""
+    names: Any = kinds or ("batch",)
+    return Policy(limit, HOUR, frozenset(names)), QuotaPolicy(limit, HOUR, kinds=frozenset(names))
+
+
+def processes_of(store: MemoryStore, server: Server, count: int, *policies: QuotaPolicy, **options: Any):
+    return [Process(store, server, *policies, **options) for _ in range(count)]
+
+
+async def settled() -> None:
+    """Let everybody tell the store what has become of calls."""
+    await asyncio.sleep(0.1)
+
+
+def sent_by_all(processes: list[Process]) -> list[float]:
+    return sorted(call.sent for process in processes for call in process.calls)
+
+
+@pytest.mark.virtual_clock
+async def test_when_a_window_opens_one_call_goes_alone_whatever_the_number_of_processes() -> None:
+    # Catches: a probe for each process, so that a window that opens later than we think refuses as many.
+    policy, known = hour(9)
+    server, store = Server([policy], Words(form="fraction")), MemoryStore()
+    processes = processes_of(store, server, 3, known)
+    server.take("batch", asyncio.get_running_loop().time())
+    policy.opened_at += 2.5  # as if the first call had been slow on its way, and not to come back
+    policy.count = 0
+    await spend_all(processes, 9)
+    await spend_all(processes, 9)
+    assert len(refused(processes)) == 1
+    first, second, *others = [it - sent_by_all(processes)[0] for it in sent_by_all(processes)[9:]]
+    assert second - first > 0.5
+    assert others[0] - second > 0.02  # the next probe
+    assert others[-1] < HOUR + 8
+
+
+@pytest.mark.virtual_clock
+async def test_a_reserve_is_left_to_live_calls_of_other_processes() -> None:
+    policy, known = hour(10)
+    server, store = Server([policy], Words()), MemoryStore()
+    worker, web = processes_of(store, server, 2, known, reserve=0.3)
+    importing = [asyncio.create_task(worker.until_through(group=Import())) for _ in range(12)]
+    await asyncio.sleep(60)
+    assert len(worker.calls) == 7
+    for _ in range(3):
+        assert await web.call(patience=0)
+    with pytest.raises(RateLimitError):
+        await web.call(patience=0)
+    await asyncio.wait(importing)
+    assert refused([worker, web]) == []
+
+
+@pytest.mark.virtual_clock
+async def test_who_would_wait_too_long_for_what_others_have_spent_is_told_at_once() -> None:
+    policy, known = hour(4)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await other.pacer.open()  # it knows that nothing is spent
+    await spend_all([one], 4)
+    before = asyncio.get_running_loop().time()
+    with pytest.raises(RateLimitError, match="4-an-hour quota is used up") as told:
+        await other.call(patience=60)
+    assert elapsed(before) < 0.1
+    assert told.value.retry_after == pytest.approx(HOUR, abs=2)
+    assert other.calls == []
+    assert (other.pacer._asks, other.pacer._queues, other.pacer._free) == ({}, {}, 4)
+
+
+@pytest.mark.virtual_clock
+async def test_those_who_were_overtaken_by_another_process_keep_their_order() -> None:
+    # Catches: callers who were put back behind those who came after them.
+    policy, known = hour(6)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.05)
+    one, other = processes_of(store, server, 2, known, connections=8)
+    order: list[int] = []
+
+    async def call(number: int) -> None:
+        permit = await one.pacer.acquire("batch")
+        order.append(number)
+        await asyncio.sleep(0.3)
+        permit.answered(server.take("batch", asyncio.get_running_loop().time()))
+
+    async with asyncio.TaskGroup() as tasks:
+        for number in range(20):
+            tasks.create_task(call(number))
+            if number % 2:
+                tasks.create_task(other.until_through())
+            await asyncio.sleep(0.01)
+    assert order == [*range(20)]
+
+
+@pytest.mark.virtual_clock
+async def test_a_process_that_died_with_calls_out_blocks_no_window_for_longer_than_its_length() -> None:
+    policy, known = Policy(3, 60.0, BATCH), QuotaPolicy(3, 60, kinds=BATCH)
+    server, store = Server([policy], Words()), MemoryStore()
+    dying, other = processes_of(store, server, 2, known)
+    permits = [await dying.pacer.acquire("batch") for _ in range(3)]
+    await settled()  # and it is never heard of again
+    before = asyncio.get_running_loop().time()
+    await spend_all([other], 6)
+    assert refused([other]) == []
+    assert elapsed(before) == pytest.approx(2 * 60, abs=3)
+    del permits
+
+
+@pytest.mark.virtual_clock
+async def test_the_death_of_a_process_in_a_long_window_costs_the_next_one_nothing() -> None:
+    # Catches: calls of the dead that are counted in each window that opens afterwards.
+    policy, known = hour(5)
+    server, store = Server([policy], Words()), MemoryStore()
+    dying, other = processes_of(store, server, 2, known)
+    await other.call()
+    await asyncio.sleep(HOUR - 400)
+    permits = [await dying.pacer.acquire("batch") for _ in range(2)]
+    await settled()
+    await spend_all([other], 2 + 5)
+    assert refused([other]) == []
+    assert len({math.floor((it - sent_by_all([other])[0]) / HOUR) for it in sent_by_all([other])}) == 2
+    del permits
+
+
+# The store has troubles
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("outage", [Outage(), Outage(hangs=True), Outage(done=True), Outage(True, True)])
+async def test_live_calls_go_on_while_the_store_is_away_and_are_told_to_it_afterwards(outage: Outage) -> None:
+    policy, known = hour(10)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await spend_all([one, other], 2)
+    store.outage = outage
+    before = asyncio.get_running_loop().time()
+    for _ in range(4):
+        assert await one.call()
+    assert elapsed(before) < PATIENCE + 1  # the first of them has waited for the store, and no other
+    store.outage = None
+    await asyncio.sleep(AGAIN + PATIENCE + 1)
+    assert [state.used for state in Process(store, server, known).pacer.states()] == [0]
+    await other.call()
+    assert other.pacer.states()[0].used == 7
+    await spend_all([one, other], 3)
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+    assert refused([one, other]) == []
+
+
+@pytest.mark.virtual_clock
+async def test_imports_wait_for_the_store_but_not_forever() -> None:
+    policy, known = hour(10)
+    server, store = Server([policy], Words()), MemoryStore()
+    [one] = processes_of(store, server, 1, known)
+    group = Import()
+    store.outage = Outage()
+    importing = [asyncio.create_task(one.call(group=group)) for _ in range(3)]
+    await asyncio.sleep(20)
+    assert (one.calls, group.out) == ([], 0)
+    assert await one.call()  # a live one goes past it
+    store.outage = None
+    await asyncio.wait(importing)
+    assert len(one.calls) == 4
+    store.outage = Outage()
+    before = asyncio.get_running_loop().time()
+    await one.call(group=group)
+    assert IMPORTS_WAIT <= elapsed(before) < IMPORTS_WAIT + 10
+
+
+@pytest.mark.virtual_clock
+async def test_a_store_that_forgot_is_told_again_by_who_knows() -> None:
+    policy, known = hour(5)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await spend_all([one], 3)
+    await settled()
+    store.texts.clear()
+    assert await one.call()
+    assert await other.call()
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_what_cannot_be_read_is_replaced_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    policy, known = hour(5)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await spend_all([one], 3)
+    await settled()
+    [name] = store.texts
+    store.texts[name] = ("x", b'{"windows": [{}]}')
+    assert await one.call()
+    assert [record.levelname for record in caplog.records if hasattr(record, "omi_ledger")] == ["WARNING"]
+    assert await other.call()
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+# Ends
+
+
+@pytest.mark.virtual_clock
+async def test_who_was_cancelled_while_the_store_was_asked_has_spent_nothing() -> None:
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.5)
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    group = Import()
+    asking = [asyncio.create_task(one.call(group=group if n else None)) for n in range(2)]
+    await asyncio.sleep(0.3)
+    for task in asking:
+        task.cancel()
+    await asyncio.wait(asking)
+    await asyncio.sleep(5)
+    assert (one.pacer._free, group.out, one.pacer._queues, one.pacer._asks) == (4, 0, {}, {})
+    assert await other.call(patience=0)
+    assert await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+@pytest.mark.parametrize("outage", [None, Outage(), Outage(hangs=True)])
+async def test_closing_tells_what_is_known_and_leaves_nothing_behind(outage: Outage | None) -> None:
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.01)
+    one, other = processes_of(store, server, 2, known)
+    asking = [asyncio.create_task(one.call()) for _ in range(4)]
+    await asyncio.sleep(0.05)
+    store.outage = outage
+    await asyncio.sleep(10)
+    before = asyncio.get_running_loop().time()
+    await one.close()
+    assert elapsed(before) < 2 * PATIENCE + 0.1
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results].count(bool) == 2
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    store.outage = None
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_under_level_cancellation_nothing_is_lost_and_nothing_hangs() -> None:
+    # Catches: an await in a clean-up, which is cancelled at every turn of the loop until its scope is left.
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.2)
+    one, other = processes_of(store, server, 2, known)
+    with anyio.move_on_after(1.3):
+        try:
+            await one.call()
+            await asyncio.sleep(60)
+        finally:
+            await one.close()
+    with anyio.move_on_after(0.5):
+        await other.call()
+    await asyncio.sleep(5)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+    assert await other.call(patience=0)
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+# Who shares what
+
+
+@pytest.mark.virtual_clock
+async def test_a_ledger_that_was_used_before_is_told_to_the_store() -> None:
+    policy, known = hour(4)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = Process(None, server, known), Process(store, server, known)
+    await one.call()
+    out = await one.pacer.acquire("batch")
+    one.pacer.share(store.quotas_of("a", "http://x"))
+    one.pacer.share(MemoryStore().quotas_of("a", "http://x"))  # it has one
+    await one.call()
+    out.answered(server.take("batch", asyncio.get_running_loop().time()))
+    await settled()
+    assert await other.call()
+    assert refused([one, other]) == []
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_a_policy_that_one_process_was_given_binds_the_others_until_its_window_ends() -> None:
+    server, store = Server([], Words()), MemoryStore()
+    strict, free = (
+        Process(store, server, QuotaPolicy(2, HOUR, kinds=BATCH, name="ours")),
+        Process(store, server),
+    )
+    await strict.call()
+    assert await free.call()
+    with pytest.raises(RateLimitError):
+        await free.call(patience=0)
+    await asyncio.sleep(HOUR + 2)
+    for _ in range(9):
+        assert await free.call(patience=0)
+    lax = Process(store, server, QuotaPolicy(5, HOUR, kinds=BATCH, name="ours"))
+    await strict.call()
+    for _ in range(4):
+        assert await lax.call(patience=0)  # its own number holds; what is spent is spent by all
+    with pytest.raises(RateLimitError):
+        await lax.call(patience=0)

@@ -123,6 +123,43 @@ def test_nesting_without_end_spoils_its_element_only():
     assert "nested too deeply" in found.reasons[0]
 
 
+OPENINGS = ["[", '{"a":', '{"data":[', '[{"content":', '{"content":']
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("name", ["x.json", "x.jsonl", "x.txt", "x.md", "x"])
+def test_brackets_that_never_close_are_one_invalid_fact(name: str, opening: str):
+    found = read_pieces([opening.encode() * 100_000], name)
+    assert found.error is None
+    assert (found.texts, found.places) == ([], [f"{name}:1"])
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("name", ["x.jsonl", "x"])
+def test_lines_behind_brackets_that_never_close_are_read(name: str, opening: str):
+    found = read_pieces([opening.encode() * 100_000, b'\n"b"\n{"content": "c"}'], name)
+    assert (found.texts, found.error) == (["b", "c"], None)
+    assert found.reasons[0].startswith((f"{name}:1: is nested too deeply", f"{name}:1: is longer than"))
+
+
+@pytest.mark.parametrize("opening", OPENINGS)
+@pytest.mark.parametrize("depth", [501, 1_100, 20_000])
+def test_records_around_one_that_is_nested_too_deeply_are_read(depth: int, opening: str):
+    # 501 levels are few enough for every parser, 1,100 for some, 20,000 for none.
+    closing = "".join({"[": "]", "{": "}"}[mark] for mark in reversed(opening) if mark in "[{")
+    deep = f"{opening * depth}1{closing * depth}"
+    for form, name in ((f'["a", {deep}, "b"]', "x.json"), (f'"a"\n{deep}\n"b"', "x.jsonl")):
+        found = read_pieces([form.encode()], name)
+        assert (found.texts, found.error) == (["a", "b"], None)
+        assert "is nested too deeply: in more than 500 brackets" in found.reasons[0]
+
+
+def test_a_value_without_end_says_that_nothing_behind_it_was_read():
+    found = read('{"memories": ["a", ' + "[" * 2_000_000 + ', "b"]}', wanted="json")
+    assert (found.texts, found.error) == (["a"], None)
+    assert "has no end: what may stand behind it was not read" in found.reasons[0]
+
+
 def test_a_record_beyond_all_bounds_ends_the_reading():
     pieces = [b'[{"content": "a"},\n{"content": "', *[b"x" * 100_000] * 20, b'"}]']
     found = read_pieces(pieces, "x.json")

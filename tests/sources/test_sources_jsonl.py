@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omi_async.errors import InvalidFactError
 from omi_async.importing.report import FactOutcome
 from omi_async.sources._jsonl import _taken, read_jsonl
-from omi_async.sources._lines import Lines
+from omi_async.sources._lines import Lines, clean
 from omi_async.sources._options import options_from
 from omi_async.sources._records import LONGEST, Entry, Reading, Records
 from tests.sources.source_reading import read, read_pieces
@@ -180,6 +180,7 @@ def record_of(item: Entry) -> object:
 @example([b'{"text": "a", "content": 1e30}'], {"content": "text"}, {})
 @example([b'{"data": {"text": "a"}}', b'{"data.text": "a"}'], {"content": "data.text"}, {})
 @example([b'"a"', b'"' + b" " * LONGEST + b'a"'], {}, {})
+@example([b"\x1a", b"\xef\xbb\xbf"], {}, {})
 def test_the_quick_way_makes_what_the_careful_way_makes(
     lines: list[bytes], mapping: dict[str, Any], defaults: dict[str, Any]
 ):
@@ -188,6 +189,7 @@ def test_the_quick_way_makes_what_the_careful_way_makes(
 
     batches = list(read_jsonl(Lines([whole], "x"), quick))
 
-    expected = [_taken(line, number, careful) for number, line in enumerate(lines, 1) if line.strip()]
+    cleaned = enumerate(map(clean, lines), 1)
+    expected = [_taken(line, number, careful) for number, line in cleaned if line.strip()]
     assert told(list(chain(*batches))) == told(list(chain(*expected)))
     assert quick.count == careful.count
