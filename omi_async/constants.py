@@ -43,6 +43,9 @@ CATEGORIES: Final = (
 MAX_RESPONSE: Final = 32 * 2**20
 """Bytes of one answer after decompression, at most: a page of 1,000 memories, all escapes, with room."""
 
+LONGEST_ID: Final = 512
+"""Characters of an id, at most; the service's have some 40. Each goes into reports and journals."""
+
 VISIBILITIES: Final = ("private", "public")
 
 PRE_WORK_503: Final = frozenset({"Rate limiter unavailable", "Memory writes are globally paused"})

@@ -132,7 +132,7 @@ class Record(Protocol):
 AnyFact: TypeAlias = Fact | str | Mapping[str, Any] | Record
 """What is taken for a fact: one, its text, or anything with named values, ``content`` among them."""
 
-_FIELDS: Final = frozenset({"content", "category", "visibility", "tags"})
+FIELDS: Final = frozenset({"content", "category", "visibility", "tags"})
 
 
 def fact_from(item: AnyFact) -> Fact:
@@ -217,7 +217,7 @@ def _named_values(item: object) -> dict[str, Any]:
     if not callable(keys) or not hasattr(item, "__getitem__"):
         raise InvalidFactError(f"a fact must be a Fact, a string or a mapping, not {type(item).__name__}")
     # By its keys, not by trying: for a name that it lacks, a sqlite3.Row raises IndexError, others KeyError.
-    return {name: item[name] for name in keys() if name in _FIELDS}
+    return {name: item[name] for name in keys() if name in FIELDS}
 
 
 def checked_changes(

@@ -14,7 +14,7 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 from cattrs import ClassValidationError, Converter, transform_error
 from cattrs.gen import make_dict_structure_fn, override
 
-from omi_async.constants import PAGE_LIMIT
+from omi_async.constants import LONGEST_ID, PAGE_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.key import KeyInfo
 from omi_async.memory import FoundMemory, Memory
@@ -75,6 +75,8 @@ def _bool_or_null(value: Any, target: Any) -> bool | None:
 def _id(value: Any, target: Any) -> str:
     if not _str(value, target):
         raise ValueError("expected an id, got an empty string")
+    if len(value) > LONGEST_ID:
+        raise ValueError(f"expected an id, got {len(value):,} characters")
     return value  # type: ignore[no-any-return]  # a string, as _str has found
 
 

@@ -17,7 +17,7 @@ from omi_async._api import json
 from omi_async._api.codec import array_from, format_error, item_from, memories_from, memory_from, read_items
 from omi_async._api.failures import error_for, shown
 from omi_async._api.messages import BatchAnswer, ListedMemory, Page, Request, Response
-from omi_async.constants import BATCH_SIZE, PAGE_LIMIT, SEARCH_LIMIT
+from omi_async.constants import BATCH_SIZE, LONGEST_ID, PAGE_LIMIT, SEARCH_LIMIT
 from omi_async.errors import ResponseFormatError
 from omi_async.fact import Fact, Payload, fact_payload
 from omi_async.key import KeyInfo
@@ -317,7 +317,8 @@ def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
         ids = [item["id"] for item in items]
         contents = [item["content"] for item in items]
         created = [item["created_at"] for item in items]
-        if {*map(type, [*ids, *contents, *created])} <= {str} and all(ids):
+        texts = {*map(type, [*ids, *contents, *created])} <= {str}
+        if texts and all(ids) and max(map(len, ids), default=0) <= LONGEST_ID:
             return ids, contents, created
     except (TypeError, KeyError):
         pass
@@ -333,7 +334,9 @@ def _columns(items: list[Any]) -> tuple[list[str], list[str], list[str]]:
 def _is_readable(item: Any) -> bool:
     if type(item) is not dict:
         return False
-    return type(item.get("id")) is str and type(item.get("content")) is str and item["id"] != ""
+    if type(item.get("id")) is not str or type(item.get("content")) is not str:
+        return False
+    return 0 < len(item["id"]) <= LONGEST_ID
 
 
 def _batch_items(body: Any) -> list[Any]:

@@ -89,6 +89,10 @@ _TITLE: Final = re.compile(rb"<title[^<>]{0,200}>([^<]{1,200})", re.IGNORECASE)
 _LONGEST_DETAIL: Final = 300
 _LONGEST_PAGE: Final = 2**16
 _ERRORS_NAMED: Final = 5
+_MOST_DETAILS: Final = 100
+"""Parts of a long detail that are kept at each level: more than the 25 items of a batch."""
+_MOST_LEVELS: Final = 5
+"""Levels of it: FastAPI's errors have three."""
 
 
 def _detail(response: Response) -> Any:
@@ -102,9 +106,23 @@ def _detail(response: Response) -> Any:
             return None  # JSON cut short may be a validation error, and those echo what was sent
         text = (title[1] if title else page[:_LONGEST_DETAIL]).decode(errors="replace")
         return " ".join(text.split())
-    if isinstance(body, dict):
-        return body.get("detail", body)
-    return body
+    detail = body.get("detail", body) if isinstance(body, dict) else body
+    return detail if len(response.body) <= _LONGEST_PAGE else _cut(detail)
+
+
+def _cut(detail: Any, levels: int = _MOST_LEVELS) -> Any:
+    """Return as much of a detail as a report can hold, which keeps failures by the thousand."""
+    match detail:
+        case str():
+            return detail[:_LONGEST_DETAIL]
+        case list() if levels:
+            return [_cut(item, levels - 1) for item in detail[:_MOST_DETAILS]]
+        case dict() if levels:
+            return {_cut(key): _cut(detail[key], levels - 1) for key in [*detail][:_MOST_DETAILS]}
+        case list() | dict():
+            return None
+        case _:
+            return detail
 
 
 def _sentence(response: Response, detail: Any) -> str:

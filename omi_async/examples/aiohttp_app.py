@@ -13,25 +13,26 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from omi_async import ImportJobs, InvalidFactError, OmiError, RateLimitError, SessionPool
+from omi_async import ImportJobs, InputTooLargeError, InvalidFactError, OmiError, RateLimitError, SessionPool
 
 KEYS = dict(pair.split("=", 1) for pair in os.environ.get("OMI_KEYS", "").split(",") if pair)  # your database
 FOLDER = os.environ.get("OMI_IMPORTS", "imports")
-STATUSES: dict[type[OmiError], int] = {InvalidFactError: 422, RateLimitError: 429}  # README has all
+MOST = int(os.environ.get("OMI_MAX_BYTES", str(2**30)))  # of one upload
+STATUSES = {InvalidFactError: 422, InputTooLargeError: 413, RateLimitError: 429}  # README has all errors
 
-POOL = web.AppKey("POOL", SessionPool)
-JOBS = web.AppKey("JOBS", ImportJobs)
+POOL, JOBS = web.AppKey("POOL", SessionPool), web.AppKey("JOBS", ImportJobs)
 
 
 async def omi(app: web.Application) -> AsyncIterator[None]:
     """Around the life of the app; aiohttp ends it after the last request."""
     async with (
         SessionPool(max_wait=5) as pool,  # a request does not wait for an hour's window
-        ImportJobs(FOLDER, lambda user: pool.session(KEYS[user])) as jobs,
+        ImportJobs(FOLDER, lambda user: pool.session(KEYS[user]), max_bytes=MOST) as jobs,
     ):
         await jobs.resume()  # what the last process left unfinished
         app[POOL], app[JOBS] = pool, jobs
@@ -39,13 +40,13 @@ async def omi(app: web.Application) -> AsyncIterator[None]:
 
 
 @web.middleware
-async def explain(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def explain(request: web.Request, handler: Handler) -> web.StreamResponse:
+    if request.match_info.get("user") not in KEYS:  # your authentication
+        return web.json_response({"error": "no such user"}, status=404)
     try:
         return await handler(request)
-    except OmiError as error:
-        body = {"error": str(error), "maybe_applied": error.maybe_applied}
+    except (OmiError, InputTooLargeError) as error:
+        body = {"error": str(error), "maybe_applied": isinstance(error, OmiError) and error.maybe_applied}
         return web.json_response(body, status=STATUSES.get(type(error), 502))
 
 

@@ -15,61 +15,64 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 
-from omi_async import ImportJob, ImportJobs, InvalidFactError, Memory, OmiError, RateLimitError, SessionPool
+from omi_async import ImportJobs, InputTooLargeError, InvalidFactError, OmiError, RateLimitError, SessionPool
 
 KEYS = dict(pair.split("=", 1) for pair in os.environ.get("OMI_KEYS", "").split(",") if pair)  # your database
 FOLDER = os.environ.get("OMI_IMPORTS", "imports")
+MOST = int(os.environ.get("OMI_MAX_BYTES", str(2**30)))  # of one upload
+STATUSES = {InvalidFactError: 422, InputTooLargeError: 413, RateLimitError: 429}  # README has all errors
 
 
 @asynccontextmanager
 async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
     async with (
         SessionPool(max_wait=5) as pool,  # a request does not wait for an hour's window
-        ImportJobs(FOLDER, lambda user: pool.session(KEYS[user])) as jobs,
+        ImportJobs(FOLDER, lambda user: pool.session(KEYS[user]), max_bytes=MOST) as jobs,
     ):
         await jobs.resume()
         app.state.pool, app.state.jobs = pool, jobs
         yield
 
 
-app = FastAPI(lifespan=lifespan)
+async def known(user: str) -> None:
+    if user not in KEYS:  # your authentication
+        raise HTTPException(404, "no such user")
+
+
+app = FastAPI(lifespan=lifespan, dependencies=[Depends(known)])
 
 
 @app.exception_handler(OmiError)
-async def explain(_request: Request, error: OmiError) -> JSONResponse:
-    body = {"error": str(error), "maybe_applied": error.maybe_applied}
-    if isinstance(error, RateLimitError):
-        return JSONResponse(body, 429, {"Retry-After": str(int(error.retry_after or 60) + 1)})
-    return JSONResponse(body, 422 if isinstance(error, InvalidFactError) else 502)  # README has all errors
+@app.exception_handler(InputTooLargeError)
+async def explain(_request: Request, error: Exception) -> JSONResponse:
+    body = {"error": str(error), "maybe_applied": isinstance(error, OmiError) and error.maybe_applied}
+    wait = int(error.retry_after or 60) + 1 if isinstance(error, RateLimitError) else None
+    headers = None if wait is None else {"Retry-After": str(wait)}
+    return JSONResponse(body, STATUSES.get(type(error), 502), headers)
 
 
 @app.post("/{user}/memories")
-async def create(user: str, text: str) -> dict[str, Any]:
-    memory: Memory = await app.state.pool.session(KEYS[user]).memories.create(text, category="other")
-    return memory.to_dict()
+async def create(user: str, text: str) -> Any:
+    session = app.state.pool.session(KEYS[user])
+    return (await session.memories.create(text, category="other")).to_dict()
 
 
 @app.post("/{user}/imports", status_code=202)
-async def start(user: str, request: Request) -> dict[str, Any]:
-    job: ImportJob = await app.state.jobs.start(user, request.stream())
-    return job.snapshot.to_dict()
+async def start(user: str, request: Request) -> Any:
+    return (await app.state.jobs.start(user, request.stream())).snapshot.to_dict()
 
 
 @app.get("/{user}/imports/{number}/events")
 async def events(user: str, number: str) -> StreamingResponse:
-    job: ImportJob | None = next((job for job in app.state.jobs.of(user) if job.id == number), None)
+    job = next((job for job in app.state.jobs.of(user) if job.id == number), None)
     if job is None:
         raise HTTPException(404)
-
-    async def lines() -> AsyncIterator[str]:
-        async for snapshot in job.watch():
-            yield f"data: {json.dumps(snapshot.to_dict())}\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream")
+    lines = (f"data: {json.dumps(snapshot.to_dict())}\n\n" async for snapshot in job.watch())
+    return StreamingResponse(lines, media_type="text/event-stream")

@@ -146,7 +146,10 @@ class Delivery:
         return _Sent()
 
     def _costs_only_its_batch(self, error: OmiError) -> bool:
-        """Whether an error is a refusal that was not foreseen, and not the last one of too many in a row."""
+        """Whether an error is a refusal that was not foreseen, and not the last one of too many in a row.
+
+        A 3xx is none: it is the address that is wrong, and each further batch would go astray as well.
+        """
         if not isinstance(error, APIError) or not 400 <= error.status < 500:  # noqa: PLR2004  # the 4xx class
             return False
         if isinstance(error, AuthenticationError | PaymentRequiredError | PermissionDeniedError):

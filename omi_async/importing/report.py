@@ -61,8 +61,8 @@ class FactOutcome:
 
     @property
     def place(self) -> str:
-        """Where to find the fact: its origin, or its number among those pulled."""
-        return self.origin or f"fact {self.index}"
+        """Where to find the fact, in one line: its origin, or its number among those pulled."""
+        return _in_one_line(self.origin or f"fact {self.index}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as `json.dumps` takes it; the error as its words."""
@@ -207,11 +207,20 @@ class ImportReport:
         # What was not sent has one reason for all, which the end of the import tells.
         listed = [outcome for outcome in self.failures if outcome.state != "not_sent"]
         shown = listed[:_SHOWN]
-        lines += [f"  {outcome.place}: {outcome.state}: {outcome.error}" for outcome in shown]
+        lines += [
+            f"  {outcome.place}: {outcome.state}: {_in_one_line(str(outcome.error))}" for outcome in shown
+        ]
         more = self.failed - self.not_sent - len(shown)
         if more > 0 and shown:
             lines.append(f"  ... and {more:,} more")
         return "\n".join(lines)
+
+
+def _in_one_line(words: str) -> str:
+    """Escape what would break a line or move a cursor: names of files may hold anything but a slash."""
+    if words.isprintable():
+        return words
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in words)
 
 
 def _many(number: int, word: str) -> str:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import math
 import os
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
-from omi_async.fact import Fact, refuse_table
+from omi_async.fact import FIELDS, Fact, refuse_table
 from omi_async.jobs.files import open_private
 
 __all__ = ["InputTooLargeError", "name_for", "spool"]
@@ -165,12 +166,28 @@ class _Sink:
 def _line_of(item: object) -> bytes:
     """Write a fact as a line of JSON; also what cannot become one, so that the import says why."""
     if isinstance(item, Fact):
-        fields = {"content": item.content, "category": item.category}
-        item = fields | {"visibility": item.visibility, "tags": list(item.tags)}
+        item = {name: value for name, value in item.to_dict().items() if name != "origin"}
     elif isinstance(item, str):
         item = {"content": item}
+    elif not isinstance(item, Mapping) and hasattr(item, "keys") and hasattr(item, "__getitem__"):
+        item = {name: item[name] for name in item.keys()}  # noqa: SIM118  # a sqlite3.Row iterates over values
+    if isinstance(item, Mapping):
+        item = {name: _writable(name, value) for name, value in item.items()}
     try:
         # Escaped: so also a text that is no Unicode is kept, to become an invalid fact of the import.
-        return json.dumps(dict(item) if isinstance(item, Mapping) else item).encode() + b"\n"
+        return json.dumps(item).encode() + b"\n"
     except (TypeError, ValueError) as error:
         raise TypeError(f"a {type(item).__name__} cannot be kept as a fact: {error}") from error
+
+
+def _writable(name: object, value: object) -> object:
+    """Return a value of a record as JSON carries it, so that the fact is what an import would make of it."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None  # an empty cell of a table
+    if isinstance(value, set | frozenset):
+        return list(value)  # of tags
+    if value is None or isinstance(value, str | int | float | list | tuple | dict):
+        return value
+    # Dates and the like stand in columns that are no fields of a fact, and may be wanted by a template. In
+    # place of a text, they are no fact; and so is an empty object.
+    return {} if name in FIELDS else str(value)

@@ -98,7 +98,7 @@ def _in_words(report: ImportReport, failure: Exception | None) -> str:
 def in_words(failure: Exception) -> str:
     """Return what went wrong, with its cause, as it can be written down: Unicode, without a key."""
     words = str(failure) if isinstance(failure, OmiError) else f"{type(failure).__name__}: {failure}"
-    if failure.__cause__ is not None:
+    if failure.__cause__ is not None and str(failure.__cause__) not in words:
         words = f"{words} ({failure.__cause__})"
     # Our own errors hold no key; but what the app raises, when it looks for a session, may.
     return _LIKE_A_KEY.sub("***", words).encode(errors="replace").decode()

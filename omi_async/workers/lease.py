@@ -188,7 +188,8 @@ class Lease:
             self.lost = self._lost(f"another worker has taken over part {self._part}", float(free_at))
         else:
             await self._store.lost_since(hurry=self.hurry)  # notes it for the others, if all data is gone
-            self.lost = self._lost(f"the store knows nothing of part {self._part} any more", None)
+            rest = (time.time() + self._ahead + self.length + self._longest_call) * 1000  # of all that had it
+            self.lost = self._lost(f"the store knows nothing of part {self._part} any more", rest)
         self.news.set()
         raise self.lost
 
@@ -201,8 +202,8 @@ class Lease:
             self._until = max(self._until, ticks + self.length * DRIFT)
         return [what, *words]
 
-    def _lost(self, message: str, free_at: float | None) -> LeaseLost:
-        resume_at = None if free_at is None else datetime.fromtimestamp(self.to_own_clock(free_at), UTC)
+    def _lost(self, message: str, free_at: float) -> LeaseLost:
+        resume_at = datetime.fromtimestamp(self.to_own_clock(free_at), UTC)
         return LeaseLost(message, part=str(self._part), resume_at=resume_at)
 
 

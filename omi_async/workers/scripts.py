@@ -11,7 +11,7 @@ from typing import Final
 
 import attrs
 
-__all__ = ["IDENTIFY", "READ", "RELEASE", "SNAPSHOT", "TAKE", "WRITE", "Script"]
+__all__ = ["FAIL", "IDENTIFY", "READ", "RELEASE", "SNAPSHOT", "TAKE", "WRITE", "Script"]
 
 NOW: Final = """
 local clock = redis.call('TIME')
@@ -154,6 +154,21 @@ return {'held', text(now), redis.call('HEXISTS', KEYS[3], 'stop')}
 """
 )
 """Gives a part back with what has become of it. The fence stays, so that whoever is late is told so."""
+
+FAIL: Final = Script(
+    NOW
+    + """
+-- KEYS: the part, the import
+-- ARGV: number of the part, why it failed, how long it is kept (ms)
+local part = redis.call('HMGET', KEYS[1], 'state', 'until')
+if part[1] == 'done' or (part[1] == 'running' and now < tonumber(part[2])) then return {} end
+redis.call('HSET', KEYS[1], 'state', 'failed', 'error', ARGV[2])
+redis.call('HSET', KEYS[2], ARGV[1], '')
+for at = 1, 2 do redis.call('PEXPIRE', KEYS[at], ARGV[3]) end
+return {}
+"""
+)
+"""Notes that a part has failed before it could be taken. One that another worker is at has not failed."""
 
 SNAPSHOT: Final = Script(
     NOW

@@ -28,13 +28,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from omi_async._api.retry import Retry, jittered, waits
 from omi_async._quota.sharing import FORMAT
 from omi_async._settings import Secret
-from omi_async.errors import ConfigurationError
+from omi_async.errors import ConfigurationError, OmiError
+from omi_async.importing.journal.row import kept_words
 from omi_async.importing.report import ImportReport
 from omi_async.workers.errors import StoreError
 from omi_async.workers.names import PartName
 from omi_async.workers.progress import ImportSnapshot, PartSnapshot, import_snapshot
 from omi_async.workers.quotas import QuotaRecord
-from omi_async.workers.scripts import IDENTIFY, SNAPSHOT, Script
+from omi_async.workers.scripts import FAIL, IDENTIFY, SNAPSHOT, Script
 
 __all__ = ["KEPT", "RedisStore"]
 
@@ -89,11 +90,6 @@ minutes or hours; for parts that it begins later nothing was sent before the los
 
 class RedisStore:
     """What workers on all machines know together: each part's rows and lease, and each key's quotas.
-
-    ```python
-    async with RedisStore("redis://localhost:6379/0") as store:
-        report = await import_part(session, facts, store=store, part="dana/3", parts=4)
-    ```
 
     One for a process is enough: it may be shared by any number of tasks of one event loop. Neither keys nor
     texts of facts are in the store. A server that is away for a while stalls whoever needs it, and everything
@@ -195,12 +191,12 @@ class RedisStore:
             StoreError: the server stays away, or refuses.
         """
         if self._closed:
-            raise ConfigurationError("this RedisStore is closed; make another")
+            raise StoreError("this RedisStore is closed; make another")
         loop = asyncio.get_running_loop()
         began = loop.time()
         for pause in waits(PAUSES):
             try:
-                return await command()
+                return await _not_outliving_a_cancellation(command)
             except (RedisError, OSError) as error:
                 if not _is_away(error):
                     raise StoreError(f"the store refuses: {type(error).__name__}: {error}") from None
@@ -282,6 +278,18 @@ class RedisStore:
 
         await self.repeated(once)
 
+    async def note_failure(self, part: str, error: Exception, /) -> None:
+        """Note that an engine has given a part up without `import_part`: that has noted its own failures.
+
+        Of an error that is none of this library's only the kind is noted: its words may hold anything.
+        Raises `StoreError`.
+        """
+        name, words = PartName.parse(part), type(error).__name__
+        if isinstance(error, OmiError):
+            words = f"{words}: {kept_words(error)}"
+        keys = [self.key(name.whole, "part", name.number), self.key(name.whole, "import")]
+        await self.run(FAIL, keys, [name.number, words.encode(errors="replace"), KEPT * 1000])
+
     # Quotas
 
     def quotas_of(self, account: str, server: str) -> QuotaRecord:
@@ -321,3 +329,17 @@ async def _pause(seconds: float, hurry: asyncio.Event | None) -> None:
             await hurry.wait()
     except TimeoutError:
         return
+
+
+async def _not_outliving_a_cancellation(command: Callable[[], Awaitable[T]]) -> T:
+    """Do something with redis-py, which writes within `asyncio.wait_for`.
+
+    That one swallows a cancellation that comes when the writing is just done (Python 3.11): whoever has
+    cancelled a task, and waits for its end, would wait forever.
+    """
+    task = asyncio.current_task()
+    requests = 0 if task is None else task.cancelling()
+    result = await command()
+    if task is not None and task.cancelling() > requests:
+        raise asyncio.CancelledError
+    return result

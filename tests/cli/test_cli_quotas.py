@@ -345,7 +345,8 @@ async def test_an_import_of_hours_tells_of_each_window_once(
     assert len(told) == 2
     assert all(re.fullmatch(r"waiting for the 2-an-hour window, opens in .*", line) for line in told)
     assert re.search(r"opens in (59:\d\d|1:00:0\d), 50 of 150 facts, done about \d\d:\d\d$", told[0])
-    assert ", 100 of 150 facts, done about " in told[1]
+    # The last batch of the window may still be on the wire when the next one begins to wait.
+    assert re.search(r", (75|100) of 150 facts, done about ", told[1])
 
 
 @pytest.mark.virtual_clock

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Sequence
 from http import HTTPStatus
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -335,3 +337,81 @@ async def test_a_server_that_is_not_there_ends_it_after_one_round(address: str) 
     assert 4 <= report.requests <= 2 * 4
     assert report.not_sent == report.pulled <= 75
     assert elapsed(before) < 60
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("words", ["", "x"])
+async def test_a_redirect_ends_the_import_at_once(status: int, words: str) -> None:
+    async with serving() as (server, session):
+        headers = {"Location": "https://elsewhere.example/v1"} if status != 304 else {}
+        server.faults.add(Fault.answer(status, body=words.encode(), headers=headers), on="batch")
+        with pytest.raises(ImportStoppedError, match="elsewhere.example" if headers else "304") as stopped:
+            await session.memories.import_facts(facts(100), concurrency=1)
+        assert isinstance(stopped.value.__cause__, APIError)
+        assert counts(stopped.value.report) == {"not_sent": 25}
+        assert calls(server, "batch") == 1
+
+
+ESCAPES = "\x1b[2J\r\n\x07\u202e\x9b"
+LONG = ESCAPES + "Q" * 200_000
+
+
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (422, {"detail": LONG}),
+        (422, {"detail": [{"loc": ["body", "memories", 0, LONG], "msg": LONG, "type": LONG}]}),
+        (422, {"detail": [{"loc": ["body", "memories", 0, "x"], "msg": "m" * 99, "type": "t"}] * 5_000}),
+        (422, {"detail": [{"loc": [LONG], "msg": LONG}] * 3}),
+        (422, {"detail": {"message": LONG, "reason": [[[[[[[LONG]]]]]]]}}),
+        (404, {"detail": LONG}),
+        (409, {"detail": {"code": LONG, LONG: LONG}}),
+        (418, {"detail": LONG}),
+        (401, {"detail": LONG}),
+        (500, {"detail": LONG}),
+        (200, LONG),
+        (200, {"memories": [{"id": LONG, "content": "fact 0", "created_at": LONG}]}),
+    ],
+)
+@pytest.mark.virtual_clock
+async def test_words_of_a_server_are_bounded_and_move_no_cursor(
+    status: int, body: object, tmp_path: Path
+) -> None:
+    # Catches: an answer of megabytes that is kept once for each fact; escapes that reach a terminal.
+    async with serving(text_identity=False) as (server, session):
+        fault = Fault.answer(status, body=json.dumps(body).encode())
+        server.faults.add(fault, on={"batch", "create"}, times=FOREVER)
+        try:
+            report = await session.memories.import_facts(facts(3), journal=tmp_path / "journal")
+        except ImportStoppedError as error:
+            report = error.report
+            assert_fit([str(error), repr(error), str(error.__cause__)])
+        assert report.failed == len(report.failures) == 3
+        assert_fit(str(report).splitlines())
+        for outcome in report.failures:
+            assert_fit([str(outcome.error), json.dumps(outcome.to_dict()), repr(outcome)])
+            assert len(repr(getattr(outcome.error, "detail", ""))) < 100_000
+        kept = all_of(tmp_path)
+        assert len(kept) < 200_000
+        assert ESCAPES[:4].encode() not in kept
+
+
+def all_of(folder: Path) -> bytes:
+    return b"".join(path.read_bytes() for path in folder.iterdir())
+
+
+def assert_fit(lines: list[str]) -> None:
+    for line in lines:
+        assert len(line) < 2_000
+        assert line.isprintable()
+
+
+async def test_names_of_files_break_no_line_of_the_report(session: Session) -> None:
+    broken = FactOutcome(0, None, "invalid", None, InvalidFactError("a\nb"), f"a{ESCAPES}.csv:7")
+    report = await session.memories.import_facts([Fact("ok"), broken])
+    assert report.failures[0].origin == f"a{ESCAPES}.csv:7"
+    *_, line = str(report).splitlines()
+    assert line.startswith(r"  a\x1b[2J\r\n\x07\u202e\x9b.csv:7: invalid: a\nb")
+    with pytest.raises(ExceptionGroup) as failed:
+        report.raise_for_failures()
+    assert all(note.isprintable() for note in failed.value.exceptions[0].__notes__)

@@ -9,11 +9,15 @@ import inspect
 import io
 import json
 import os
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import attrs
 import pytest
@@ -132,6 +136,13 @@ def written(folder: Path) -> Path:
     return path
 
 
+def _row(text: str) -> sqlite3.Row:
+    with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+        connection.row_factory = sqlite3.Row
+        row: sqlite3.Row = connection.execute("SELECT ? AS content, 'work' AS category", (text,)).fetchone()
+        return row
+
+
 SOURCES: dict[str, Callable[[Path], Any]] = {
     "a path": written,
     "the name of a path": lambda folder: str(written(folder)),
@@ -169,6 +180,36 @@ async def test_what_is_no_fact_is_invalid_and_says_where_it_stood(tmp_path: Path
         assert [outcome.origin for outcome in report.failures] == [f"facts.jsonl:{n}" for n in (2, 3, 4)]
         named = await jobs.start("dana", b"content,category\n,work\n", name="mine.csv")
         assert {failure.place for failure in (await named.result()).failures} == {"mine.csv:2"}
+
+
+RECORDS: dict[str, Any] = {
+    "an empty cell of a frame": {"content": "a", "category": float("nan"), "score": float("inf")},
+    "columns that JSON knows not": {"content": "a", "at": datetime.now(UTC), "id": uuid4(), "n": Decimal(1)},
+    "a set of tags": {"content": "a", "tags": {"x"}},
+    "a tuple of tags": {"content": "a", "tags": ("x", "y")},
+    "a row of a database": _row("a"),
+    "a date for a text": {"content": datetime.now(UTC)},
+    "bytes for a text": {"content": b"a"},
+    "an object for a category": {"content": "a", "category": object()},
+    "a number": 3,
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+async def test_a_fact_of_a_job_is_what_an_import_would_make_of_it(tmp_path: Path, kind: str) -> None:
+    # Catches: rows of a database, which an import takes, refused or changed on their way through the file.
+    async with app(tmp_path) as it, it.jobs() as jobs:
+        other = it.server.add_account()
+        async with Session(other, base_url=it.server.url) as session:
+            imported = await session.memories.import_facts([RECORDS[kind]])
+        report = await (await jobs.start("dana", [RECORDS[kind]])).result()
+        assert (report.created, report.invalid) == (imported.created, imported.invalid)
+        fields = ("content", "category", "visibility", "tags")
+        mine, theirs = (
+            [[memory[field] for field in fields] for memory in it.server.memories(key)]
+            for key in (it.server.api_key, other)
+        )
+        assert mine == theirs
 
 
 async def test_an_empty_input_is_done_at_once(tmp_path: Path) -> None:

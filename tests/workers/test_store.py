@@ -68,5 +68,15 @@ async def test_a_store_that_lost_its_data_is_noticed_by_who_knew_it(
 async def test_a_closed_store_is_closed(store: RedisStore) -> None:
     await store.close()
     await store.close()
-    with pytest.raises(ConfigurationError, match="closed"):
+    with pytest.raises(StoreError, match="closed"):
         await store.lost_since()
+
+
+async def test_a_command_that_is_cancelled_ends_at_whatever_moment_that_is(store: RedisStore) -> None:
+    for turns in range(60):
+        asking = asyncio.create_task(store.snapshot("dana"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        if asking.cancel():
+            await asyncio.wait({asking})
+            assert asking.cancelled(), f"after {turns} turns of the loop"

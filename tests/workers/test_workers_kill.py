@@ -154,7 +154,7 @@ async def delivered_until_done(server: LocalServer, store: RedisStore, count: in
             try:
                 return await import_part(session, facts(count), store=store, part="dana/0", redelivered=True)
             except LeaseLost as lost:
-                resume_at = lost.resume_at or datetime.now(UTC)
+                resume_at = lost.resume_at
             await asyncio.sleep(max(0.0, (resume_at - datetime.now(UTC)).total_seconds()))
 
 
