@@ -120,8 +120,10 @@ class Ledger:
     def wait(self, kind: Kind, now: float, *, live: bool = True) -> float:
         """Return the seconds until a call may go; 0 for at once. An import's calls are not `live`."""
         reserve = 0.0 if live else self._reserve
-        waits = [window.wait(now, reserve) for window in self._of(kind)]
-        return max([0.0, self._balancer.opens_at - now, *waits])
+        wait = max(0.0, self._balancer.opens_at - now)
+        for window in self._of(kind):
+            wait = max(wait, window.wait(now, reserve))
+        return wait
 
     def blocking(self, kind: Kind, now: float, *, live: bool = True) -> QuotaState | None:
         """Return the policy that a call of this kind waits for the longest; None if it is no policy."""
