@@ -63,7 +63,7 @@ CEILINGS: dict[tuple[int, int], Ceilings] = {
         ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 660.0,
         ("iterate", "blocks"): 1.0,
-        ("read", "instructions"): 485.0,
+        ("read", "instructions"): 410.0,
         ("read", "blocks"): 0.1,
     },
     (3, 13): {
@@ -71,7 +71,7 @@ CEILINGS: dict[tuple[int, int], Ceilings] = {
         ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 575.0,
         ("iterate", "blocks"): 1.0,
-        ("read", "instructions"): 445.0,
+        ("read", "instructions"): 370.0,
         ("read", "blocks"): 0.1,
     },
 }

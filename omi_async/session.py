@@ -136,6 +136,7 @@ class Session:
         ledger: str | os.PathLike[str] | SharedQuotas | None = None,
         trust_env: bool = False,
     ) -> None:
+        kind = type(api_key)
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         self._base = "?"
         self._closed = True  # until everything below has been found usable
@@ -146,7 +147,7 @@ class Session:
             )
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
-        key = parse_api_key(api_key)
+        key = parse_api_key(api_key, kind)
         allow_http = flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http
         self._base = parse_base_url(base_url, allow_http, key)
         self._headers = {

@@ -244,9 +244,10 @@ class SessionPool:
             ConfigurationError: no usable key (`OMI_API_KEY` is not read: it is no user's); the pool is
                 closed, or belongs to another event loop.
         """
+        kind = type(api_key)
         api_key = Secret(api_key or "")  # this frame stands in tracebacks
         client = self._open()
-        account = fingerprint(parse_api_key(api_key))
+        account = fingerprint(parse_api_key(api_key, kind))
         now = self._loop.time()
         self._drop_idle(now)
         entry = self._kept.pop(account, None)

@@ -87,6 +87,10 @@ async def test_a_missing_key_is_an_error_and_never_the_operators(
         for key in ("", "  ", none):
             with pytest.raises(ConfigurationError, match="no API key"):
                 pool.session(key)
+        wrong: list[Any] = [5, b"omi_dev_1", True, ("omi_dev_1",)]
+        for key in wrong:
+            with pytest.raises(ConfigurationError, match="must be a string, not"):
+                pool.session(key)
 
 
 @pytest.mark.parametrize(

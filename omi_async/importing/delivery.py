@@ -117,7 +117,7 @@ class Delivery:
         self._clock.learn(named.answer)
         if named.ids:
             self._clock.witness(max(named.created), named.answer)
-            self._tracker.last_answer = named
+            self._tracker.last_answer = named._replace(memories=())  # which nothing asks for any more
         matched = match(items, named, self._clock)
         if matched.missing:
             words = f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"

@@ -68,6 +68,7 @@ class ReadOptions:
         split: whether a text that is too long is split, and not refused.
         encoding: what the bytes are written in, or None to find out.
         today: what an expiry date is measured against.
+        plain: whether each record becomes one fact, without a look at what it says.
     """
 
     fields: Fields = attrs.field(factory=Fields)
@@ -79,9 +80,10 @@ class ReadOptions:
     encoding: str | None = None
     today: date = attrs.field(factory=lambda: datetime.now(UTC).date())
 
-    @property
-    def plain(self) -> bool:
-        """Whether each record becomes one fact, without a look at what it says."""
+    plain: bool = attrs.field(init=False)  # asked for each record
+
+    @plain.default
+    def _is_plain(self) -> bool:
         return not (self.where or self.only_tag or self.split or self.fields.template)
 
 
