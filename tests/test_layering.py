@@ -124,6 +124,7 @@ ONLY_IN: dict[str, set[str]] = {
         "_quota.pacer",
         "_quota.queue",
         "_quota.store",
+        "_quota.storekeeper",
         "importing",
         "inbox",
         "sources",

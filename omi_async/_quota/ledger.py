@@ -172,9 +172,10 @@ class Ledger:
 
     def _is_back(self, call: CountedCall) -> None:
         self._out.remove(call)
-        probe = self._probes.get(call.kind)
-        if probe is not None and probe.call is call:
-            del self._probes[call.kind]
+        if self._probes:
+            probe = self._probes.get(call.kind)
+            if probe is not None and probe.call is call:
+                del self._probes[call.kind]
 
     # What the answers teach
 
@@ -279,14 +280,17 @@ class Ledger:
     def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
         """Return how long so many calls have to wait for windows, the last one of them.
 
-        The tightest window decides when its last opening comes; the calls after that have the other windows
-        before them. That is exact if short windows lie within long ones, and an estimate otherwise.
+        After the last opening of each window, the calls that are left then have at least the others before
+        them, each of them fresh. The longest of these waits is exact if short windows lie within long ones,
+        and an estimate otherwise.
         """
         reserve = 0.0 if live else self._reserve
-        windows = self._of(kind)
-        wait, rest = max([window.seconds_for(calls, now, reserve) for window in windows], default=(0.0, 0.0))
-        fresh = [Window(window.rule).seconds_for(rest, now, reserve)[0] for window in windows]
-        return wait + max(fresh) if wait else 0.0
+        longest = 0.0
+        for window in self._of(kind):
+            wait, rest = window.seconds_for(calls, now, reserve)
+            fresh = [Window(other.rule).seconds_for(rest, now, reserve)[0] for other in self._of(kind)]
+            longest = max(longest, wait + max(fresh) if wait else 0.0)
+        return longest
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:
         """Return how many calls of an import can go before a moment; infinite if no limit is known."""
