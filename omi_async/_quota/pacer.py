@@ -211,7 +211,7 @@ class Pacer:
         soonest = math.inf
         queues = [*self._queues.values()]
         while queues:
-            # Look each time who is left: to be told that it must wait may end an import, and all of its waits.
+            # To be told that it must wait may end an import, and all its waits: look each time who is left.
             queue = min(queues, key=Queue.number_of_first)
             if queue.first() is None:
                 break
