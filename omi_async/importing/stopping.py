@@ -24,7 +24,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal", "outlast"]
+__all__ = ["ImportHalted", "StopSignal", "carried_through", "outlast"]
 
 T = TypeVar("T")
 
@@ -109,6 +109,21 @@ async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | 
                 if loop.time() - last > SAME_BREATH and impatient is not None:
                     impatient()
                 last = loop.time()
+
+
+async def carried_through(
+    work: Coroutine[Any, Any, None], *, impatient: Callable[[], object] | None = None
+) -> None:
+    """Do what must be done at an end, whole, and only then be cancelled.
+
+    Another cancellation, which is not just the last one repeated, calls `impatient`, or cancels the work.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        await outlast(task, impatient=impatient or task.cancel)
+    task.result()
 
 
 def _shield_of_anyio() -> AbstractContextManager[Any]:
