@@ -24,6 +24,7 @@ PURE = {
     "key",
     "memory",
     "_api",
+    "_quota.known",
     "_quota.ledger",
     "_quota.policy",
     "_quota.sharing",
