@@ -17,7 +17,7 @@ from omi_async.jobs.job import ImportJob, SessionFor
 from omi_async.jobs.options import JobOptions, checked
 from omi_async.jobs.record import JobRecord
 from omi_async.jobs.seats import Seat
-from omi_async.jobs.spool import name_for, spool
+from omi_async.jobs.spool import as_path, name_for, spool
 from omi_async.jobs.turns import Turns
 
 __all__ = ["ImportJobs"]
@@ -176,6 +176,7 @@ class ImportJobs:
             except KeyError:
                 raise RuntimeError(f"another process is copying the input of job {id}; ask again") from None
         try:
+            source = as_path(source)
             wish = name_for(source, name)
             name, facts = await spool(source, files.input, wish, self._max_bytes)
             self._opened()
