@@ -24,6 +24,8 @@ PURE = {
     "key",
     "memory",
     "_api",
+    "_quota.balancer",
+    "_quota.kept",
     "_quota.known",
     "_quota.ledger",
     "_quota.policy",

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping
 import attrs
 
 from omi_async._api.messages import Kind
+from omi_async._quota.balancer import Balancer
 from omi_async._quota.window import CountedCall, Window
 
-__all__ = ["Balancer", "Known", "Probe"]
+__all__ = ["Known", "Probe"]
 
 
 @attrs.frozen
@@ -42,25 +43,3 @@ class Known:
     out: Collection[CountedCall]
     probes: Mapping[Kind, Probe]
     balancer: Balancer
-
-
-@attrs.define
-class Balancer:
-    """The load balancer before the service, which refuses without a word; it holds all kinds of calls back.
-
-    Attributes:
-        opens_at: when calls may go again.
-        refusals: those in a row.
-        learned_at: when the last one was learned from.
-    """
-
-    opens_at: float = 0.0
-    refusals: int = 0
-    learned_at: float = 0.0
-
-    def refused(self, call: CountedCall, now: float, pause: float) -> None:
-        """Hold calls back for so many seconds. Several that were refused together are one lesson."""
-        if call.sent > self.learned_at:
-            self.opens_at = now + pause
-            self.refusals += 1
-            self.learned_at = now

@@ -17,7 +17,9 @@ import attrs
 from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
 from omi_async._api.retry import Retry, jittered
-from omi_async._quota.known import Balancer, Known, Probe
+from omi_async._quota.balancer import Balancer
+from omi_async._quota.kept import dump_window, load_window
+from omi_async._quota.known import Known, Probe
 from omi_async._quota.policy import BACKEND, DOCUMENTED, UNKNOWN, QuotaPolicy, QuotaState, Rule, Source
 from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Refusal, Window
 from omi_async.constants import BASE_URL
@@ -121,8 +123,10 @@ class Ledger:
     def wait(self, kind: Kind, now: float, *, live: bool = True) -> float:
         """Return the seconds until a call may go; 0 for at once. An import's calls are not `live`."""
         reserve = 0.0 if live else self._reserve
-        waits = [window.wait(now, reserve) for window in self._of(kind)]
-        return max([0.0, self._balancer.opens_at - now, *waits])
+        wait = max(0.0, self._balancer.opens_at - now)
+        for window in self._of(kind):
+            wait = max(wait, window.wait(now, reserve))
+        return wait
 
     def blocking(self, kind: Kind, now: float, *, live: bool = True) -> QuotaState | None:
         """Return the policy that a call of this kind waits for the longest; None if it is no policy."""
@@ -299,7 +303,7 @@ class Ledger:
 
     def dump(self) -> dict[str, Any]:
         """Return what another process should know, as JSON: each window by what tells it from the others."""
-        return {window.rule.key: window.dump() for window in self._windows if window.is_news}
+        return {window.rule.key: dump_window(window) for window in self._windows if window.is_news}
 
     def load(self, kept: Mapping[str, Any], now: float) -> None:
         """Take over what another process knows, or an earlier one knew.
@@ -307,7 +311,7 @@ class Ledger:
         A policy that was given keeps its numbers, and one that is given no longer is left out. Raises
         ValueError, TypeError or AttributeError for what is no dump; nothing is taken over then.
         """
-        for other in [Window.load(fields, now) for fields in kept.values()]:
+        for other in [load_window(fields, now) for fields in kept.values()]:
             mine = self._by_key(other.rule.key)
             if mine is not None:
                 mine.take_over(other)
