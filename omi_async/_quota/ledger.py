@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -19,12 +19,13 @@ from omi_async._api.messages import Kind
 from omi_async._api.retry import Retry, jittered
 from omi_async._quota.balancer import Balancer
 from omi_async._quota.kept import dump_window, load_window
+from omi_async._quota.known import Known, Probe
 from omi_async._quota.policy import BACKEND, DOCUMENTED, UNKNOWN, QuotaPolicy, QuotaState, Rule, Source
 from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Refusal, Window
 from omi_async.constants import BASE_URL
 from omi_async.errors import ConnectError
 
-__all__ = ["CountedCall", "Known", "Ledger", "Probe", "QuotaPolicy", "QuotaState"]
+__all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
 """Windows that are learned at most; the service has 4. A server whose limits change each hour would leave
@@ -363,35 +364,3 @@ class Ledger:
 
     def _is_ours(self, rule: Rule) -> bool:
         return rule.may_change or rule.key in self._given
-
-
-@attrs.frozen
-class Probe:
-    """The first call through a window that was waited for. It goes alone: only it may come too early.
-
-    Attributes:
-        call: that one.
-        until: when the others wait no longer for it.
-    """
-
-    call: CountedCall
-    until: float
-
-
-@attrs.frozen
-class Known:
-    """All that a ledger knows.
-
-    Attributes:
-        windows: as they are; how many calls each has out follows from `out`.
-        calls: those on the wire and those that went through, the latest last.
-        out: those on the wire.
-        probes: those that others wait for, by kind.
-        balancer: what the load balancer wants.
-    """
-
-    windows: Collection[Window]
-    calls: Collection[CountedCall]
-    out: Collection[CountedCall]
-    probes: Mapping[Kind, Probe]
-    balancer: Balancer

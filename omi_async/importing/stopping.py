@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal", "outlast"]
+__all__ = ["ImportHalted", "StopSignal", "carried_through", "outlast", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -133,6 +133,31 @@ async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | 
                 if loop.time() - last > SAME_BREATH and impatient is not None:
                     impatient()
                 last = loop.time()
+
+
+async def carried_through(
+    work: Coroutine[Any, Any, None], *, impatient: Callable[[], object] | None = None
+) -> None:
+    """Do what must be done at an end, whole, and only then be cancelled.
+
+    Another cancellation, which is not just the last one repeated, calls `impatient`, or cancels the work.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        await outlast(task, impatient=impatient or task.cancel)
+    task.result()
+
+
+async def to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
+    """Take a step of the ending, again if a cancellation broke into it."""
+    while True:
+        try:
+            await step()
+        except asyncio.CancelledError:
+            continue
+        return
 
 
 def _shield_of_anyio() -> AbstractContextManager[Any]:
