@@ -90,10 +90,11 @@ that has become what the store holds. What follows from that:
 The parts
 =========
 
-`policy` is what is believed of a policy; `window` one window of it: closed, open or shut; `ledger` all
-windows of a key: which call may go, and what an answer teaches. These are arithmetic: `now` goes in, seconds
-come out.
+`policy` is what is believed of a policy; `window` one window of it: closed, open or shut; `balancer` what
+stands before all of them; `ledger` all windows of a key: which call may go, and what an answer teaches;
+`known` all that it knows. These are arithmetic: `now` goes in, seconds come out.
 `pacer` has the connections and the queues (`queue`) of those who wait for a permit (`permit`); `clock` tells
-its time. `keeper` exchanges what is known with other processes through a file (`store`), `storekeeper`
-through a store that they share, as the text that `sharing` makes of a ledger.
+its time. `keeper` exchanges what is known with other processes through a file (`store`, which holds windows
+as `kept` writes them), `storekeeper` through a store that they share, as the text that `sharing` makes of a
+ledger.
 """

@@ -105,8 +105,9 @@ class Pacer:
             RateLimitError: the wait would be longer.
             OmiError: what `close` was given, after that.
         """
-        if self._closed is not None:
-            raise self._closed()
+        permit = self.at_once(kind, group=group)
+        if permit is not None:
+            return permit
         now = self.used_at = self.clock.now() - self.clock.correction
         self._number += 1
         until = math.inf if patience is None else now + patience
@@ -129,6 +130,27 @@ class Pacer:
             self._queues.drop_if_empty(kind, group)
             if not self._queues:
                 self._forget_timer()
+
+    def at_once(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
+        """Return a permit if nobody waits, and there is nothing to wait for; else None: `acquire` waits.
+
+        The first step of `acquire`, for those to whom it is worth something to know that they need not wait:
+        nearly all calls of an import.
+
+        Raises:
+            OmiError: what `close` was given, after that.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        if self._queues or kind in self._held or self._keeper is not None or not self._free:
+            return None
+        if group is not None and not group.free:
+            return None
+        now = self.clock.now()
+        if self.ledger.wait(kind, now, live=group is None) or self.ledger.head_start_left(kind, now):
+            return None
+        self.used_at = now
+        return self._permit(self.ledger.spend(kind, now), group, waited=0.0)
 
     def _refuse_if_too_far_behind(self, waiter: Waiter, kind: Kind) -> None:
         """Send a caller away if so many came first that one window does not do for all of them.
@@ -188,9 +210,11 @@ class Pacer:
             self._keeper.tidy(now)
         soonest = math.inf
         queues = [*self._queues.values()]
-        # To be told that it must wait may end an import, and all of its waits: look each time who is left.
-        while queues := [queue for queue in queues if queue.first() is not None]:
+        while queues:
+            # To be told that it must wait may end an import, and all its waits: look each time who is left.
             queue = min(queues, key=Queue.number_of_first)
+            if queue.first() is None:
+                break
             wait = self._wait_of(queue, now)
             if wait:
                 soonest = min(soonest, wait)
@@ -239,17 +263,20 @@ class Pacer:
         probe = queue.kind in self._held
         self._held.discard(queue.kind)
         call = self.ledger.spend(queue.kind, now, probe=probe)
-        permit = Permit(self, call, queue.group, queue.waited(waiter, now - self.clock.correction))
-        self._free -= 1
-        self._all_back.clear()
-        if queue.group is not None:
-            queue.group.begin()
+        permit = self._permit(call, queue.group, queue.waited(waiter, now - self.clock.correction))
         if self._keeper is not None:
             self._keeper.spend(call)
             if self._keeper.asks:
                 self._asks[call] = _Ask(queue, waiter, permit, probe)
                 return
         waiter.granted.set_result(permit)
+
+    def _permit(self, call: CountedCall, group: CallGroup | None, waited: float) -> Permit:
+        self._free -= 1
+        self._all_back.clear()
+        if group is not None:
+            group.begin()
+        return Permit(self, call, group, waited)
 
     def _put_off(self, queue: Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""

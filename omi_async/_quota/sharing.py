@@ -15,7 +15,8 @@ from attrs.validators import ge, in_, instance_of, optional
 
 from omi_async._api import json
 from omi_async._api.messages import Kind
-from omi_async._quota.ledger import Balancer, Known, Probe
+from omi_async._quota.balancer import Balancer
+from omi_async._quota.known import Known, Probe
 from omi_async._quota.policy import KINDS, SOURCES, UNKNOWN, Rule, Source, kinds_of
 from omi_async._quota.window import CountedCall, State, Window
 

@@ -16,7 +16,7 @@ from omi_async.sources._fields import Fields
 from omi_async.sources._front_matter import front_matter
 from omi_async.sources._json_document import CONTAINERS
 from omi_async.sources._lines import clean
-from omi_async.sources._markdown import BULLET, is_furniture
+from omi_async.sources._markdown import BULLET, FENCE, is_furniture
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._refusals import (
     binary_in_words,
@@ -290,7 +290,9 @@ def _text_kind(seen: Head) -> Format:
     bullets = sum(BULLET.match(line) is not None for line in spoken)
     if TEXTS["vault"].matches(seen.all_lines) and (bullets or seen.all_lines[0].startswith(("---", "+++"))):
         return "vault" if bullets else "markdown"
-    return "markdown" if seen.hint == "markdown" or bullets * 2 > len(spoken) else "text"
+    # The lines of a code block are no facts, whatever stands in it.
+    fenced = any(FENCE.match(line) for line in body)
+    return "markdown" if fenced or seen.hint == "markdown" or bullets * 2 > len(spoken) else "text"
 
 
 def is_json_line(line: bytes | str, fields: Fields, *kinds: type) -> bool:
