@@ -273,6 +273,28 @@ async def test_live_calls_go_on_while_the_store_is_away_and_are_told_to_it_after
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("at_first", [Outage(), Outage(done=True)])
+async def test_a_call_that_the_store_has_counted_unheard_is_counted_once(at_first: Outage) -> None:
+    # Catches: what was told again since the answer was lost, and counts twice.
+    policy, known = hour(3)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    store.outage = at_first
+    slow = await one.pacer.acquire("batch")
+    store.outage = Outage(done=True)
+    await asyncio.sleep(5)
+    store.outage = None
+    await asyncio.sleep(5)
+    assert one.pacer.states()[0].used == 1
+    slow.answered(server.take("batch", asyncio.get_running_loop().time()))
+    await settled()
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
 async def test_imports_wait_for_the_store_but_not_forever() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
