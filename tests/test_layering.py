@@ -65,7 +65,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_settings": {"constants", "errors"},
     "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
-    "session": PURE | {"_version", "_observing", "_transport", "_settings", "_quota", "resources"},
+    "session": PURE
+    | {"_version", "_observing", "_transport", "_settings", "_quota", "importing.stopping", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
     "sources": {
         "constants",
