@@ -47,6 +47,7 @@ from omi_async.errors import (
     OmiError,
     RateLimitError,
 )
+from omi_async.importing.stopping import carried_through
 from omi_async.key import KeyInfo
 from omi_async.resources.memories import Memories
 
@@ -223,6 +224,10 @@ class Session:
         """Give the connections back. Closing twice is fine; calls under way fail with `ResponseLostError`."""
         self._closed = True
         self.pacing.close(_is_closed)
+        # Also when cancelled: else what was learned of the quotas would not be written.
+        await carried_through(self._close())
+
+    async def _close(self) -> None:
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
             await close_pool(client, self._loop)

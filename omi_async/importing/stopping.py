@@ -25,7 +25,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, null
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal", "outlast", "to_the_end"]
+__all__ = ["ImportHalted", "StopSignal", "carried_through", "outlast", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -133,6 +133,21 @@ async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | 
                 if loop.time() - last > SAME_BREATH and impatient is not None:
                     impatient()
                 last = loop.time()
+
+
+async def carried_through(
+    work: Coroutine[Any, Any, None], *, impatient: Callable[[], object] | None = None
+) -> None:
+    """Do what must be done at an end, whole, and only then be cancelled.
+
+    Another cancellation, which is not just the last one repeated, calls `impatient`, or cancels the work.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        await outlast(task, impatient=impatient or task.cancel)
+    task.result()
 
 
 async def to_the_end(step: Callable[[], Awaitable[Any]]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from omi_async.importing.stopping import outlast
+from omi_async.importing.stopping import carried_through, outlast
 from omi_async.jobs.files import JobFiles, remove_leftovers
 from omi_async.jobs.job import ImportJob, SessionFor
 from omi_async.jobs.options import JobOptions, checked
@@ -86,12 +86,7 @@ class ImportJobs:
         finds them closed would have failed.
         """
         self._turns = None
-        leaving = asyncio.create_task(self._leave())
-        try:
-            await asyncio.wait({leaving})
-        finally:
-            await outlast(leaving, impatient=self._hurry)
-        leaving.result()
+        await carried_through(self._leave(), impatient=self._hurry)
 
     async def _leave(self) -> None:
         # An input that is still being copied is let go: its job would begin when nothing is there to run it,

@@ -64,6 +64,10 @@ worker A   sending is durable ── wait for a connection ── lease? ──�
                      its lease is over, and no call leaves         see the next section
 ```
 
+*A command may be heard late.* One without an answer is repeated on another connection; what the first had
+left to say may still be on its way, and come when much has been written since. So the writes of a worker
+follow one another and are numbered, and the script that writes passes over a number that it has had.
+
 ## What is not promised
 
 - *A worker that is stopped between that last look and the system call, for longer than its lease and the
@@ -75,8 +79,11 @@ worker A   sending is durable ── wait for a connection ── lease? ──�
   nothing; the death of its machine loses up to a second with ``appendfsync everysec``, and nothing with
   ``always``. A failover to a replica loses what had not reached it. Facts whose `sending` is lost are
   unknown to the next worker.
-- *A store that throws rows out because it is full.* It needs ``maxmemory-policy noeviction``. If the rows
-  of a part are gone altogether, that is noticed, and all of its facts are looked for.
+- *A store that throws rows out because it is full.* It needs ``maxmemory-policy noeviction``. If rows of a
+  part are gone, that is noticed when it is written or taken, and all of its facts are looked for.
+- *A store whose clock is set forward*, by more than a lease and the longest call together, while a call is on
+  the wire: the part is given to another worker too early. Clocks that are slewed (chrony, ntpd) do no harm;
+  nor does one that is set back, but for parts that rest longer.
 - *A part that was heard of for the last time 40 days ago.* It is forgotten, and imported again if it is
   run.
 - *New facts under an old name.* A part that is done stays done. What comes later has a name of its own.
@@ -89,12 +96,13 @@ away, the import ends with `ImportStoppedError` and a complete report, whose `__
 `StoreError`.
 
 A store that was restarted without its file knows nothing. The data of a store has a random name; a
-`RedisStore` that finds another one than before notes for all that data was lost. A worker whose part is
-unknown to the store raises `LeaseLost`. For a day, parts that the store does not know are begun as if
-they had been begun before: not until the last lease and call of before have ended, and each fact is
-looked for before it is sent. An engine that knows that a task was delivered before says so
-(`redelivered=True`), which has the same effect for a part that the store does not know, and none for
-others.
+`RedisStore` that finds another one than before notes for all that data was lost. (It takes one that was
+open before: if all processes were down, or until the first of them has asked, nobody can know. Those that
+import ask each second.) A worker whose part is unknown to the store raises `LeaseLost`. For a day, parts
+that the store does not know are begun as if they had been begun before: not until the last lease and call
+of before have ended, and each fact is looked for before it is sent. An engine that knows that a task was
+delivered before says so (`redelivered=True`), which has the same effect for a part that the store does
+not know, and none for others.
 
 ## Quotas
 

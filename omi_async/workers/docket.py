@@ -32,8 +32,12 @@ from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 import attrs
-from docket import CurrentExecution, Docket, Execution, Perpetual, Shared, Worker
-from docket.dependencies import Dependency, current_worker
+
+try:
+    from docket import CurrentExecution, Docket, Execution, Perpetual, Shared, Worker
+    from docket.dependencies import Dependency, current_worker
+except ImportError:
+    raise ImportError("omi_async.workers.docket needs docket: pip install 'omi-async[workers]'") from None
 
 from omi_async.importing.report import ImportReport, ImportStoppedError, settled_for_good
 from omi_async.jobs.verdict import AGAIN_AFTER

@@ -123,8 +123,13 @@ class RedisStore:
                 socket_connect_timeout=NO_ANSWER,
                 retry=RedisRetry(NoBackoff(), 0),  # all repetition is in `repeated`
             )
-        except ValueError as error:
-            raise ConfigurationError(f"not the URL of a Redis server: {error}") from None
+        except ValueError:
+            pool = None
+        if pool is None:  # not within the `except`: what went wrong may quote a piece of the password
+            raise ConfigurationError(
+                "not the URL of a Redis server: it begins redis://, rediss:// or unix://, and #, / and ? "
+                "in a password are written %23, %2F and %3F"
+            )
         self._redis = Redis(connection_pool=pool)
         self._known_id = ""
         self._closed = False
@@ -165,8 +170,9 @@ class RedisStore:
         arguments: Sequence[str | bytes | int],
         *,
         hurry: asyncio.Event | None = None,
+        since: float | None = None,
     ) -> list[Any]:
-        """Run a script; it must do no harm if it is run twice, since an answer may be lost.
+        """Run a script; it must do no harm if it is run twice, even late, since an answer may be lost.
 
         Raises `StoreError`, as `repeated` does.
         """
@@ -178,14 +184,21 @@ class RedisStore:
                 answer = await self._redis.eval(script.text, len(keys), *keys, *arguments)
             return list(answer)
 
-        return await self.repeated(once, hurry=hurry)
+        return await self.repeated(once, hurry=hurry, since=since)
 
-    async def repeated(self, command: Callable[[], Awaitable[T]], *, hurry: asyncio.Event | None = None) -> T:
+    async def repeated(
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        hurry: asyncio.Event | None = None,
+        since: float | None = None,
+    ) -> T:
         """Do something with the server, again while it is away.
 
         Args:
             command: what to do; it may be done twice.
             hurry: is set when there is no time to wait for a server that is away.
+            since: when the waiting began, by the loop's clock; now if None.
 
         Raises:
             StoreError: the server stays away, or refuses.
@@ -193,7 +206,7 @@ class RedisStore:
         if self._closed:
             raise StoreError("this RedisStore is closed; make another")
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = loop.time() if since is None else since
         for pause in waits(PAUSES):
             try:
                 return await _not_outliving_a_cancellation(command)
@@ -265,8 +278,10 @@ class RedisStore:
         key = self.key(name, "import")
 
         async def once() -> None:
-            await self._redis.hset(key, "stop", "1")
-            await self._redis.pexpire(key, KEPT * 1000)
+            async with self._redis.pipeline() as both:  # in one step: a key without an expiry would stay
+                both.hset(key, "stop", "1")
+                both.pexpire(key, KEPT * 1000)
+                await both.execute()
 
         await self.repeated(once)
 
@@ -305,7 +320,8 @@ class RedisStore:
         before is gone, and that is noted for all.
         """
         keys = [self.key(self.prefix, "id"), self.key(self.prefix, "lost")]
-        arguments: list[str | int] = [self._known_id, secrets.token_hex(16), round(LOST_FOR * 1000)]
+        spans = round(LOST_FOR * 1000), KEPT * 1000
+        arguments: list[str | int] = [self._known_id, secrets.token_hex(16), *spans]
         name, lost = await self.run(IDENTIFY, keys, arguments, hurry=hurry)
         self._known_id = name.decode()
         return int(lost) / 1000 if lost else None

@@ -32,6 +32,13 @@ def test_its_password_is_in_no_repr() -> None:
     assert "hunter2" not in repr(store)
 
 
+@pytest.mark.parametrize("sign", ["#", "/", "?"])
+def test_a_password_that_makes_no_url_is_in_no_error(sign: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RedisStore(f"redis://:hunter{sign}2@localhost/0")
+    assert "hunter" not in f"{caught.value}{caught.value.__context__}"
+
+
 async def test_a_refusal_is_told_at_once(valkey: Valkey) -> None:
     with pytest.raises(StoreError) as caught:
         async with RedisStore(valkey.url.replace("unix://", "unix://user:hunter2@")):
