@@ -41,6 +41,7 @@ PURE = {
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_formats": set(),
     "constants": set(),
     "memory": set(),
     "key": {"memory"},
@@ -73,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
+        "_formats",
         "importing.report",
         "sources",
     },
@@ -87,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importing.stopping",
     },
     # Background imports: files to facts to the importer, for the sessions of an app.
-    "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
+    "jobs": {"_formats", "errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # Imports on many machines: a journal and a lease in a store that all of them share.
     "workers": {
         "errors",
@@ -107,7 +109,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"local"},
     # Programs as users write them: they know the public names alone.
     "examples": {FACADE, "sources", "workers"},
-    "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
+    "cli": PURE
+    | {"_version", "_formats", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session", "session_pool"},
 }

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from omi_async import RateLimitError, Session
+from omi_async import ConfigurationError, RateLimitError, Session
 from omi_async._quota.policy import QuotaPolicy
 from omi_async._quota.storekeeper import AGAIN, IMPORTS_WAIT, PATIENCE
 from omi_async.local import Quota
@@ -149,6 +149,19 @@ async def test_when_a_window_opens_one_call_goes_alone_whatever_the_number_of_pr
 
 
 @pytest.mark.virtual_clock
+async def test_the_probe_of_one_process_is_the_probe_of_all() -> None:
+    # Catches: processes that send a probe each, one after the other.
+    policy, known = hour(9)
+    server, store = Server([policy], Words()), MemoryStore()
+    processes = processes_of(store, server, 3, known, connections=9, trip=lambda: 0.3)
+    await spend_all(processes, 18)
+    assert refused(processes) == []
+    probe, *others = sent_by_all(processes)[9:]
+    assert 0.5 < others[0] - probe < 0.7  # those of its own process know when it is back
+    assert others[-1] - probe < 1.1
+
+
+@pytest.mark.virtual_clock
 async def test_a_reserve_is_left_to_live_calls_of_other_processes() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
@@ -260,6 +273,28 @@ async def test_live_calls_go_on_while_the_store_is_away_and_are_told_to_it_after
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("at_first", [Outage(), Outage(done=True)])
+async def test_a_call_that_the_store_has_counted_unheard_is_counted_once(at_first: Outage) -> None:
+    # Catches: what was told again since the answer was lost, and counts twice.
+    policy, known = hour(3)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    store.outage = at_first
+    slow = await one.pacer.acquire("batch")
+    store.outage = Outage(done=True)
+    await asyncio.sleep(5)
+    store.outage = None
+    await asyncio.sleep(5)
+    assert one.pacer.states()[0].used == 1
+    slow.answered(server.take("batch", asyncio.get_running_loop().time()))
+    await settled()
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
 async def test_imports_wait_for_the_store_but_not_forever() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
@@ -349,6 +384,24 @@ async def test_closing_tells_what_is_known_and_leaves_nothing_behind(outage: Out
     store.outage = None
     with pytest.raises(RateLimitError):
         await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_closing_sends_those_away_who_asked_the_store_and_they_have_spent_nothing() -> None:
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.5)
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    asking = [asyncio.create_task(one.call()) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    before = asyncio.get_running_loop().time()
+    one.pacer.close(lambda: ConfigurationError("closed"))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [ConfigurationError] * 2
+    assert elapsed(before) == 0
+    await one.pacer.save()
+    assert one.pacer._free == 4
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
 
 
 @pytest.mark.virtual_clock
