@@ -23,7 +23,7 @@ from omi_async.workers import store as stores  # noqa: E402
 from omi_async.workers.lease import Lease  # noqa: E402
 from omi_async.workers.names import PartName  # noqa: E402
 from tests.importing.helpers import calls, counts, facts  # noqa: E402
-from tests.workers.helpers import Gate, Line, Valkey, called, serving  # noqa: E402
+from tests.workers.helpers import Gate, Line, Valkey, called, reached, serving  # noqa: E402
 
 LEASE = 0.6
 CALL = 1.0
@@ -59,14 +59,15 @@ async def store(shared_valkey: Valkey, prefix: str) -> AsyncIterator[RedisStore]
         yield store
 
 
-async def finished(session: Session, count: int, store: RedisStore, part: str = "dana/0") -> ImportReport:
-    """Import a part as an engine does: again at the time that it is told."""
-    while True:
-        try:
-            return await import_part(session, facts(count), store=store, part=part)
-        except LeaseLost as lost:
-            resume_at = lost.resume_at
-        await asyncio.sleep(max(0.0, (resume_at - datetime.now(UTC)).total_seconds()))
+async def finished(server: LocalServer, count: int, store: RedisStore) -> ImportReport:
+    """Import a part as another worker does, with a session of its own: again at the time that it is told."""
+    async with Session(server.api_key, base_url=server.url, batch_timeout=CALL, timeout=CALL) as session:
+        while True:
+            try:
+                return await import_part(session, facts(count), store=store, part="dana/0")
+            except LeaseLost as lost:
+                resume_at = lost.resume_at
+            await asyncio.sleep(max(0.0, (resume_at - datetime.now(UTC)).total_seconds()))
 
 
 async def test_a_lease_is_renewed_while_there_is_nothing_to_write(store: RedisStore) -> None:
@@ -82,7 +83,7 @@ async def test_a_lease_is_renewed_while_there_is_nothing_to_write(store: RedisSt
 
     async with serving() as (server, session):
         first = asyncio.create_task(import_part(session, source(), store=store, part="dana/0"))
-        await waits.wait()
+        await reached(waits, first)
         for _ in range(4):
             await asyncio.sleep(LEASE)
             with pytest.raises(LeaseLost):
@@ -96,7 +97,7 @@ async def test_a_lease_is_renewed_while_a_call_takes_longer_than_it(store: Redis
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         first = asyncio.create_task(import_part(session, facts(30), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, first)
         await asyncio.sleep(3 * LEASE)
         assert (await store.snapshot_part("dana/0")).state == "running"  # and not: not heard of
         gate.opened.set()
@@ -111,17 +112,17 @@ async def test_a_late_worker_records_nothing_and_doubles_nothing(
     async with serving(**SHORT) as (server, session):
         server.faults.add(gate := Gate(stored=stored))
         late = asyncio.create_task(import_part(session, facts(80), store=behind_the_line, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, late)
         line.cut()
         gate.opened.set()  # it has its answer, and cannot write it down
-        report = await finished(session, 80, store)
+        report = await finished(server, 80, store)
         assert counts(report) == {"created": 80}
         line.mend()
         with pytest.raises(LeaseLost):
             await late
         server.assert_each_stored_once(facts(80))
         assert (await store.snapshot_part("dana/0")).report == report
-        assert await finished(session, 80, behind_the_line) == report
+        assert await finished(server, 80, behind_the_line) == report
 
 
 async def test_no_call_leaves_without_a_lease(
@@ -156,13 +157,13 @@ async def test_the_lease_is_looked_at_after_the_last_wait(
 
     waiting = asyncio.Event()
     async with (
-        serving() as (server, session),
+        serving() as (server, _),
         SlowToConnect(server.api_key, base_url=server.url, batch_timeout=CALL, timeout=CALL) as slow,
     ):
         late = asyncio.create_task(import_part(slow, facts(30), store=behind_the_line, part="dana/0"))
-        await waiting.wait()
+        await reached(waiting, late)
         line.cut()
-        report = await finished(session, 30, store)
+        report = await finished(server, 30, store)
         made = calls(server, "batch")
         gate.set()
         await asyncio.sleep(0.3)
@@ -178,7 +179,7 @@ async def test_a_cancelled_worker_gives_the_part_back_at_once(store: RedisStore)
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         await asyncio.sleep(0.1)
         assert (await store.snapshot_part("dana/0")).state == "running"  # the call may land
@@ -226,14 +227,14 @@ async def test_cancelled_while_the_store_is_away_it_ends_soon(
     async with serving(**SHORT) as (server, session), RedisStore(line.url, store.prefix, LEASE) as impatient:
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=impatient, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         line.cut()
         work.cancel()
         gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await work
         line.mend()
-        assert counts(await finished(session, 200, store)) == {"created": 200}
+        assert counts(await finished(server, 200, store)) == {"created": 200}
         server.assert_each_stored_once(facts(200))
 
 
@@ -246,7 +247,7 @@ async def test_a_store_that_stays_away_ends_the_import(
     async with serving(**SHORT) as (server, session), RedisStore(line.url, store.prefix, LEASE) as impatient:
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=impatient, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         line.cut()
         gate.opened.set()
         with pytest.raises(ImportStoppedError) as caught:
@@ -255,7 +256,7 @@ async def test_a_store_that_stays_away_ends_the_import(
         report = caught.value.report
         assert report.settled == report.pulled
         line.mend()
-        assert counts(await finished(session, 200, store)) == {"created": 200}
+        assert counts(await finished(server, 200, store)) == {"created": 200}
         server.assert_each_stored_once(facts(200))
 
 
@@ -288,7 +289,7 @@ async def test_a_store_that_lost_its_data(valkey: Valkey, stored: bool) -> None:
         work = asyncio.create_task(
             import_part(session, facts(100), store=store, part="dana/0", concurrency=1)
         )
-        await gate.came.wait()
+        await reached(gate.came, work)
         await asyncio.to_thread(valkey.kill)
         valkey.forget()
         await asyncio.to_thread(valkey.start)
@@ -301,7 +302,7 @@ async def test_a_store_that_lost_its_data(valkey: Valkey, stored: bool) -> None:
             with pytest.raises(LeaseLost) as caught:
                 await import_part(session, facts(100), store=newcomer, part="dana/0")
             assert caught.value.resume_at > datetime.now(UTC)
-            report = await finished(session, 100, newcomer)
+            report = await finished(server, 100, newcomer)
         assert report.created + report.existing == 100
         server.assert_each_stored_once(facts(100))
 
@@ -311,7 +312,7 @@ async def test_rows_that_vanish_are_looked_for(store: RedisStore, shared_valkey:
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(100), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         gate.opened.set()
         await asyncio.wait({work})
@@ -337,7 +338,7 @@ async def test_redelivered_to_a_store_that_knows_the_part_costs_no_look(store: R
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(60), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         gate.opened.set()
         await asyncio.wait({work})
@@ -357,7 +358,7 @@ async def test_a_look_goes_back_to_the_moment_of_sending_by_the_clock_of_all(sto
         work = asyncio.create_task(
             import_part(session, facts(25), store=store, part="dana/0", drain_timeout=0.0)
         )
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         await asyncio.wait({work})
         gate.opened.set()
