@@ -117,9 +117,11 @@ class RedisStore:
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=CONNECTIONS,
-                timeout=None,  # whoever waits for a connection waits for those before it, and no longer
-                socket_timeout=NO_ANSWER,
-                socket_connect_timeout=NO_ANSWER,
+                timeout=None,
+                # Not redis-py's own time-outs: they use `asyncio.wait_for`, which before Python 3.12 may lose
+                # a cancellation, and the task that was cancelled goes on as if nothing had been said.
+                socket_timeout=None,
+                socket_connect_timeout=None,
                 retry=RedisRetry(NoBackoff(), 0),  # all repetition is in `repeated`
             )
         except ValueError as error:
@@ -195,7 +197,8 @@ class RedisStore:
         began = loop.time()
         for pause in waits(PAUSES):
             try:
-                return await command()
+                async with asyncio.timeout(NO_ANSWER):
+                    return await command()
             except (RedisError, OSError) as error:
                 if not _is_away(error):
                     raise StoreError(f"the store refuses: {type(error).__name__}: {error}") from None

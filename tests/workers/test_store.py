@@ -70,3 +70,19 @@ async def test_a_closed_store_is_closed(store: RedisStore) -> None:
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await store.lost_since()
+
+
+async def test_no_cancellation_gets_lost_in_a_command(store: RedisStore) -> None:
+    """`asyncio.wait_for` loses one before Python 3.12, and redis-py uses it: a task would go on for ever."""
+
+    async def forever() -> None:
+        while True:
+            await store.lost_since()
+
+    for turns in range(300):
+        task = asyncio.create_task(forever())
+        for _ in range(turns % 60):
+            await asyncio.sleep(0)
+        task.cancel()
+        done, _ = await asyncio.wait({task}, timeout=10)
+        assert done, f"still at work, cancelled after {turns % 60} turns"
