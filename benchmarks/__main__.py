@@ -6,7 +6,19 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks import counts, journal, latency, listing, loop, memory, quotas, sources, startup, throughput
+from benchmarks import (
+    counts,
+    journal,
+    latency,
+    listing,
+    loop,
+    memory,
+    quotas,
+    sources,
+    startup,
+    throughput,
+    workers,
+)
 from benchmarks.running import Goal, Measure, positive, verdicts
 
 MEASURES: dict[str, Measure] = {
@@ -20,6 +32,7 @@ MEASURES: dict[str, Measure] = {
     "loop": loop,
     "counts": counts,
     "quotas": quotas,
+    "workers": workers,
 }
 
 

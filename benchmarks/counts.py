@@ -59,19 +59,19 @@ Ceilings = dict[tuple[str, str], float]
 
 CEILINGS: dict[tuple[int, int], Ceilings] = {
     (3, 11): {
-        ("import", "instructions"): 630.0,
-        ("import", "blocks"): 1.7,
+        ("import", "instructions"): 545.0,
+        ("import", "blocks"): 2.2,
         ("iterate", "instructions"): 660.0,
         ("iterate", "blocks"): 1.0,
-        ("read", "instructions"): 485.0,
+        ("read", "instructions"): 410.0,
         ("read", "blocks"): 0.1,
     },
     (3, 13): {
-        ("import", "instructions"): 555.0,
-        ("import", "blocks"): 1.7,
+        ("import", "instructions"): 480.0,
+        ("import", "blocks"): 2.2,
         ("iterate", "instructions"): 575.0,
         ("iterate", "blocks"): 1.0,
-        ("read", "instructions"): 445.0,
+        ("read", "instructions"): 370.0,
         ("read", "blocks"): 0.1,
     },
 }

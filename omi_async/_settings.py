@@ -45,11 +45,16 @@ def flag(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() in {"1", "true", "yes", "on"}
 
 
-def parse_api_key(given: Secret | None) -> Secret:
-    """Return the key that is given, or the environment's. Raises `ConfigurationError`."""
+def parse_api_key(given: Secret | None, kind: type = str) -> Secret:
+    """Return the key that is given, or the environment's. Raises `ConfigurationError`.
+
+    `kind` is what it was before it became a `Secret`, which anything can: bytes too may hold a key.
+    """
     key = Secret((os.environ.get("OMI_API_KEY", "") if given is None else given).strip())
     if not key:
         raise ConfigurationError("no API key: set OMI_API_KEY, or give Session(api_key=...)")
+    if given is not None and not issubclass(kind, str):
+        raise ConfigurationError(f"the API key must be a string, not {kind.__name__}")
     if not (key.isascii() and key.isprintable() and " " not in key):
         raise ConfigurationError("the API key holds a character that no key has; was it pasted whole?")
     return key

@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import aiohttp
@@ -166,7 +167,7 @@ async def call(
     try:
         answer = await client.request(
             request.method,
-            URL(base + request.path, encoded=True),
+            _url(base + request.path),
             data=data,
             headers=headers,
             timeout=timeout,
@@ -183,6 +184,12 @@ async def call(
         way = base if proxy is None else f"{base} through the proxy {proxy_name(proxy)}"
         return translate(error, request, way)
     return Response(answer.status, answer.headers, text, cut, sent, time.time())
+
+
+@lru_cache(maxsize=16)
+def _url(text: str) -> URL:
+    """Make a URL; the same for the calls of an import, so that aiohttp finds its parts ready."""
+    return URL(text, encoded=True)
 
 
 class _Guarded(aiohttp.BytesPayload):

@@ -47,6 +47,7 @@ from omi_async.errors import (
     OmiError,
     RateLimitError,
 )
+from omi_async.importing.stopping import carried_through
 from omi_async.key import KeyInfo
 from omi_async.resources.memories import Memories
 
@@ -136,6 +137,7 @@ class Session:
         ledger: str | os.PathLike[str] | SharedQuotas | None = None,
         trust_env: bool = False,
     ) -> None:
+        kind = type(api_key)
         api_key = None if api_key is None else Secret(api_key)  # this frame stands in tracebacks
         self._base = "?"
         self._closed = True  # until everything below has been found usable
@@ -146,7 +148,7 @@ class Session:
             )
         if connections < 1:
             raise ConfigurationError(f"connections must be at least 1, not {connections}")
-        key = parse_api_key(api_key)
+        key = parse_api_key(api_key, kind)
         allow_http = flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http
         self._base = parse_base_url(base_url, allow_http, key)
         self._headers = {
@@ -222,6 +224,10 @@ class Session:
         """Give the connections back. Closing twice is fine; calls under way fail with `ResponseLostError`."""
         self._closed = True
         self.pacing.close(_is_closed)
+        # Also when cancelled: else what was learned of the quotas would not be written.
+        await carried_through(self._close())
+
+    async def _close(self) -> None:
         client, self._client = self._client, None
         if client is not None and client is not self._borrowed:
             await close_pool(client, self._loop)

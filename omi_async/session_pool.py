@@ -31,7 +31,7 @@ from omi_async._quota.store import fingerprint
 from omi_async._settings import Secret, parse_api_key, parse_seconds, proxy_for
 from omi_async._transport import close_pool, let_go_unclosed, open_pool
 from omi_async.errors import ConfigurationError, OmiError
-from omi_async.importing.stopping import outlast
+from omi_async.importing.stopping import carried_through
 from omi_async.session import Session
 
 __all__ = ["SessionOptions", "SessionPool"]
@@ -187,13 +187,8 @@ class SessionPool:
         pacers = [*self._pacers.values()]  # of the dropped ones too, as long as they are in use
         for pacer in pacers:
             pacer.close(_is_closed)
-        ending = asyncio.create_task(self._drain(pacers))
-        try:
-            await asyncio.wait({ending})
-        finally:
-            # Also when cancelled: else the ledgers would not be written, nor the Sessions be closed.
-            await outlast(ending, impatient=ending.cancel)
-        ending.result()
+        # Also when cancelled: else the ledgers would not be written, nor the Sessions be closed.
+        await carried_through(self._drain(pacers))
 
     async def _drain(self, pacers: list[Pacer]) -> None:
         draining = [asyncio.create_task(pacer.drain()) for pacer in pacers if pacer.busy]
@@ -244,9 +239,10 @@ class SessionPool:
             ConfigurationError: no usable key (`OMI_API_KEY` is not read: it is no user's); the pool is
                 closed, or belongs to another event loop.
         """
+        kind = type(api_key)
         api_key = Secret(api_key or "")  # this frame stands in tracebacks
         client = self._open()
-        account = fingerprint(parse_api_key(api_key))
+        account = fingerprint(parse_api_key(api_key, kind))
         now = self._loop.time()
         self._drop_idle(now)
         entry = self._kept.pop(account, None)

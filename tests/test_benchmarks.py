@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import counts, journal, latency, listing, loop, memory, sources, startup
+from benchmarks import counts, journal, latency, listing, loop, memory, sources, startup, workers
 from benchmarks.__main__ import MEASURES
 from benchmarks.contestants import CONTESTANTS
 from benchmarks.running import Goal, Report, Sample, at_least, at_most, interleaved, ratios, spread
@@ -27,6 +27,7 @@ TITLES = {
     "listing": [title for _, title in listing.READERS.values()],
     "journal": [*journal.VARIANTS.values()],
     "loop": [*loop.TITLES.values()],
+    "workers": [*workers.VARIANTS.values(), "1 worker", "4 workers"],
     "counts": [title for _, title in counts.WAYS.values()],
 }
 

@@ -164,8 +164,9 @@ def test_without_orjson_the_standard_library_does_it():
         "import sys; sys.modules['orjson'] = None\n"
         "from omi_async._api import json as _json\n"
         "assert not _json.FAST\n"
-        "assert _json.loads is _json._std_loads and _json.dumps_checked is _json.dumps\n"
-        "assert _json.loads(_json.dumps({'a': 1})) == {'a': 1}\n"
+        "assert _json.loads is _json._std_loads\n"
+        "for dumps in _json.dumps, _json.dumps_checked:\n"
+        "    assert _json.loads(dumps(['\u00e9', ('\U0001f600', {})])) == ['\u00e9', ['\U0001f600', {}]]\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

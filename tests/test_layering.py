@@ -24,6 +24,9 @@ PURE = {
     "key",
     "memory",
     "_api",
+    "_quota.balancer",
+    "_quota.kept",
+    "_quota.known",
     "_quota.ledger",
     "_quota.policy",
     "_quota.sharing",
@@ -38,6 +41,7 @@ PURE = {
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_formats": set(),
     "constants": set(),
     "memory": set(),
     "key": {"memory"},
@@ -61,7 +65,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "_settings": {"constants", "errors"},
     "_transport": {"constants", "errors", "_api", "_settings"},
     # The session hands itself to its resources, as their Sender.
-    "session": PURE | {"_version", "_observing", "_transport", "_settings", "_quota", "resources"},
+    "session": PURE
+    | {"_version", "_observing", "_transport", "_settings", "_quota", "importing.stopping", "resources"},
     # Files to facts. A record that is none becomes the outcome that an import would give it.
     "sources": {
         "constants",
@@ -69,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
+        "_formats",
         "importing.report",
         "sources",
     },
@@ -83,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importing.stopping",
     },
     # Background imports: files to facts to the importer, for the sessions of an app.
-    "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
+    "jobs": {"_formats", "errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # Imports on many machines: a journal and a lease in a store that all of them share.
     "workers": {
         "errors",
@@ -92,6 +98,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "_quota",
         "_settings",
         "importing",
+        "jobs.verdict",
         "resources",
         "session",
         "workers",
@@ -101,8 +108,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "local": {"constants", "errors", "fact", "_api.json", "local"},
     "testing": {"local"},
     # Programs as users write them: they know the public names alone.
-    "examples": {FACADE, "sources"},
-    "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
+    "examples": {FACADE, "sources", "workers"},
+    "cli": PURE
+    | {"_version", "_formats", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session", "session_pool"},
 }
@@ -123,6 +131,7 @@ ONLY_IN: dict[str, set[str]] = {
         "_quota.pacer",
         "_quota.queue",
         "_quota.store",
+        "_quota.storekeeper",
         "importing",
         "inbox",
         "sources",
@@ -145,6 +154,7 @@ ONLY_IN: dict[str, set[str]] = {
         "cli",
     },
     "redis": {"workers"},
+    "docket": {"workers.docket", "examples"},
     "click": {"cli"},
     "rich": {"cli"},
     "pytest": {"testing"},

@@ -66,6 +66,24 @@ def run(code: str) -> str:
     return done.stdout
 
 
+@pytest.mark.parametrize(
+    ("missing", "module"), [("redis", "omi_async.workers"), ("docket", "omi_async.workers.docket")]
+)
+def test_without_the_extra_workers_it_is_said_what_to_install(missing: str, module: str) -> None:
+    if missing == "docket":
+        pytest.importorskip("redis", reason="it is of the extra workers")
+    run(f"""
+import sys
+sys.modules["{missing}"] = None
+try:
+    import {module}
+except ImportError as error:
+    assert "omi-async[workers]" in str(error)
+else:
+    raise AssertionError
+""")
+
+
 def test_the_names_are_loaded_when_they_are_asked_for():
     loaded = run("import sys, omi_async; dir(omi_async); print(*sys.modules)").split()
     assert [name for name in loaded if name.startswith("omi_async.")] == []

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
+from urllib.parse import urlencode
 
 import pytest
+from aiohttp.test_utils import TestClient, TestServer
 
 import omi_async
 from omi_async import errors
@@ -20,6 +23,9 @@ ROOT: Final = Path(__file__).parent.parent
 README: Final = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON: Final = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 PROGRAMS: Final = [block for block in PYTHON if "asyncio.run(main())" in block]
+APPS: Final = {
+    name: block for name in ("fastapi", "aiohttp") for block in PYTHON if f"from {name} import" in block
+}
 SHELL: Final = re.findall(r"^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
@@ -79,12 +85,50 @@ def test_the_examples_pass_a_strict_type_checker(checker, tmp_path):
 
 @pytest.mark.slow
 def test_the_testing_section_is_a_passing_test(tmp_path):
-    [test] = (block for block in PYTHON if block not in PROGRAMS)
+    [test] = (block for block in PYTHON if block not in [*PROGRAMS, *APPS.values()])
     (tmp_path / "test_mine.py").write_text(test, encoding="utf-8")
     # Named, since an environment that was made before the plugin had an entry point does not know of it.
     plugins = ["-p", "no:cacheprovider", "-p", "omi_async.testing"]
     output = run([sys.executable, "-m", "pytest", "-q", *plugins], tmp_path)
     assert "1 passed" in output
+
+
+@pytest.mark.parametrize("name", APPS)
+async def test_apps_answer(name, server, monkeypatch):
+    pytest.importorskip(name, reason="it is of the extra test")
+    monkeypatch.setenv("OMI_API_BASE", server.url)
+    monkeypatch.setenv("OMI_API_KEY", server.api_key)
+    block = dict[str, Any](__name__="readme")
+    exec(compile(APPS[name], name, "exec", dont_inherit=True), block)
+    answer = await ask[name](block["app"], "/dana/memories", {"text": "User swims"})
+    [memory] = server.memories()
+    assert (answer["id"], answer["content"]) == (memory["id"], "User swims")
+
+
+async def ask_fastapi(app: Any, path: str, query: dict[str, str]) -> Any:
+    """Call an ASGI app as its server does, and return the JSON of its answer."""
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "path": path, "headers": []}
+    sent = list[dict[str, Any]]()
+
+    async def receive() -> dict[str, str]:
+        return {"type": "http.request"}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async with app.router.lifespan_context(app):
+        await app({**scope, "query_string": urlencode(query).encode()}, receive, send)
+    assert sent[0]["status"] == 200
+    return json.loads(sent[1]["body"])
+
+
+async def ask_aiohttp(app: Any, path: str, query: dict[str, str]) -> Any:
+    async with TestClient(TestServer(app)) as client, client.post(path, params=query) as response:
+        assert response.status == 200
+        return await response.json()
+
+
+ask = {"fastapi": ask_fastapi, "aiohttp": ask_aiohttp}
 
 
 def commands(block: str) -> list[str]:

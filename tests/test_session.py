@@ -7,6 +7,7 @@ import gc
 import ipaddress
 import math
 import threading
+import traceback
 import weakref
 from collections.abc import Callable
 from typing import Any
@@ -204,6 +205,16 @@ def test_a_key_that_is_no_header_value_is_refused_without_showing_it(key: str):
     with pytest.raises(ConfigurationError, match="the API key holds a character that no key has") as caught:
         Session(key)
     assert key not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", [5, 0, 1.5, True, b"omi_dev_1", ["omi_dev_1"]], ids=repr)
+def test_a_key_that_is_no_string_is_refused_without_showing_it(key: Any):
+    # Catches: a user's number in the place of a key, which becomes a key; bytes in a traceback's locals.
+    with pytest.raises(ConfigurationError, match="must be a string, not") as caught:
+        Session(key)
+    frames = [frame for frame, _ in traceback.walk_tb(caught.value.__traceback__)][1:]
+    assert frames
+    assert all(key is not value for frame in frames for value in frame.f_locals.values())
 
 
 async def test_the_key_and_the_headers_are_sent():

@@ -87,6 +87,10 @@ async def test_a_missing_key_is_an_error_and_never_the_operators(
         for key in ("", "  ", none):
             with pytest.raises(ConfigurationError, match="no API key"):
                 pool.session(key)
+        wrong: list[Any] = [5, b"omi_dev_1", True, ("omi_dev_1",)]
+        for key in wrong:
+            with pytest.raises(ConfigurationError, match="must be a string, not"):
+                pool.session(key)
 
 
 @pytest.mark.parametrize(
@@ -318,20 +322,22 @@ async def test_closing_waits_for_no_server_for_longer_than_half_a_minute() -> No
         assert calling.exception() is not None
 
 
-async def test_a_pool_that_is_cancelled_by_level_closes_all_the_same(
-    server: LocalServer, tmp_path: Path
+@pytest.mark.parametrize("pooled", [True, False])
+async def test_closing_outlasts_a_cancellation_by_level(
+    server: LocalServer, tmp_path: Path, pooled: bool
 ) -> None:
     # Catches: a web app's last cancellation, repeated at every turn, by which no ledger is written.
-
     options: dict[str, Any] = {"ledger": tmp_path / "x", "quotas": [QuotaPolicy(9, 3600)]}
     sessions, called = list[Session](), anyio.Event()
 
     async def app() -> None:
         async with SessionPool(base_url=server.url, **options) as pool:
-            sessions.append(pool.session(server.api_key))
-            await sessions[0].memories.list()
-            called.set()
-            await anyio.sleep_forever()
+            alone = Session(server.api_key, base_url=server.url, **options)
+            async with pool.session(server.api_key) if pooled else alone as session:
+                sessions.append(session)
+                await session.memories.list()
+                called.set()
+                await anyio.sleep_forever()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(app)

@@ -51,7 +51,14 @@ def dumps(value: Any) -> bytes:
         raise JSONError("it is nested too deep") from None
 
 
-dumps_checked: Final[Callable[[Any], bytes]] = orjson.dumps if FAST else dumps
+_encode_checked: Final = json.JSONEncoder(check_circular=False, separators=(",", ":")).encode
+
+
+def _std_dumps_checked(value: Any) -> bytes:
+    return _encode_checked(value).encode()  # with escapes, which is a quarter faster than UTF-8
+
+
+dumps_checked: Final[Callable[[Any], bytes]] = orjson.dumps if FAST else _std_dumps_checked
 """Write what is known to be strings, lists and dicts of sound text, as `dumps` would, but faster."""
 
 
@@ -74,7 +81,8 @@ def _std_loads(data: bytes | str) -> Any:
         raise JSONError(f"not JSON: {_position(error)}") from None
     # In sound text only an escape can make half of a surrogate pair. Half a pair cannot be sent on, stored or
     # printed: better to stop it here, with a place, than to fail wherever it turns up.
-    if isinstance(data, str) or "\\ud" in text or "\\uD" in text:
+    # One byte is found much faster than three, and most answers hold no escape at all.
+    if isinstance(data, str) or (b"\\" in data and (b"\\ud" in data or b"\\uD" in data)):
         try:
             _encode(value).encode()
         except UnicodeEncodeError:

@@ -83,17 +83,18 @@ that has become what the store holds. What follows from that:
 - *A process that dies with calls out* leaves them in the ledger. They count for as long as a call can take,
   or for a window's length if that is shorter, and then as calls that went through.
 - *A store that is away* stops no live call: it is spent by what is known here, at the risk of a refusal.
-  Imports wait for it for a minute. What was spent is told when it is back (`keeper` says why).
+  Imports wait for it for a minute. What was spent is told when it is back (`storekeeper` says why).
 - *Two accounts of a window that nobody has told the store of* can happen then, and only then.
 - A policy that was given to one process alone binds the others until its window ends.
 
 The parts
 =========
 
-`policy` is what is believed of a policy; `window` one window of it: closed, open or shut; `ledger` all
-windows of a key: which call may go, and what an answer teaches. These are arithmetic: `now` goes in, seconds
-come out.
+`policy` is what is believed of a policy; `window` one window of it: closed, open or shut; `balancer` what
+stands before all of them; `ledger` all windows of a key: which call may go, and what an answer teaches;
+`known` all that it knows. These are arithmetic: `now` goes in, seconds come out.
 `pacer` has the connections and the queues (`queue`) of those who wait for a permit (`permit`); `clock` tells
-its time. `keeper` exchanges what is known with other processes: through a file (`store`), or through a store
-that they share, as the text that `sharing` makes of a ledger.
+its time. `keeper` exchanges what is known with other processes through a file (`store`, which holds windows
+as `kept` writes them), `storekeeper` through a store that they share, as the text that `sharing` makes of a
+ledger.
 """

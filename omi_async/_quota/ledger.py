@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final, Self
 
@@ -17,12 +17,15 @@ import attrs
 from omi_async._api.headers import NOTHING, RateLimitHeaders
 from omi_async._api.messages import Kind
 from omi_async._api.retry import Retry, jittered
+from omi_async._quota.balancer import Balancer
+from omi_async._quota.kept import dump_window, load_window
+from omi_async._quota.known import Known, Probe
 from omi_async._quota.policy import BACKEND, DOCUMENTED, UNKNOWN, QuotaPolicy, QuotaState, Rule, Source
 from omi_async._quota.window import CLOCK_TOLERANCE, CountedCall, Refusal, Window
 from omi_async.constants import BASE_URL
 from omi_async.errors import ConnectError
 
-__all__ = ["Balancer", "CountedCall", "Known", "Ledger", "Probe", "QuotaPolicy", "QuotaState"]
+__all__ = ["CountedCall", "Ledger", "QuotaPolicy", "QuotaState"]
 
 MOST_LEARNED: Final = 16
 """Windows that are learned at most; the service has 4. A server whose limits change each hour would leave
@@ -120,8 +123,10 @@ class Ledger:
     def wait(self, kind: Kind, now: float, *, live: bool = True) -> float:
         """Return the seconds until a call may go; 0 for at once. An import's calls are not `live`."""
         reserve = 0.0 if live else self._reserve
-        waits = [window.wait(now, reserve) for window in self._of(kind)]
-        return max([0.0, self._balancer.opens_at - now, *waits])
+        wait = max(0.0, self._balancer.opens_at - now)
+        for window in self._of(kind):
+            wait = max(wait, window.wait(now, reserve))
+        return wait
 
     def blocking(self, kind: Kind, now: float, *, live: bool = True) -> QuotaState | None:
         """Return the policy that a call of this kind waits for the longest; None if it is no policy."""
@@ -170,9 +175,10 @@ class Ledger:
 
     def _is_back(self, call: CountedCall) -> None:
         self._out.remove(call)
-        probe = self._probes.get(call.kind)
-        if probe is not None and probe.call is call:
-            del self._probes[call.kind]
+        if self._probes:
+            probe = self._probes.get(call.kind)
+            if probe is not None and probe.call is call:
+                del self._probes[call.kind]
 
     # What the answers teach
 
@@ -277,14 +283,17 @@ class Ledger:
     def seconds_for(self, kind: Kind, calls: int, now: float, *, live: bool = False) -> float:
         """Return how long so many calls have to wait for windows, the last one of them.
 
-        The tightest window decides when its last opening comes; the calls after that have the other windows
-        before them. That is exact if short windows lie within long ones, and an estimate otherwise.
+        After the last opening of each window, the calls that are left then have at least the others before
+        them, each of them fresh. The longest of these waits is exact if short windows lie within long ones,
+        and an estimate otherwise.
         """
         reserve = 0.0 if live else self._reserve
-        windows = self._of(kind)
-        wait, rest = max([window.seconds_for(calls, now, reserve) for window in windows], default=(0.0, 0.0))
-        fresh = [Window(window.rule).seconds_for(rest, now, reserve)[0] for window in windows]
-        return wait + max(fresh) if wait else 0.0
+        longest = 0.0
+        for window in self._of(kind):
+            wait, rest = window.seconds_for(calls, now, reserve)
+            fresh = [Window(other.rule).seconds_for(rest, now, reserve)[0] for other in self._of(kind)]
+            longest = max(longest, wait + max(fresh) if wait else 0.0)
+        return longest
 
     def capacity(self, kind: Kind, now: float, until: float) -> float:
         """Return how many calls of an import can go before a moment; infinite if no limit is known."""
@@ -294,7 +303,7 @@ class Ledger:
 
     def dump(self) -> dict[str, Any]:
         """Return what another process should know, as JSON: each window by what tells it from the others."""
-        return {window.rule.key: window.dump() for window in self._windows if window.is_news}
+        return {window.rule.key: dump_window(window) for window in self._windows if window.is_news}
 
     def load(self, kept: Mapping[str, Any], now: float) -> None:
         """Take over what another process knows, or an earlier one knew.
@@ -302,7 +311,7 @@ class Ledger:
         A policy that was given keeps its numbers, and one that is given no longer is left out. Raises
         ValueError, TypeError or AttributeError for what is no dump; nothing is taken over then.
         """
-        for other in [Window.load(fields, now) for fields in kept.values()]:
+        for other in [load_window(fields, now) for fields in kept.values()]:
             mine = self._by_key(other.rule.key)
             if mine is not None:
                 mine.take_over(other)
@@ -355,57 +364,3 @@ class Ledger:
 
     def _is_ours(self, rule: Rule) -> bool:
         return rule.may_change or rule.key in self._given
-
-
-@attrs.frozen
-class Probe:
-    """The first call through a window that was waited for. It goes alone: only it may come too early.
-
-    Attributes:
-        call: that one.
-        until: when the others wait no longer for it.
-    """
-
-    call: CountedCall
-    until: float
-
-
-@attrs.frozen
-class Known:
-    """All that a ledger knows.
-
-    Attributes:
-        windows: as they are; how many calls each has out follows from `out`.
-        calls: those on the wire and those that went through, the latest last.
-        out: those on the wire.
-        probes: those that others wait for, by kind.
-        balancer: what the load balancer wants.
-    """
-
-    windows: Collection[Window]
-    calls: Collection[CountedCall]
-    out: Collection[CountedCall]
-    probes: Mapping[Kind, Probe]
-    balancer: Balancer
-
-
-@attrs.define
-class Balancer:
-    """The load balancer before the service, which refuses without a word; it holds all kinds of calls back.
-
-    Attributes:
-        opens_at: when calls may go again.
-        refusals: those in a row.
-        learned_at: when the last one was learned from.
-    """
-
-    opens_at: float = 0.0
-    refusals: int = 0
-    learned_at: float = 0.0
-
-    def refused(self, call: CountedCall, now: float, pause: float) -> None:
-        """Hold calls back for so many seconds. Several that were refused together are one lesson."""
-        if call.sent > self.learned_at:
-            self.opens_at = now + pause
-            self.refusals += 1
-            self.learned_at = now

@@ -14,13 +14,14 @@ from typing import Any, Final, NamedTuple
 
 from omi_async._api.messages import Kind
 from omi_async._quota.clock import Clock
-from omi_async._quota.keeper import FileKeeper, Keeper, StoreKeeper, Verdict
+from omi_async._quota.keeper import FileKeeper, Keeper, Verdict
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.permit import TOO_MANY_REQUESTS, CallGroup, Permit
 from omi_async._quota.policy import QuotaState
-from omi_async._quota.queue import Queue, Waiter
+from omi_async._quota.queue import Queue, Queues, Waiter
 from omi_async._quota.sharing import SharedRecord
 from omi_async._quota.store import LedgerFile
+from omi_async._quota.storekeeper import StoreKeeper
 from omi_async._quota.window import CountedCall
 from omi_async.errors import OmiError, RateLimitError
 
@@ -61,14 +62,12 @@ class Pacer:
         self._free = connections
         self._all_back = asyncio.Event()
         self._keeper: Keeper | None = None
-        self._queues: dict[tuple[Kind, CallGroup | None], Queue] = {}
+        self._queues = Queues()
         self._asks: dict[CountedCall, _Ask] = {}
         self._number = 0
         self._held: set[Kind] = set()  # what has waited for a window since it was last let through
         self._closed: Callable[[], OmiError] | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._first: asyncio.Task[None] | None = None  # exchange with the keeper, at the start
-        self._exchange: asyncio.Task[None] | None = None  # the latest one
 
     # What is known
 
@@ -106,15 +105,17 @@ class Pacer:
             RateLimitError: the wait would be longer.
             OmiError: what `close` was given, after that.
         """
-        if self._closed is not None:
-            raise self._closed()
-        now = self.used_at = self.clock.steady()
+        permit = self.at_once(kind, group=group)
+        if permit is not None:
+            return permit
+        now = self.used_at = self.clock.now() - self.clock.correction
         self._number += 1
         until = math.inf if patience is None else now + patience
         waiter = Waiter(self._number, now, until, asyncio.get_running_loop().create_future())
-        self._queues.setdefault((kind, group), Queue(kind, group)).waiters.append(waiter)
+        self._queues.add(kind, group, waiter)
         try:
-            await self.open()
+            if self._keeper is not None:
+                await self._keeper.open()
             self._dispatch()
             if group is None and not waiter.granted.done():
                 self._refuse_if_too_far_behind(waiter, kind)
@@ -126,14 +127,30 @@ class Pacer:
                     waiter.granted.result().give_back()
             raise
         finally:
-            self._forget_if_empty(kind, group)
+            self._queues.drop_if_empty(kind, group)
+            if not self._queues:
+                self._forget_timer()
 
-    def _forget_if_empty(self, kind: Kind, group: CallGroup | None) -> None:
-        queue = self._queues.get((kind, group))
-        if queue is not None and queue.first() is None:
-            del self._queues[kind, group]
-        if not self._queues:
-            self._forget_timer()
+    def at_once(self, kind: Kind, *, group: CallGroup | None = None) -> Permit | None:
+        """Return a permit if nobody waits, and there is nothing to wait for; else None: `acquire` waits.
+
+        The first step of `acquire`, for those to whom it is worth something to know that they need not wait:
+        nearly all calls of an import.
+
+        Raises:
+            OmiError: what `close` was given, after that.
+        """
+        if self._closed is not None:
+            raise self._closed()
+        if self._queues or kind in self._held or self._keeper is not None or not self._free:
+            return None
+        if group is not None and not group.free:
+            return None
+        now = self.clock.now()
+        if self.ledger.wait(kind, now, live=group is None) or self.ledger.head_start_left(kind, now):
+            return None
+        self.used_at = now
+        return self._permit(self.ledger.spend(kind, now), group, waited=0.0)
 
     def _refuse_if_too_far_behind(self, waiter: Waiter, kind: Kind) -> None:
         """Send a caller away if so many came first that one window does not do for all of them.
@@ -141,14 +158,14 @@ class Pacer:
         It could wait and see. But a web request that waits in vain is worse than one that is told at once.
         """
         now = self.clock.now()
-        waiting = sum(len(queue.waiters) for queue in self._queues.values() if queue.kind == kind)
+        waiting = self._queues.waiting(kind)
         wait = self.ledger.seconds_for(kind, waiting, now, live=True)
         if waiting > 1 and wait and self.clock.steady() + wait > waiter.until:
             waiter.granted.set_exception(out_of_quota(kind, wait, self.ledger.blocking(kind, now)))
 
     def reconsider(self) -> None:
         """Look again who may go: a group has changed its mind."""
-        if self._queues and self._is_open:
+        if self._queues and (self._keeper is None or self._keeper.is_open):
             self._dispatch()
 
     def settle(self, permit: Permit, learn: Callable[..., object], *what: Any) -> None:
@@ -158,7 +175,7 @@ class Pacer:
         if self._keeper is not None:
             self._keeper.note(permit.call, learn, what)
             if self._keeper.has_news:
-                self._begin_exchange()
+                self._keeper.begin()
         self.reconsider()
 
     def _release(self, permit: Permit) -> None:
@@ -171,8 +188,7 @@ class Pacer:
     def close(self, error: Callable[[], OmiError]) -> None:
         """Send everybody away, each with an error of its own."""
         self._closed = error
-        waiting = [waiter for queue in self._queues.values() for waiter in queue.waiters]
-        for waiter in [*waiting, *[ask.waiter for ask in self._asks.values()]]:
+        for waiter in [*self._queues.waiters(), *[ask.waiter for ask in self._asks.values()]]:
             if not waiter.granted.done():
                 waiter.granted.set_exception(error())
         self._forget_timer()
@@ -194,27 +210,30 @@ class Pacer:
             self._keeper.tidy(now)
         soonest = math.inf
         queues = [*self._queues.values()]
-        # To be told that it must wait may end an import, and all of its waits: look each time who is left.
-        while queues := [queue for queue in queues if queue.first() is not None]:
+        while queues:
+            # To be told that it must wait may end an import, and all its waits: look each time who is left.
             queue = min(queues, key=Queue.number_of_first)
+            if queue.first() is None:
+                break
             wait = self._wait_of(queue, now)
             if wait:
                 soonest = min(soonest, wait)
                 queues.remove(queue)
             else:
                 self._grant(queue, queue.waiters.popleft(), now)
-        self._forget_timer()
+        if self._timer is not None:
+            self._forget_timer()
         if soonest < math.inf:
             loop = asyncio.get_running_loop()
             self._timer = loop.call_later(min(soonest, LOOK_AGAIN), self._look_again)
-        if self._asks:
-            self._begin_exchange()
+        if self._asks and self._keeper is not None:
+            self._keeper.begin()
 
     def _look_again(self) -> None:
         """Let those go who may by now; in a store, what the others wait for may have changed."""
         self._dispatch()
         if self._queues and self._keeper is not None and self._keeper.shared:
-            self._begin_exchange()
+            self._keeper.begin()
 
     def _wait_of(self, queue: Queue, now: float) -> float:
         """Return the seconds until a queue is worth another look: 0 for now.
@@ -225,6 +244,10 @@ class Pacer:
         if not self._free or (queue.group is not None and not queue.group.free):
             return math.inf
         wait = self.ledger.wait(kind, now, live=live)
+        if wait and any(ask.queue.kind == kind for ask in self._asks.values()):
+            # To be told that it must wait may end an import, and those who asked before would go no more,
+            # though they are counted: a call of the window would be lost.
+            return math.inf
         if wait:
             self._held.add(kind)
             self._put_off(queue, wait, now)
@@ -240,11 +263,7 @@ class Pacer:
         probe = queue.kind in self._held
         self._held.discard(queue.kind)
         call = self.ledger.spend(queue.kind, now, probe=probe)
-        permit = Permit(self, call, queue.group, queue.waited(waiter, now - self.clock.correction))
-        self._free -= 1
-        self._all_back.clear()
-        if queue.group is not None:
-            queue.group.begin()
+        permit = self._permit(call, queue.group, queue.waited(waiter, now - self.clock.correction))
         if self._keeper is not None:
             self._keeper.spend(call)
             if self._keeper.asks:
@@ -252,21 +271,12 @@ class Pacer:
                 return
         waiter.granted.set_result(permit)
 
-    def _decide(self, verdict: Verdict) -> None:
-        """Give out the permits whose calls were counted; all others who asked come first in their queues."""
-        for call in reversed(verdict.refused):
-            queue, waiter, permit, probe = self._asks.pop(call)
-            self._release(permit)
-            if probe:
-                self._held.add(queue.kind)
-            if not waiter.granted.done():
-                self._queues.setdefault((queue.kind, queue.group), queue).waiters.appendleft(waiter)
-        for call in verdict.counted:
-            ask = self._asks.pop(call)
-            if ask.waiter.granted.done():
-                ask.permit.give_back()
-            else:
-                ask.waiter.granted.set_result(ask.permit)
+    def _permit(self, call: CountedCall, group: CallGroup | None, waited: float) -> Permit:
+        self._free -= 1
+        self._all_back.clear()
+        if group is not None:
+            group.begin()
+        return Permit(self, call, group, waited)
 
     def _put_off(self, queue: Queue, wait: float, now: float) -> None:
         """Tell those who wait that they must, and send those away who would not."""
@@ -288,55 +298,43 @@ class Pacer:
 
     def keep(self, file: LedgerFile) -> None:
         """Keep the ledger in a file, from the first call on."""
-        self._keeper = FileKeeper(file, self.ledger, self.clock)
+        self._keeper = FileKeeper(file, self.ledger, self.clock, self._heed)
 
     def share(self, record: SharedRecord) -> None:
         """Count in a store from now on, unless the ledger is kept already; calls on the wire stay here."""
         if self._keeper is None:
-            self._keeper = StoreKeeper(record, self.ledger, self.clock)
-
-    @property
-    def _is_open(self) -> bool:
-        return self._keeper is None or (self._first is not None and self._first.done())
+            self._keeper = StoreKeeper(record, self.ledger, self.clock, self._heed)
 
     async def open(self) -> None:
         """Read what is kept, if anything is; once, however many ask."""
-        if self._is_open:
-            return
-        if self._first is None:
-            self._first = self._begin_exchange()
-        await asyncio.wait([self._first])  # it goes on for the others if this one is cancelled
+        if self._keeper is not None:
+            await self._keeper.open()
 
     async def flush(self) -> None:
         """Tell what is not told yet."""
-        if self._keeper is None or self._first is None:
-            return
-        running = self._exchange
-        if running is not None and running.get_loop() is asyncio.get_running_loop():
-            if self._keeper.is_away:
-                running.cancel()  # it would go on until the store is back
-            await asyncio.wait([running])
-        # In a task: whoever is cancelled here has still told what it knows.
-        await asyncio.wait([self._begin_exchange(last=True)])
+        if self._keeper is not None:
+            await self._keeper.flush()
 
     async def save(self) -> None:
         """Tell what is not told yet; the last thing that is done with the keeper."""
         await self.flush()
         self._keeper = None
 
-    def _begin_exchange(self, *, last: bool = False) -> asyncio.Task[None]:
-        if self._exchange is None or self._exchange.done():
-            self._exchange = asyncio.get_running_loop().create_task(self._exchange_what_is_known(last=last))
-        return self._exchange
-
-    async def _exchange_what_is_known(self, *, last: bool) -> None:
-        """Tell the keeper what is news here, and learn from it, until there is nothing to tell any more."""
-        keeper = self._keeper
-        while keeper is not None:
-            self._decide(await keeper.exchange(last=last))
-            self.reconsider()
-            if not keeper.has_news or (last and keeper.is_away):
-                return
+    def _heed(self, verdict: Verdict) -> None:
+        """Give out the permits whose calls were counted; all others who asked come first in their queues."""
+        for call in reversed(verdict.refused):
+            ask = self._asks.pop(call)
+            self._release(ask.permit)
+            self._queues.put_back(ask.queue, ask.waiter)
+            if ask.probe:
+                self._held.add(call.kind)
+        for call in verdict.counted:
+            ask = self._asks.pop(call)
+            if ask.waiter.granted.done():
+                ask.permit.give_back()
+            else:
+                ask.waiter.granted.set_result(ask.permit)
+        self.reconsider()
 
 
 def out_of_quota(kind: Kind, wait: float, state: QuotaState | None) -> RateLimitError:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from omi_async._api.messages import Kind
 from omi_async._quota.permit import CallGroup, Permit
 
-__all__ = ["Queue", "Waiter"]
+__all__ = ["Queue", "Queues", "Waiter"]
 
 
 class Waiter(NamedTuple):
@@ -58,3 +58,33 @@ class Queue:
         """Return the seconds that a waiter has waited for a quota."""
         since, until = self._shut
         return max(0.0, min(now, until) - max(waiter.since, since))
+
+
+class Queues(dict[tuple[Kind, CallGroup | None], Queue]):
+    """All queues in which somebody waits, by what it is waited for."""
+
+    def add(self, kind: Kind, group: CallGroup | None, waiter: Waiter) -> None:
+        """Let somebody wait, behind all who came before."""
+        queue = self.get((kind, group))
+        if queue is None:
+            queue = self[kind, group] = Queue(kind, group)
+        queue.waiters.append(waiter)
+
+    def put_back(self, queue: Queue, waiter: Waiter) -> None:
+        """Let somebody wait again who was the first one of a queue, unless nobody waits for the outcome."""
+        if not waiter.granted.done():
+            self.setdefault((queue.kind, queue.group), queue).waiters.appendleft(waiter)
+
+    def drop_if_empty(self, kind: Kind, group: CallGroup | None) -> None:
+        """Forget a queue in which nobody waits any more."""
+        queue = self.get((kind, group))
+        if queue is not None and queue.first() is None:
+            del self[kind, group]
+
+    def waiters(self) -> list[Waiter]:
+        """Return all who wait."""
+        return [waiter for queue in self.values() for waiter in queue.waiters]
+
+    def waiting(self, kind: Kind) -> int:
+        """Return how many wait for calls of a kind."""
+        return sum(len(queue.waiters) for queue in self.values() if queue.kind == kind)

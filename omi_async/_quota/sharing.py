@@ -15,7 +15,8 @@ from attrs.validators import ge, in_, instance_of, optional
 
 from omi_async._api import json
 from omi_async._api.messages import Kind
-from omi_async._quota.ledger import Balancer, Known, Probe
+from omi_async._quota.balancer import Balancer
+from omi_async._quota.known import Known, Probe
 from omi_async._quota.policy import KINDS, SOURCES, UNKNOWN, Rule, Source, kinds_of
 from omi_async._quota.window import CountedCall, State, Window
 
@@ -25,10 +26,10 @@ FORMAT: Final = 1
 """The version of the text. A store keeps texts of two versions apart, or two releases of this library that
 run side by side would take turns in forgetting what the other one has counted."""
 
-CALLS_SHARED: Final = 128
-"""Calls of each kind whose time is told to others, to find out who opened a window that turns out to be shut.
-The service's limits are below. With more, each call would have to carry more text; of a higher limit the
-length is found out one refusal later."""
+CALLS_SHARED: Final = 256
+"""Calls whose time is told to others, to find out who opened a window that turns out to be shut: as many as
+the service takes in an hour. With more, each call would have to carry more text; of a limit that is higher
+the length is found out one refusal later."""
 
 NO_STATE: Final = (ValueError, KeyError, TypeError, AttributeError, OverflowError)
 """What `load` raises for a text that is none of ours: each stands for a kind of garbage."""
@@ -72,13 +73,13 @@ class SharedQuotas(Protocol):
 def dump(known: Known, now: float) -> bytes:
     """Write down what a ledger knows. Windows that are over, and taught nothing, are left out."""
     calls: dict[str, list[_Call]] = {}
-    for call in known.calls:
+    for call in [*known.calls][-CALLS_SHARED:]:
         if call not in known.out:
             calls.setdefault(call.kind, []).append(_dump_call(call))
-    return json.dumps(
+    return json.dumps_checked(
         {
             "windows": [_dump_window(it, known.out) for it in known.windows if _worth_telling(it, now)],
-            "calls": {kind: latest[-CALLS_SHARED:] for kind, latest in calls.items()},
+            "calls": calls,
             "out": [(call.id, call.kind, call.sent) for call in known.out],
             "probes": {kind: (it.call.id, it.until) for kind, it in known.probes.items() if it.until > now},
             "balancer": attrs.astuple(known.balancer),

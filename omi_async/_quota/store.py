@@ -22,9 +22,9 @@ from typing import Any, Final
 
 import attrs
 
+from omi_async._quota.kept import load_window
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.policy import QuotaState
-from omi_async._quota.window import Window
 from omi_async.errors import ConfigurationError
 
 __all__ = ["KeptQuotas", "LedgerFile", "fingerprint", "forget", "kept"]
@@ -202,7 +202,7 @@ def kept(path: str | os.PathLike[str], now: float) -> tuple[KeptQuotas, ...]:
 def _kept_in(row: tuple[Any, ...], now: float) -> KeptQuotas:
     account, server, updated, text = row
     try:
-        windows = [Window.load(fields, now) for fields in json.loads(text).values()]
+        windows = [load_window(fields, now) for fields in json.loads(text).values()]
         moment = datetime.fromtimestamp(updated, UTC)
     except (*NO_DUMP, OSError):  # it will be replaced by whoever uses that key next
         windows, moment = [], datetime.fromtimestamp(0, UTC)

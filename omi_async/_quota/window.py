@@ -23,18 +23,16 @@ the server's clock is never asked.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import attrs
-from attrs.validators import and_, ge, in_, instance_of, le, optional
 
 from omi_async._api.messages import Kind
-from omi_async._quota.policy import LONGEST, SOURCES, UNITS, UNKNOWN, QuotaState, Rule, Source, kinds_of
+from omi_async._quota.policy import UNITS, UNKNOWN, QuotaState, Rule
 
-__all__ = ["CountedCall", "State", "Window", "usual_length"]
+__all__ = ["CLOCK_TOLERANCE", "CountedCall", "Refusal", "State", "Window", "or_none", "usual_length"]
 
 CLOCK_TOLERANCE: Final = 1.5
 """Seconds by which two accounts of one moment may differ. `Retry-After` has whole seconds, rounded down, and
@@ -275,7 +273,7 @@ class Window:
         if self.rule.may_change:
             # What one window that we opened let through is its limit, if the server keeps that to itself.
             seen = self.counted if self.opener is not None else 0
-            limit = refusal.limit or _or_none(self.rule.limit) or seen or math.inf
+            limit = refusal.limit or or_none(self.rule.limit) or seen or math.inf
             self.rule = attrs.evolve(self.rule, limit=limit)
         if early:
             self.opener = None
@@ -366,7 +364,7 @@ class Window:
     def to_state(self, now: float, reserve: float = 0.0) -> QuotaState:
         """Return what is known, for a person."""
         wait = self.wait(now, reserve)
-        limit, length = _or_none(self.rule.limit), _or_none(self.rule.length)
+        limit, length = or_none(self.rule.limit), or_none(self.rule.length)
         used = max(self.used, limit or 0) if self.state is State.SHUT else self.used
         return QuotaState(
             policy=self.rule.name,
@@ -386,43 +384,6 @@ class Window:
         learned = self.rule.source == "learned" and self.rule.length > UNKNOWN
         return learned or self.state is not State.CLOSED
 
-    def dump(self) -> dict[str, Any]:
-        """Return what another process should know of it, as JSON."""
-        return {
-            "kinds": sorted(self.rule.kinds),
-            "limit": _or_none(self.rule.limit),
-            "length": _or_none(self.rule.length),
-            "source": self.rule.source,
-            "name": self.rule.given_name,
-            "state": self.state.value,
-            "ends": _or_none(self.ends),
-            "counted": self.used,
-            "refused_at": _or_none(self.refused_at),
-        }
-
-    @classmethod
-    def load(cls, fields: Mapping[str, Any], now: float) -> Self:
-        """Make a window of what `dump` gave. Raises ValueError or TypeError for what is no dump.
-
-        It ends within its length from now, whatever the clock was that wrote it; if that is unknown, within
-        the wait that was named.
-        """
-        kept = _Kept(**fields)
-        rule = Rule(kept.kinds, kept.limit or math.inf, kept.length or UNKNOWN, kept.source, kept.name)
-        named = (kept.ends or now) - (kept.refused_at or now)
-        longest = min(LONGEST, kept.length or max(0.0, named))
-        refused_at = min(now, kept.refused_at or UNKNOWN)
-        until = min(kept.ends or UNKNOWN, now + longest + CLOCK_TOLERANCE)
-        state = State(kept.state) if until > now or kept.ends is None else State.CLOSED
-        window = cls(rule, state, refused_at=refused_at)
-        if state is not State.CLOSED:
-            window.until, window.counted = until, kept.counted
-        if now - refused_at >= longest:
-            # The last refusal is older than a window, perhaps of a server that is gone: the first window here
-            # tests the limit by one call more.
-            window.refused_at = UNKNOWN
-        return window
-
     def take_over(self, other: Window) -> None:
         """Become as another process knows it; a policy that was given keeps its numbers."""
         self.rule = other.rule if self.rule.may_change else self.rule
@@ -430,28 +391,6 @@ class Window:
         self.counted, self.refused_at = other.counted, other.refused_at
 
 
-MOST: Final = 1e12
-"""No number of a dump is larger. NaN, which would make waits that never end, is not smaller either."""
-
-_MOMENT: Final[Any] = optional(and_(instance_of((int, float)), ge(-MOST), le(MOST)))
-_COUNT: Final[Any] = and_(instance_of(int), ge(0), le(MOST))
-
-
-@attrs.frozen(kw_only=True)
-class _Kept:
-    """What a dump holds, checked: files are written by others, and by clocks gone wrong."""
-
-    kinds: frozenset[Kind] = attrs.field(converter=kinds_of)
-    source: Source = attrs.field(validator=in_(SOURCES))
-    state: str = attrs.field(validator=in_([*State]))
-    name: str | None = attrs.field(validator=optional(instance_of(str)))
-    limit: int | None = attrs.field(validator=optional([_COUNT, ge(1)]))
-    length: float | None = attrs.field(validator=optional([_MOMENT, ge(1e-3), le(LONGEST)]))
-    counted: int = attrs.field(validator=_COUNT)
-    ends: float | None = attrs.field(validator=_MOMENT)
-    refused_at: float | None = attrs.field(validator=_MOMENT)
-
-
-def _or_none(value: float) -> Any:
+def or_none(value: float) -> Any:
     """Return a number, or None for what is unknown."""
     return value if math.isfinite(value) else None

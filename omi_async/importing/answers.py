@@ -145,12 +145,12 @@ class ServerClock:
         moment = moment_of(created)
         if moment is None or answer.sent is None or answer.received is None or self.offset is None:
             return
-        least = moment.timestamp() - answer.received
+        seconds = moment.timestamp()
+        least, most = seconds - answer.received, seconds - answer.sent
         self._least = max(self._least, least)
         if moment > self._start:
-            most = moment.timestamp() - answer.sent
             self._most = min(self._most, most)
-            self._grain = max(self._grain, _grain(created).total_seconds())
+            self._grain = max(self._grain, _grain(created))
             insort(self._narrowest, most - least)
             del self._narrowest[ENOUGH_WITNESSES:]
 
@@ -218,7 +218,7 @@ class ServerClock:
             start = _utc(first_sent + (self.offset if clock_offset is None else clock_offset))
         if created_at > start:
             return "created"
-        return "existing" if created_at <= start - _grain(text) else "created"
+        return "existing" if created_at <= start - timedelta(seconds=_grain(text)) else "created"
 
 
 def _utc(seconds: float) -> datetime:
@@ -234,10 +234,10 @@ def moment_of(text: str) -> datetime | None:
     return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
-def _grain(moment: str) -> timedelta:
-    """Return the step of a timestamp's clock: one that has whole seconds lies up to a second earlier."""
+def _grain(moment: str) -> float:
+    """Return the step of a timestamp's clock in seconds: one of whole seconds lies up to a second earlier."""
     fraction = _FRACTION.search(moment)
-    return timedelta(seconds=10.0 ** -min(len(fraction[1]), 6) if fraction else 1.0)
+    return 10.0 ** -min(len(fraction[1]), 6) if fraction else 1.0
 
 
 class KnownRefusals:

@@ -202,6 +202,8 @@ class Calls:
 
     async def _permit(self, kind: Kind, *, patient: bool) -> tuple[Permit, bool]:
         """Wait for a permit; return it, and whether the call is the breaker's probe."""
+        if not self._breaker.shut and (permit := self.pacing.at_once(kind, group=self)) is not None:
+            return permit, False  # nothing to wait for, so nothing that a stop would have to end
         try:
             return await self._signal.wait_for(self._passage(kind, self._budget.patience if patient else 0.0))
         except RateLimitError as error:

@@ -91,7 +91,8 @@ class Delivery:
         """Send items and settle them; what the server refuses by name is rejected, the rest sent again."""
         calls = ISOLATION_CALLS
         while True:
-            items = await self._not_refused_before(items)
+            if self._known_refusals.any:
+                items = await self._not_refused_before(items)
             if not items:
                 return _Sent()
             payloads = [item.payload for item in items]
@@ -117,7 +118,7 @@ class Delivery:
         self._clock.learn(named.answer)
         if named.ids:
             self._clock.witness(max(named.created), named.answer)
-            self._tracker.last_answer = named
+            self._tracker.last_answer = named._replace(memories=())  # which nothing asks for any more
         matched = match(items, named, self._clock)
         if matched.missing:
             words = f"the server's answer names {len(matched.found)} of the {len(items)} facts of the call"
@@ -161,8 +162,6 @@ class Delivery:
 
     async def _not_refused_before(self, items: list[Item]) -> list[Item]:
         """Settle what the server is known to refuse, and return the others."""
-        if not self._known_refusals.any:
-            return items
         others = []
         for item in items:
             refused = self._known_refusals.refuse(item.payload)
@@ -228,7 +227,7 @@ class Delivery:
         return in_doubt
 
 
-@attrs.frozen
+@attrs.define
 class _Sent:
     """What became of the items of a call that have no state by it.
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Any, Final, Self, TypeVarTuple
+from typing import Final, Self, TypeVarTuple
 
 from omi_async import _observing
 from omi_async.constants import BATCH_SIZE
@@ -21,11 +21,12 @@ from omi_async.importing.intake import Intake
 from omi_async.importing.item import Batch, Item
 from omi_async.importing.journal.protocol import ImportJournal
 from omi_async.importing.lanes import TwoLanes
+from omi_async.importing.looks import Looks
 from omi_async.importing.options import ImportOptions
 from omi_async.importing.reconcile import Reconciler
 from omi_async.importing.report import FactOutcome, ImportReport, ImportStoppedError
 from omi_async.importing.sender import Sender
-from omi_async.importing.stopping import ImportHalted, StopSignal, outlast
+from omi_async.importing.stopping import ImportHalted, StopSignal, outlast, to_the_end
 from omi_async.importing.tags import Tags
 from omi_async.importing.tracker import Tracker
 from omi_async.importing.waiting import WaitBudget
@@ -99,8 +100,9 @@ class Importer:
             known_refusals=known_refusals,
             tags=self._tags,
         )
+        self._looks = Looks(calls=calls, tracker=self._tracker, clock=self._clock, tags=self._tags)
         self._reconciler = Reconciler(
-            calls=calls, tracker=self._tracker, clock=self._clock, signal=self._signal, tags=self._tags
+            looks=self._looks, writes=calls.writes, tracker=self._tracker, signal=self._signal
         )
         self._resolving = False
         self._cut_short = False
@@ -257,17 +259,17 @@ class Importer:
             self._signal.stop()
             self._budget.end()
             self._tags.close()
-            await _to_the_end(self._close_source)
+            await to_the_end(self._close_source)
             try:
-                await _to_the_end(self._close_tracker)
+                await to_the_end(self._close_tracker)
                 self.report.complete = not (
                     self._cut_short or self.report.not_sent or not self._intake.exhausted
                 )
                 self.report.elapsed = loop.time() - began
-                await _to_the_end(self._tracker.progress)
+                await to_the_end(self._tracker.progress)
             finally:
                 if self._options.journal is not None:
-                    await _to_the_end(self._options.journal.end)
+                    await to_the_end(self._options.journal.end)
 
     def _begin(self, work: Callable[[*Ts], Awaitable[None]], *arguments: *Ts) -> None:
         self._tasks.create_task(self._guarded(work, *arguments))
@@ -319,7 +321,7 @@ class Importer:
         self._clock.start(time.time())
         if self._options.skip_existing:
             try:
-                self._intake.held.update(await self._reconciler.held())
+                self._intake.held.update(await self._looks.held())
             except RateLimitError:  # `max_wait` does not last for it
                 self._signal.stop()
         for _ in range(self._options.concurrency):
@@ -387,13 +389,3 @@ class Importer:
                 await self._tracker.progress()
         finally:
             self._resolving = False
-
-
-async def _to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
-    """Take a step of the ending, again if a cancellation broke into it."""
-    while True:
-        try:
-            await step()
-        except asyncio.CancelledError:
-            continue
-        return

@@ -54,16 +54,18 @@ class Item:
     place: int | None = None
     clock_offset: float | None = None
     by_own_clock: bool = False
-    state: State | None = None
-    memory_id: str | None = None
-    error: OmiError | None = None
 
     def __init__(self, index: int, payload: Payload, source_value: object = None) -> None:
         self.index = index
         self.payload = payload
         self.content = payload["content"]
-        self.first_sent: float | None = None  # set, since it is asked for: a default is found more slowly
         self._source_value = source_value
+        # What nearly all facts are given, or are asked for, is there from the first: Python makes no room for
+        # more than that, and each fact would be given a dict for one that comes later.
+        self.first_sent: float | None = None
+        self.state: State | None = None
+        self.memory_id: str | None = None
+        self.error: OmiError | None = None
 
     def become(self, state: State, memory_id: str | None = None, error: OmiError | None = None) -> Item:
         """Take its state, and return itself; the tracker is still to be told."""

@@ -20,11 +20,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
+from types import TracebackType
 from typing import Any, Final, TypeVar
 
-__all__ = ["ImportHalted", "StopSignal", "outlast"]
+__all__ = ["ImportHalted", "StopSignal", "carried_through", "outlast", "to_the_end"]
 
 T = TypeVar("T")
 
@@ -64,25 +65,22 @@ class StopSignal:
         self.errors.append(error)
         self.stop()
 
-    @asynccontextmanager
-    async def ends_after(self, seconds: float) -> AsyncIterator[asyncio.Timeout]:
+    def ends_after(self, seconds: float) -> AbstractAsyncContextManager[asyncio.Timeout]:
         """Cancel what is in here so many seconds after a stop. Raises `ImportHalted` then.
 
-        Yields the scope, which knows the moment once there was a stop.
+        Gives the scope, which knows the moment once there was a stop.
         """
-        try:
-            async with asyncio.timeout(None) as scope:
-                self._scopes[scope] = seconds
-                if self.stopped:
-                    scope.reschedule(asyncio.get_running_loop().time() + seconds)
-                try:
-                    yield scope
-                finally:
-                    del self._scopes[scope]
-        except TimeoutError:
-            if scope.expired():
-                raise ImportHalted from None
-            raise  # it is the work's own
+        return _Scope(self, seconds)
+
+    def enter(self, scope: asyncio.Timeout, seconds: float) -> None:
+        """Have a scope end so many seconds after a stop, until it is left."""
+        self._scopes[scope] = seconds
+        if self.stopped:
+            scope.reschedule(asyncio.get_running_loop().time() + seconds)
+
+    def leave(self, scope: asyncio.Timeout) -> None:
+        """Forget a scope."""
+        del self._scopes[scope]
 
     async def wait_for(self, work: Coroutine[Any, Any, T]) -> T:
         """Await something that may be given up at any time. Raises `ImportHalted` once stopped."""
@@ -91,6 +89,32 @@ class StopSignal:
             raise ImportHalted
         async with self.ends_after(0.0):
             return await work
+
+
+class _Scope:
+    """A block that ends some seconds after a stop. No generator: each call of an import waits in one."""
+
+    def __init__(self, signal: StopSignal, seconds: float) -> None:
+        self._signal = signal
+        self._seconds = seconds
+        self._timeout = asyncio.timeout(None)
+
+    async def __aenter__(self) -> asyncio.Timeout:
+        await self._timeout.__aenter__()
+        self._signal.enter(self._timeout, self._seconds)
+        return self._timeout
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._signal.leave(self._timeout)
+        try:
+            await self._timeout.__aexit__(kind, error, traceback)
+        except TimeoutError:  # not the work's own, which it lets pass
+            raise ImportHalted from None
 
 
 async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | None = None) -> None:
@@ -109,6 +133,31 @@ async def outlast(task: asyncio.Task[Any], *, impatient: Callable[[], object] | 
                 if loop.time() - last > SAME_BREATH and impatient is not None:
                     impatient()
                 last = loop.time()
+
+
+async def carried_through(
+    work: Coroutine[Any, Any, None], *, impatient: Callable[[], object] | None = None
+) -> None:
+    """Do what must be done at an end, whole, and only then be cancelled.
+
+    Another cancellation, which is not just the last one repeated, calls `impatient`, or cancels the work.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.wait({task})
+    finally:
+        await outlast(task, impatient=impatient or task.cancel)
+    task.result()
+
+
+async def to_the_end(step: Callable[[], Awaitable[Any]]) -> None:
+    """Take a step of the ending, again if a cancellation broke into it."""
+    while True:
+        try:
+            await step()
+        except asyncio.CancelledError:
+            continue
+        return
 
 
 def _shield_of_anyio() -> AbstractContextManager[Any]:

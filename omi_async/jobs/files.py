@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from omi_async.jobs.record import JobRecord
-from omi_async.jobs.seats import SEATS, Seat, make_private_folder
+from omi_async.jobs.seats import Seat, make_private_folder
 
 __all__ = ["JobFiles", "open_private", "remove_leftovers"]
 
@@ -21,6 +21,9 @@ _AT: Final = "seat."
 all that try, and a full disk does not keep it from it; what is written can be written by two."""
 
 _NOBODY: Final = "none"
+
+_HIDDEN: Final = ".job-"
+"""Begins the name of a folder that is being made or deleted."""
 
 _JUST_MADE: Final = 60.0
 """Seconds in which a folder without a job is left alone: whoever has just made it is still at it."""
@@ -111,16 +114,17 @@ class JobFiles:
 
     def remove_if_half_copied(self) -> None:
         """Delete it if it is what a killed process had copied of an input; nobody could forget that."""
-        if not self._record.exists() and (self._worker() is None or self.lock()):
+        # Only with a seat named in it: any other folder is not ours, whatever it does here.
+        if not self._record.exists() and self.lock():
             _delete(self.folder)
 
 
 def remove_leftovers(folder: Path, seat: Seat, in_use: Container[str]) -> None:
     """Delete what killed processes had made or deleted in part, in the folder of all jobs."""
     for entry in [*folder.iterdir()]:
-        if entry.name in in_use or entry.name == SEATS or _was_just_made(entry):
+        if entry.name in in_use or _was_just_made(entry):
             continue
-        if entry.name.startswith("."):
+        if entry.name.startswith(_HIDDEN):
             shutil.rmtree(entry, ignore_errors=True)
         else:
             JobFiles(entry, seat).remove_if_half_copied()
@@ -142,4 +146,4 @@ def _delete(folder: Path) -> None:
 
 def _out_of_sight(folder: Path) -> Path:
     """Return a path beside it that is no job's."""
-    return folder.with_name(f".{uuid.uuid4().hex}")
+    return folder.with_name(f"{_HIDDEN}{uuid.uuid4().hex}")

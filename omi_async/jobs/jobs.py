@@ -11,13 +11,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
-from omi_async.importing.stopping import outlast
+from omi_async.importing.stopping import carried_through, outlast
 from omi_async.jobs.files import JobFiles, remove_leftovers
 from omi_async.jobs.job import ImportJob, SessionFor
 from omi_async.jobs.options import JobOptions, checked
 from omi_async.jobs.record import JobRecord
 from omi_async.jobs.seats import Seat
-from omi_async.jobs.spool import name_for, spool
+from omi_async.jobs.spool import as_path, name_for, spool
 from omi_async.jobs.turns import Turns
 
 __all__ = ["ImportJobs"]
@@ -70,8 +70,9 @@ class ImportJobs:
         return f"<ImportJobs in {str(self._folder)!r}>"
 
     async def __aenter__(self) -> Self:
-        """Take a seat in the folder. Raises OSError."""
+        """Take a seat in the folder, and read what jobs there are. Raises OSError."""
         await asyncio.to_thread(self._seat.take)
+        await asyncio.to_thread(self._all)  # a thousand records would keep the first request waiting
         self._loop = asyncio.get_running_loop()
         self._turns = Turns(self._running)
         return self
@@ -85,12 +86,7 @@ class ImportJobs:
         finds them closed would have failed.
         """
         self._turns = None
-        leaving = asyncio.create_task(self._leave())
-        try:
-            await asyncio.wait({leaving})
-        finally:
-            await outlast(leaving, impatient=self._hurry)
-        leaving.result()
+        await carried_through(self._leave(), impatient=self._hurry)
 
     async def _leave(self) -> None:
         # An input that is still being copied is let go: its job would begin when nothing is there to run it,
@@ -176,6 +172,7 @@ class ImportJobs:
             except KeyError:
                 raise RuntimeError(f"another process is copying the input of job {id}; ask again") from None
         try:
+            source = as_path(source)
             wish = name_for(source, name)
             name, facts = await spool(source, files.input, wish, self._max_bytes)
             self._opened()
@@ -235,7 +232,7 @@ class ImportJobs:
         With an id, go on with that job, also if it was stopped or has failed. Raises KeyError for an id that
         there is not.
         """
-        turns = self._opened()
+        self._opened()
         if id is None:
             in_use = {*self._jobs, *self._starting}
             await asyncio.to_thread(remove_leftovers, self._folder, self._seat, in_use)
@@ -246,7 +243,7 @@ class ImportJobs:
                 continue
             # Only now is it certain that no other process changes it.
             if await asyncio.to_thread(job.refresh, anyway=id is not None):
-                job.begin(self._session_for, turns)
+                job.begin(self._session_for, self._opened())  # which the app may have left meanwhile
                 resumed.append(job)
             else:
                 await asyncio.to_thread(job.files.unlock)

@@ -14,9 +14,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
-__all__ = ["SEATS", "Seat", "make_private_folder"]
+__all__ = ["Seat", "make_private_folder"]
 
-SEATS: Final = ".seats"
+_SEATS: Final = ".seats"
 """The folder of the seats' files, beside those of the jobs; no job can have such an id."""
 
 
@@ -32,7 +32,7 @@ class Seat:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder / SEATS
+        self._folder = folder / _SEATS
         self._number: str | None = None
         self._lock: sqlite3.Connection | None = None
 

@@ -12,14 +12,14 @@ import json
 import math
 import os
 import re
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import Any, BinaryIO, Final
 
 from omi_async.fact import FIELDS, Fact, refuse_table
 from omi_async.jobs.files import open_private
 
-__all__ = ["InputTooLargeError", "name_for", "spool"]
+__all__ = ["InputTooLargeError", "as_path", "name_for", "spool"]
 
 _PORTION: Final = 2**18
 """Bytes that are read or written at once. Each portion is a turn of a thread: a tenth would take longer."""
@@ -35,13 +35,15 @@ class InputTooLargeError(ValueError):
     """The input of a job has more bytes than `ImportJobs(max_bytes=...)` allows. Nothing of it was kept."""
 
 
+def as_path(source: object) -> object:
+    """Return a path in place of its name, and anything else as it is."""
+    return Path(source) if isinstance(source, str | os.PathLike) else source
+
+
 def name_for(source: object, name: str | None) -> str:
     """Return a harmless file name for the input, close to its own: the suffix helps to tell the format."""
-    wish = name or getattr(source, "filename", None) or getattr(source, "name", None)
-    if isinstance(source, str | os.PathLike):
-        wish = name or os.fsdecode(source)
-    if not isinstance(wish, str):
-        wish = "input"
+    wishes = (name, getattr(source, "filename", None), getattr(source, "name", None), "input")
+    wish = next(wish for wish in wishes if isinstance(wish, str) and wish)
     # A browser on Windows sends whole paths; and a name must not lead out of the folder, nor hide its file.
     last = PurePath(wish.replace("\\", "/")).name
     return re.sub(r"[^\w.\- ]", "_", last).lstrip(".")[-_LONGEST_NAME:] or "input"
@@ -70,8 +72,8 @@ async def spool(
 
 def _items_of(source: Any) -> Iterable[object] | AsyncIterable[object]:
     """Return the bytes or the facts of a source, to be iterated in a thread or in the loop."""
-    if isinstance(source, str | os.PathLike):
-        return _contents_of(Path(source))
+    if isinstance(source, Path):
+        return _contents_of(source)
     if isinstance(source, _BYTES):
         return [source]
     # Asked for before iteration: a file iterates over lines, of which one may be as long as the file. The
@@ -166,13 +168,9 @@ class _Sink:
 def _line_of(item: object) -> bytes:
     """Write a fact as a line of JSON; also what cannot become one, so that the import says why."""
     if isinstance(item, Fact):
-        item = {name: value for name, value in item.to_dict().items() if name != "origin"}
-    elif isinstance(item, str):
-        item = {"content": item}
-    elif not isinstance(item, Mapping) and hasattr(item, "keys") and hasattr(item, "__getitem__"):
-        item = {name: item[name] for name in item.keys()}  # noqa: SIM118  # a sqlite3.Row iterates over values
-    if isinstance(item, Mapping):
-        item = {name: _writable(name, value) for name, value in item.items()}
+        item = item.to_dict()
+    if hasattr(item, "keys"):  # a mapping, or the row of a database, which iterates over its values
+        item = {name: _writable(name, item[name]) for name in item.keys()}  # type: ignore[index]  # noqa: SIM118
     try:
         # Escaped: so also a text that is no Unicode is kept, to become an invalid fact of the import.
         return json.dumps(item).encode() + b"\n"
@@ -186,7 +184,7 @@ def _writable(name: object, value: object) -> object:
         return None  # an empty cell of a table
     if isinstance(value, set | frozenset):
         return list(value)  # of tags
-    if value is None or isinstance(value, str | int | float | list | tuple | dict):
+    if isinstance(value, str | int | float | list | tuple | dict | None):
         return value
     # Dates and the like stand in columns that are no fields of a fact, and may be wanted by a template. In
     # place of a text, they are no fact; and so is an empty object.

@@ -235,7 +235,7 @@ class Memories:
                 given) bound them too.
             journal: a path or a `Journal`: what was sent and what became of it is written there, so that the
                 same import can be run again after a crash or a stop, and goes on where it was.
-            dedupe: send equal texts once; the others are `duplicate`. Takes some 100 bytes a fact, with a
+            dedupe: send equal texts once; the others are `duplicate`. Takes some 120 bytes a fact, with a
                 journal some 13.
             skip_existing: read the account's whole list first, and send nothing that it holds already. If the
                 list is longer than the server shows, the import stops (`ListLimitError`) and nothing is sent.

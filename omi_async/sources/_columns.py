@@ -65,14 +65,13 @@ class Columns:
 
     def parts_of(self, row: Sequence[str]) -> Parts:
         """Find the parts of a fact in a row, whose missing cells are empty. Raises `InvalidFactError`."""
-        cells = {field: _cell(row, place) for field, place in self.places.items()}
-        template = self.options.fields.template
+        place_of, template = self.places.get, self.options.fields.template
         if template is not None:
             content = template.render(lambda name: _cell(row, self.named[name]))
         else:
-            content = cells["content"]
-        category, visibility = cells.get("category", "").strip(), cells.get("visibility", "")
-        return Parts(content, category, visibility, _tags(cells.get("tags", "")))
+            content = _cell(row, place_of("content"))
+        category, visibility = _cell(row, place_of("category")), _cell(row, place_of("visibility"))
+        return Parts(content, category.strip(), visibility, _tags(_cell(row, place_of("tags"))))
 
     def record_of(self, row: Sequence[str]) -> dict[str, Any]:
         """Return what the row says, as JSON would say it: a failures file is JSON."""
@@ -146,13 +145,15 @@ def in_one_form(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", name).casefold().split())
 
 
-def _cell(row: Sequence[str], place: int) -> str:
-    return row[place] if place < len(row) else ""
+def _cell(row: Sequence[str], place: int | None) -> str:
+    return row[place] if place is not None and place < len(row) else ""
 
 
 def _tags(cell: str) -> Any:
     """Read the tags of a cell: a JSON list, or words between ``;`` or ``|`` or ``,``."""
     cell = cell.strip()
+    if not cell:
+        return []
     if cell.startswith("[") and cell.endswith("]"):
         try:
             return loads(cell)
@@ -161,5 +162,5 @@ def _tags(cell: str) -> Any:
                 'tags: must be a JSON list such as ["tea", "work"], or words between ; or | or ,',
                 field="tags",
             ) from None
-    separator = next((mark for mark in ";|," if mark in cell), ";")
+    separator = ";" if ";" in cell else "|" if "|" in cell else ","
     return [tag for part in cell.split(separator) if (tag := part.strip())]

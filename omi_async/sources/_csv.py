@@ -275,7 +275,7 @@ class _Table:
         number = feed.number
         try:
             row = next(self._rows)
-            if any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for cell in row):
+            if b' "' in b"".join(feed.row) and any(cell.lstrip(" ")[:1] == '"' != cell[:1] for cell in row):
                 # A space in front of a quoted cell would make its quotes, and its commas, part of the text.
                 row = next(self._dialect.rows(feed.again(), spaced=True))
         except (csv.Error, _Runaway) as error:

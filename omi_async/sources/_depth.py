@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-__all__ = ["TOO_DEEP", "is_too_deep"]
+__all__ = ["DEEPEST", "TOO_DEEP", "is_too_deep"]
 
 DEEPEST: Final = 500
 """Levels of brackets in a record, at most: those of a record are three or four. They are counted, for parsers

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, cast
 
 from omi_async._api.json import loads
+from omi_async._formats import Format
 from omi_async.sources._csv import Dialect, dialect_of
 from omi_async.sources._depth import is_too_deep
 from omi_async.sources._errors import SourceError
@@ -16,7 +17,7 @@ from omi_async.sources._fields import Fields
 from omi_async.sources._front_matter import front_matter
 from omi_async.sources._json_document import CONTAINERS
 from omi_async.sources._lines import clean
-from omi_async.sources._markdown import BULLET, is_furniture
+from omi_async.sources._markdown import BULLET, FENCE, is_furniture
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._refusals import (
     binary_in_words,
@@ -28,31 +29,7 @@ from omi_async.sources._refusals import (
 from omi_async.sources._samples import sample_of_document, sample_of_lines
 from omi_async.sources.known import DOCUMENTS, RECORDS, TEXTS
 
-__all__ = ["FORMATS", "HEAD", "Format", "Head", "detect", "hint_of", "is_json_line", "json_kind"]
-
-Format = Literal[
-    "auto",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "text",
-    "markdown",
-    "list",
-    "claude",
-    "chatgpt",
-    "mem0",
-    "mcp-memory",
-    "graphiti",
-    "letta",
-    "langgraph",
-    "supermemory",
-    "keep",
-    "bee",
-    "vault",
-]
-
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+__all__ = ["HEAD", "Head", "detect", "hint_of", "is_json_line", "json_kind"]
 
 HEAD: Final = 64 * 1024
 """Bytes that are looked at: enough for the first record of every system that we know."""
@@ -290,7 +267,9 @@ def _text_kind(seen: Head) -> Format:
     bullets = sum(BULLET.match(line) is not None for line in spoken)
     if TEXTS["vault"].matches(seen.all_lines) and (bullets or seen.all_lines[0].startswith(("---", "+++"))):
         return "vault" if bullets else "markdown"
-    return "markdown" if seen.hint == "markdown" or bullets * 2 > len(spoken) else "text"
+    # The lines of a code block are no facts, whatever stands in it.
+    fenced = any(FENCE.match(line) for line in body)
+    return "markdown" if fenced or seen.hint == "markdown" or bullets * 2 > len(spoken) else "text"
 
 
 def is_json_line(line: bytes | str, fields: Fields, *kinds: type) -> bool:

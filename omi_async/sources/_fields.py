@@ -66,6 +66,12 @@ class Fields:
 
     def of_json(self, value: object, origin: str) -> Fact:
         """Make a fact of a JSON object or string. Raises `InvalidFactError`."""
+        if type(value) is dict and not self.mapping and self.template is None:
+            # As nearly all are: what `parts_of` would find, without its steps.
+            get = value.get
+            content = get("content")
+            if content is not None:
+                return self._fact(content, get("category"), get("visibility"), get("tags"), origin)
         return self.of_parts(self.parts_of(value), origin)
 
     def parts_of(self, value: object) -> Parts:
@@ -90,26 +96,22 @@ class Fields:
 
         Nothing but the exact word makes a fact public.
         """
-        visibility, category, tags = parts.visibility, parts.category, parts.tags
-        if is_absent(visibility):
+        return self._fact(*parts, origin)
+
+    def _fact(self, content: Any, category: Any, visibility: Any, tags: Any, origin: str) -> Fact:
+        # None first: it is what most of them are, and to ask a function of it costs as much as its check.
+        if visibility is None or is_absent(visibility):
             visibility = self.visibility
         elif not isinstance(visibility, str) or visibility not in VISIBILITIES:
             raise InvalidFactError(
                 "visibility: must be exactly 'private' or 'public', in lower case; empty means the default",
                 field="visibility",
             )
-        return Fact(
-            parts.content,
-            category=self.category if is_absent(category) else category,
-            visibility=visibility,
-            tags=self.tags if tags == [] or is_absent(tags) else tags,
-            origin=origin,
-        )
-
-    @property
-    def keys(self) -> frozenset[str]:
-        """The keys of a record whose values, if not empty, `of_json` makes a fact of or else raises."""
-        return frozenset(self.mapping.get(field, field) for field in FIELD_NAMES)
+        if category is None or is_absent(category):
+            category = self.category
+        if tags is None or tags == [] or is_absent(tags):
+            tags = self.tags
+        return Fact(content, category=category, visibility=visibility, tags=tags, origin=origin)
 
     def has_text(self, record: Record) -> bool:
         """Whether the record says a text, good or bad."""

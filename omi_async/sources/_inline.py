@@ -15,6 +15,9 @@ _LOOKALIKE: Final = re.compile(rf"[-\[`~]|{_WORDS}|{_GUARD.pattern}")
 _SPECIAL: Final = re.compile(r"(\\*)(\n|<br[ ]?/?>|#(?=[\w/\[-])|\[\[|!\[|%%|<!--|\^(?=[\w-]+$))")
 """What, anywhere in a line, is no text; an odd number of backslashes in front of it make it one."""
 
+_MARK: Final = re.compile(r"[\\\n#\[%<^\0]")
+"""One of which a line has that says anything but words."""
+
 _COMMENT: Final = re.compile(r"\s*(?:%%.*?%%|<!--.*?-->)\s*")
 _EMBED: Final = re.compile(r"\s*(?:!\[\[[^\]]*\]\]|!\[[^\]]*\]\([^)]*\))\s*")
 _LINK: Final = re.compile(r"\[\[(?P<target>[^\[\]|#^]++)[^\[\]|]*+(?:\|(?P<alias>[^\[\]]*+))?\]\]")
@@ -55,6 +58,8 @@ def inline(line: str) -> tuple[str, tuple[str, ...]]:
 
     Tags at either end leave the text; one in the middle is a word of the sentence, and only loses its mark.
     """
+    if _MARK.search(line) is None:
+        return line.strip(), ()
     if "\0" in line or len(line) > _LONGEST:  # no text, as its reader will say
         return line, ()
     text, held = _hold(line)
@@ -75,6 +80,8 @@ def is_only_an_embed(line: str) -> bool:
 
 def _hold(line: str) -> tuple[str, list[str]]:
     """Take the guard off, and put what is to be text out of reach of all that looks for marks."""
+    if "\\" not in line and "<br" not in line:
+        return line, []
     held: list[str] = []
 
     def read(found: re.Match[str]) -> str:

@@ -16,11 +16,16 @@ from omi_async.sources._records import LONGEST, hint_at_encoding, shown
 
 __all__ = ["Broken", "Scanner"]
 
-_SPACE: Final = re.compile("[ \t\r\n\ufeff\x1a]*")
+_SPACES: Final = " \t\r\n\ufeff\x1a"
 """What may stand between values; among them what only files have, as when several were joined."""
+
+_SPACE: Final = re.compile(f"[{_SPACES}]*")
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\\n\r]++|\\[^\n\r])*+"|["\[\]{},]')
 """A whole string, a bracket, a comma; or the quote of a string that does not end on its line."""
+
+_SHORT: Final = 2**16
+"""Characters of a value that are read again with each chunk."""
 
 _CLOSES: Final = {"[": "]", "{": "}"}
 
@@ -62,6 +67,9 @@ class Scanner:
 
     def peek(self) -> str:
         """Skip white space; return the next character, or nothing at the end of the file."""
+        mark = self._text[self._at : self._at + 1]
+        if mark and mark not in _SPACES:
+            return mark
         while True:
             found = _SPACE.match(self._text, self._at)
             self._advance(found.end() if found else self._at)
@@ -77,14 +85,16 @@ class Scanner:
             return
         if found != mark:
             self.fail(f"{mark!r} is expected here, not {found!r}; fix the document" if found else _CUT)
-        self._advance(self._at + 1)
+        self._step()
 
     def elements(self) -> Iterator[None]:
         """Stand before each element of a list, which the caller then reads."""
         self.expect("[")
         while self.peek() != "]" and not self.lost:
             yield
-            if self.peek() != "]":
+            if self.peek() == ",":
+                self._step()
+            elif self._text[self._at : self._at + 1] != "]":
                 self.expect(",")
         self.expect("]")
 
@@ -140,7 +150,7 @@ class Scanner:
                 if is_too_deep(self._text[self._at :]):
                     return self._too_deep(), line
                 value, end = error, self._extent()
-            if self._is_whole(end) or not self._fill():
+            if self._is_whole(end) or not self._fill_twice_as_much():
                 break
         if end < 0:
             self.fail(
@@ -204,10 +214,28 @@ class Scanner:
             self.fail("a string in this record does not end on its line; fix the document")
         return -1
 
+    def _step(self) -> None:
+        """Go over a mark, which ends no line."""
+        self._at += 1
+        self.offset += 1
+
     def _advance(self, to: int) -> None:
         self.line += self._text.count("\n", self._at, to)
         self.offset += to - self._at
         self._at = to
+
+    def _fill_twice_as_much(self) -> bool:
+        """Read on in a value that has not come to its end; False at the end of the file.
+
+        A long one is tried again only when there is twice as much of it: else each chunk would be the reason
+        to read all of it once more. A short one is tried at once, since it may come from a live stream.
+        """
+        size = len(self._text) - self._at
+        wanted = min(2 * size, self._longest) if size > _SHORT else 0
+        found = self._fill()
+        while found and len(self._text) < wanted and self._fill():
+            pass
+        return found
 
     def _fill(self) -> bool:
         """Read a chunk behind what is not read yet; False at the end."""

@@ -16,7 +16,7 @@ from omi_async.sources._front_matter import FrontMatter, front_matter
 from omi_async.sources._inline import inline, is_only_an_embed
 from omi_async.sources._statements import Found, LeftOut, Statement, Unreadable
 
-__all__ = ["BULLET", "FENCE", "MarkdownReader", "heading_of", "is_furniture", "nested"]
+__all__ = ["BULLET", "FENCE", "TABLE", "MarkdownReader", "goes_on", "heading_of", "is_furniture", "nested"]
 
 BULLET: Final = re.compile(r"(?P<indent>\s*)(?:[-*+]|\d{1,9}[.)])(?:[ \t]+|$)")
 
@@ -26,7 +26,7 @@ _TASK: Final = re.compile(r"\s*(?:\[[ xX/-]\](?:\s|$)|(?:TODO|DOING|DONE|LATER|N
 _HEADING: Final = re.compile(r"\s{0,3}(?P<marks>#{1,6})(?:\s+(?P<text>.*?))?\s*#*\s*$")
 _UNDERLINE: Final = re.compile(r"\s{0,3}(?:=+|-{2,})\s*$")
 _RULE: Final = re.compile(r"\s*(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,}|={3,})\s*$")
-_TABLE: Final = re.compile(r"\s*\||\s*:?-{2,}:?\s*\|")
+TABLE: Final = re.compile(r"\s*\||\s*:?-{2,}:?\s*\|")
 _DEFINITION: Final = re.compile(r"\s{0,3}\[[^\]]+\]:(?:\s|$)")
 _HTML: Final = re.compile(r"\s*</?[A-Za-z][^>]*>?")
 _QUOTE: Final = re.compile(r"\s{0,3}>")
@@ -178,7 +178,7 @@ class MarkdownReader:
         self._stack.append(self._open)
 
     def _words(self, number: int, line: str) -> Iterator[Found]:
-        if self._open is not None and self._only_bullets and _continues(self._open, line):
+        if self._open is not None and self._only_bullets and goes_on(self._open.text, line):
             self._open.text += f" {line.strip()}"
             return
         yield from self._close()
@@ -222,7 +222,7 @@ class MarkdownReader:
 
 _FURNITURE: Final = {
     "property": _PROPERTY,
-    "table": _TABLE,
+    "table": TABLE,
     "link definition": _DEFINITION,
     "quote": _QUOTE,
     "HTML": _HTML,
@@ -272,14 +272,14 @@ def is_furniture(line: str) -> bool:
     return bool(_HEADING.match(line) or _RULE.match(line) or FENCE.match(line))
 
 
-def _continues(bullet: _Bullet, line: str) -> bool:
-    """Whether a line without a bullet goes on with the one above.
+def goes_on(text: str, line: str) -> bool:
+    """Whether a line without a bullet goes on with the text of the one above.
 
     It does if it is indented, or begins in the middle of a sentence. Else it may be the closing remark of
     whoever made the list, which would make a wrong fact of a right one.
     """
     if not line.startswith((" ", "\t")):
-        return line[:1].islower() and not bullet.text.endswith((".", "!", "?"))
+        return line[:1].islower() and not text.endswith((".", "!", "?"))
     return True
 
 

@@ -5,20 +5,17 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
+from omi_async._formats import INCLUDES
 from omi_async.sources._fields import Fields, fields_from, value_at
 from omi_async.sources._template import Template, is_absent
 
-__all__ = ["Include", "Long", "ReadOptions", "Where", "options_from"]
+__all__ = ["Long", "ReadOptions", "Where", "options_from"]
 
 Long = Literal["reject", "split"]
-Include = Literal["projects", "instructions", "pending", "relations", "archived", "journals"]
-
-INCLUDES: Final[tuple[str, ...]] = get_args(Include)
-
 Names = str | Iterable[str]
 
 
@@ -68,6 +65,7 @@ class ReadOptions:
         split: whether a text that is too long is split, and not refused.
         encoding: what the bytes are written in, or None to find out.
         today: what an expiry date is measured against.
+        plain: whether each record becomes one fact, without a look at what it says.
     """
 
     fields: Fields = attrs.field(factory=Fields)
@@ -79,9 +77,10 @@ class ReadOptions:
     encoding: str | None = None
     today: date = attrs.field(factory=lambda: datetime.now(UTC).date())
 
-    @property
-    def plain(self) -> bool:
-        """Whether each record becomes one fact, without a look at what it says."""
+    plain: bool = attrs.field(init=False)  # asked for each record
+
+    @plain.default
+    def _is_plain(self) -> bool:
         return not (self.where or self.only_tag or self.split or self.fields.template)
 
 

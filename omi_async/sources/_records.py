@@ -176,20 +176,19 @@ class Records:
     ) -> Batch:
         """Make the facts of one text: several only if it is too long and may be split."""
         origin = f"{self.name}:{line}" if date is None else f"{self.name}:{line} ({date})"
-        texts = [parts.content]
+        pieces = [parts]
         if self.options.split and isinstance(parts.content, str):
-            texts = split(parts.content) or texts
+            pieces = [parts._replace(content=text) for text in split(parts.content)] or pieces
         batch: Batch = []
-        for text in texts:
+        for piece in pieces:
             try:
-                piece = Parts(text, parts.category, parts.visibility, parts.tags)
                 fact = self.options.fields.of_parts(piece, origin)
             except InvalidFactError as error:
                 if error.field == "category":
                     error = self.bad_category(error, category_from)
                 batch.append(self._invalid(error, line, record))
                 continue
-            if self._has_wanted_tag(fact):
+            if not self.options.only_tag or self._has_wanted_tag(fact):
                 self.count += 1
                 batch.append(fact)
             else:
@@ -223,8 +222,6 @@ class Records:
     def _has_wanted_tag(self, fact: Fact) -> bool:
         """Whether a fact has one of the tags, or one below it: ``me/food`` is below ``me``."""
         wanted = self.options.only_tag
-        if not wanted:
-            return True
         tags = [tag.removeprefix("#").casefold() for tag in fact.tags]
         return any(tag in wanted or any(tag.startswith(f"{name}/") for name in wanted) for tag in tags)
 

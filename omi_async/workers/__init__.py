@@ -14,6 +14,13 @@ An engine that delivers tasks at least once (docket, a queue, cron) decides when
 runs. It may run twice at the same time, again after a crash, again when it is done. This package makes
 that safe: each fact is stored once, also by a server that does not know memories by their text.
 
+## When not to
+
+One process with `omi_async.jobs` serves thousands of users: an import that waits for a window costs it
+nothing. Its limits are one machine, and that machine's disk. More machines do not make the import of one
+account faster, since its quota is the key's. They are for more accounts than one process can be at, and for
+a service that must go on when a machine does not.
+
 ## Parts
 
 An import called ``dana`` has parts ``dana/0``, ``dana/1``, ... A fact belongs to the part that the hash
@@ -64,6 +71,10 @@ worker A   sending is durable ── wait for a connection ── lease? ──�
                      its lease is over, and no call leaves         see the next section
 ```
 
+*A command may be heard late.* One without an answer is repeated on another connection; what the first had
+left to say may still be on its way, and come when much has been written since. So the writes of a worker
+follow one another and are numbered, and the script that writes passes over a number that it has had.
+
 ## What is not promised
 
 - *A worker that is stopped between that last look and the system call, for longer than its lease and the
@@ -75,8 +86,11 @@ worker A   sending is durable ── wait for a connection ── lease? ──�
   nothing; the death of its machine loses up to a second with ``appendfsync everysec``, and nothing with
   ``always``. A failover to a replica loses what had not reached it. Facts whose `sending` is lost are
   unknown to the next worker.
-- *A store that throws rows out because it is full.* It needs ``maxmemory-policy noeviction``. If the rows
-  of a part are gone altogether, that is noticed, and all of its facts are looked for.
+- *A store that throws rows out because it is full.* It needs ``maxmemory-policy noeviction``. If rows of a
+  part are gone, that is noticed when it is written or taken, and all of its facts are looked for.
+- *A store whose clock is set forward*, by more than a lease and the longest call together, while a call is on
+  the wire: the part is given to another worker too early. Clocks that are slewed (chrony, ntpd) do no harm;
+  nor does one that is set back, but for parts that rest longer.
 - *A part that was heard of for the last time 40 days ago.* It is forgotten, and imported again if it is
   run.
 - *New facts under an old name.* A part that is done stays done. What comes later has a name of its own.
@@ -89,12 +103,13 @@ away, the import ends with `ImportStoppedError` and a complete report, whose `__
 `StoreError`.
 
 A store that was restarted without its file knows nothing. The data of a store has a random name; a
-`RedisStore` that finds another one than before notes for all that data was lost. A worker whose part is
-unknown to the store raises `LeaseLost`. For a day, parts that the store does not know are begun as if
-they had been begun before: not until the last lease and call of before have ended, and each fact is
-looked for before it is sent. An engine that knows that a task was delivered before says so
-(`redelivered=True`), which has the same effect for a part that the store does not know, and none for
-others.
+`RedisStore` that finds another one than before notes for all that data was lost. (It takes one that was
+open before: if all processes were down, or until the first of them has asked, nobody can know. Those that
+import ask each second.) A worker whose part is unknown to the store raises `LeaseLost`. For a day, parts
+that the store does not know are begun as if they had been begun before: not until the last lease and call
+of before have ended, and each fact is looked for before it is sent. An engine that knows that a task was
+delivered before says so (`redelivered=True`), which has the same effect for a part that the store does
+not know, and none for others.
 
 ## Quotas
 
@@ -105,6 +120,22 @@ than half a minute, it ends with `QuotaShut(resume_at)`, gives the part back, an
 Several parts of one account at the same time are writes in parallel, which the service takes badly (each
 import finds out for itself how many writes a server takes, but knows only of its own). Against the
 service, run one part of an account after the other: its quota is what takes the time.
+
+## What to set
+
+- *The lease*: the same for all workers. A part whose worker was killed rests for so long. With a few
+  seconds, a machine that is busy for as long loses its parts, which costs looks and no more.
+- *The Session's `timeout` and `batch_timeout`*: a part whose worker was killed in a call rests for the longer
+  of the two as well. Less than the server takes for a call would put facts in doubt that are stored.
+- *When the engine delivers again* what a killed worker had (docket's ``--redelivery-timeout``): a minute. Too
+  early does no harm, as `LeaseLost` says when it is worth another try; docket's own five minutes are added to
+  each kill.
+- *`drain_timeout`*: fewer seconds than the machine gives a process that is to end (Kubernetes: 30). It is
+  what calls on the wire have; those that are cut off are in doubt, and cost a look.
+- *How many parts a worker is at* (docket's ``--concurrency``, 10): each has up to `concurrency` calls on
+  the wire. The store takes 32 commands at once from a process; others wait for a moment.
+- *The store's server*: ``appendonly yes``, ``maxmemory-policy noeviction``, and an ``appendfsync`` as above.
+  Docket may have another one, or the same.
 
 ## Watching and stopping
 

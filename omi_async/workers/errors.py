@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from omi_async.errors import JournalError, OmiError
-from omi_async.importing.report import ImportReport
+from omi_async.errors import JournalError, OmiError, RateLimitError, ServerError, TransportError
+from omi_async.importing.report import ImportReport, ImportStoppedError
 
-__all__ = ["LeaseLost", "QuotaShut", "StoreError"]
+__all__ = ["LeaseLost", "QuotaShut", "StoreError", "may_pass"]
 
 
 class QuotaShut(OmiError):  # noqa: N818  # no error: the task ends, and is to be started again
@@ -41,3 +41,11 @@ class LeaseLost(OmiError):  # noqa: N818  # no error: another worker does the wo
 
 class StoreError(JournalError):
     """The store cannot be used: it stays away, refuses a command, or knows the import in another shape."""
+
+
+def may_pass(error: BaseException) -> bool:
+    """Return whether a run that ended so may end better later: the server, the store or the app was away."""
+    cause = error.__cause__ if isinstance(error, ImportStoppedError) else error
+    if isinstance(cause, OmiError):
+        return isinstance(cause, TransportError | ServerError | RateLimitError | StoreError)
+    return True  # the app's own: of its database, as a rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -89,6 +89,8 @@ class Lease:
         self._until = 0.0  # by the clock of this machine, which is asked without a round trip
         self._ahead = 0.0  # seconds that the store's clock is ahead of this machine's time.time()
         self._out = 0  # calls that are on the wire, or may be at any moment
+        self._written = 0  # the number of the last write
+        self._writing = asyncio.Lock()
 
     @property
     def length(self) -> float:
@@ -142,7 +144,7 @@ class Lease:
 
     async def release(self, state: str, report: str, error: str = "", resume_at: str = "") -> None:
         """Give the part back, with what became of it. Raises `LeaseLost` and `StoreError`."""
-        await self._held(RELEASE, [_milliseconds(KEPT), state, report, error, resume_at])
+        await self._held(RELEASE, lambda: [_milliseconds(KEPT), state, report, error, resume_at])
         self._until = 0.0
 
     # Meanwhile
@@ -160,7 +162,7 @@ class Lease:
         """
         spans = _milliseconds(self.length), _milliseconds(KEPT)
         flat = [text for row in rows for text in row]
-        await self._held(WRITE, [*spans, self._out, report, *flat])
+        await self._held(WRITE, lambda: [*spans, self._out, report, *flat])
 
     async def read(self, keys: Sequence[bytes]) -> list[bytes | None]:
         """Return the values of rows, None for each that there is not. Raises `StoreError`."""
@@ -174,10 +176,18 @@ class Lease:
         """Note that a call is no longer on the wire."""
         self._out -= 1
 
-    async def _held(self, script: Script, arguments: Sequence[str | bytes | int]) -> None:
-        if self.lost is not None:
-            raise self.lost
-        what, *words = await self._run(script, [self._fence, *arguments])
+    async def _held(self, script: Script, arguments: Callable[[], Sequence[str | bytes | int]]) -> None:
+        """Run a script that writes, after the one before: if two are under way, either may be done first.
+
+        What it is to write is asked for when it is its turn.
+        """
+        since = asyncio.get_running_loop().time()  # whoever waits here has waited for the store as well
+        async with self._writing:
+            if self.lost is not None:
+                raise self.lost
+            self._written += 1
+            answer = await self._run(script, [self._fence, self._written, *arguments()], since=since)
+        what, *words = answer
         if what == b"held":
             if words[0] and not self.stop_asked:
                 self.stop_asked = True
@@ -193,10 +203,13 @@ class Lease:
         self.news.set()
         raise self.lost
 
-    async def _run(self, script: Script, arguments: Sequence[str | bytes | int]) -> list[Any]:
+    async def _run(
+        self, script: Script, arguments: Sequence[str | bytes | int], *, since: float | None = None
+    ) -> list[Any]:
         """Run a script; what it says of the store's clock is kept, and the rest returned."""
         ticks, wall = _clock(), time.time()  # before it leaves: the lease that counts here is never too long
-        what, now, *words = await self._store.run(script, self._keys, arguments, hurry=self.hurry)
+        answer = await self._store.run(script, self._keys, arguments, hurry=self.hurry, since=since)
+        what, now, *words = answer
         self._ahead = float(now) / 1000 - wall
         if what in {b"taken", b"held"}:
             self._until = max(self._until, ticks + self.length * DRIFT)

@@ -19,7 +19,7 @@ from omi_async.importing.report import ImportReport, ImportStoppedError, settled
 from omi_async.importing.stopping import outlast
 from omi_async.importing.tracker import OnOutcome, OnProgress
 from omi_async.session import Session
-from omi_async.workers.errors import LeaseLost, QuotaShut, StoreError
+from omi_async.workers.errors import LeaseLost, QuotaShut, StoreError, may_pass
 from omi_async.workers.journal import PartJournal
 from omi_async.workers.lease import Lease, LeasedSender, Taken
 from omi_async.workers.names import PartName
@@ -52,6 +52,7 @@ async def import_part(
     part: str,
     parts: int | None = None,
     redelivered: bool = False,
+    last_try: bool = True,
     concurrency: int = 4,
     skip_existing: bool = False,
     on_existing: OnExisting = "keep",
@@ -80,6 +81,8 @@ async def import_part(
             (`part_of`). None if they are this part's alone; then equal texts must be in the same part.
         redelivered: whether the engine has delivered it before. If the store does not know the part then, it
             may have lost its data: each fact is looked for before it is sent.
+        last_try: whether the engine does not run it again after an outage, or if facts stay in doubt. Until
+            then the part is "waiting"; then it has "failed".
         concurrency: as for `Memories.import_facts`; so are the others.
         skip_existing: likewise.
         on_existing: likewise.
@@ -122,7 +125,8 @@ async def import_part(
     }
     session.share_quotas(store)  # else workers side by side would each spend the windows of the key
     own_facts = facts if parts is None else of_part(facts, name.number, parts)
-    run = _Run(session, own_facts, Lease(store, name, session.longest_call), options)
+    lease = Lease(store, name, session.longest_call)
+    run = _Run(session, own_facts, lease, options, last_try=last_try)
     # In a task that the caller's cancellation does not reach: no matter when it comes, the lease that was
     # taken is given back, and the calls on the wire are recorded.
     work = asyncio.create_task(run.work(parts, redelivered=redelivered), name=f"omi_async part {name}")
@@ -159,11 +163,14 @@ class _End:
 class _Run:
     """A worker's run of a part."""
 
-    def __init__(self, session: Session, facts: Any, lease: Lease, options: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Session, facts: Any, lease: Lease, options: dict[str, Any], *, last_try: bool
+    ) -> None:
         self._session = session
         self._facts = facts
         self._lease = lease
         self._options = options
+        self._last_try = last_try
         self._before = ImportReport()  # of the runs before this one
         self._importer: Importer | None = None
         self._left = False
@@ -214,7 +221,8 @@ class _Run:
         """Decide what a run has come to."""
         if failure is not None:
             failure.report = report
-            return _End("failed", report, failure, words=_in_words(failure))
+            state: PartState = "failed" if self._last_try or not may_pass(failure) else "waiting"
+            return _End(state, report, failure, words=_in_words(failure))
         if report.complete and not report.unknown and not report.not_sent:
             return _End("done", report)
         if self._lease.stop_asked:
@@ -225,7 +233,9 @@ class _Run:
             return _End("waiting", report, shut, resume_at=report.resume_at)
         if self._left:
             return _End("waiting", report)
-        return _End("failed", report, words=_what_is_left(report))
+        # With "report", the caller has asked not to look for facts in doubt: another run would tell the same.
+        hopeless = self._last_try or self._options["on_unknown"] == "report"
+        return _End("failed" if hopeless else "waiting", report, words=_what_is_left(report))
 
     async def _give_back(self, end: _End) -> None:
         if self._lease.lost is not None:

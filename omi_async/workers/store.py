@@ -28,13 +28,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from omi_async._api.retry import Retry, jittered, waits
 from omi_async._quota.sharing import FORMAT
 from omi_async._settings import Secret
-from omi_async.errors import ConfigurationError
+from omi_async.errors import ConfigurationError, OmiError
+from omi_async.importing.journal.row import kept_words
 from omi_async.importing.report import ImportReport
 from omi_async.workers.errors import StoreError
 from omi_async.workers.names import PartName
 from omi_async.workers.progress import ImportSnapshot, PartSnapshot, import_snapshot
 from omi_async.workers.quotas import QuotaRecord
-from omi_async.workers.scripts import IDENTIFY, SNAPSHOT, Script
+from omi_async.workers.scripts import FAIL, IDENTIFY, SNAPSHOT, Script
 
 __all__ = ["KEPT", "RedisStore"]
 
@@ -124,8 +125,13 @@ class RedisStore:
                 socket_connect_timeout=None,
                 retry=RedisRetry(NoBackoff(), 0),  # all repetition is in `repeated`
             )
-        except ValueError as error:
-            raise ConfigurationError(f"not the URL of a Redis server: {error}") from None
+        except ValueError:
+            pool = None
+        if pool is None:  # not within the `except`: what went wrong may quote a piece of the password
+            raise ConfigurationError(
+                "not the URL of a Redis server: it begins redis://, rediss:// or unix://, and #, / and ? "
+                "in a password are written %23, %2F and %3F"
+            )
         self._redis = Redis(connection_pool=pool)
         self._known_id = ""
         self._closed = False
@@ -166,8 +172,9 @@ class RedisStore:
         arguments: Sequence[str | bytes | int],
         *,
         hurry: asyncio.Event | None = None,
+        since: float | None = None,
     ) -> list[Any]:
-        """Run a script; it must do no harm if it is run twice, since an answer may be lost.
+        """Run a script; it must do no harm if it is run twice, even late, since an answer may be lost.
 
         Raises `StoreError`, as `repeated` does.
         """
@@ -179,14 +186,21 @@ class RedisStore:
                 answer = await self._redis.eval(script.text, len(keys), *keys, *arguments)
             return list(answer)
 
-        return await self.repeated(once, hurry=hurry)
+        return await self.repeated(once, hurry=hurry, since=since)
 
-    async def repeated(self, command: Callable[[], Awaitable[T]], *, hurry: asyncio.Event | None = None) -> T:
+    async def repeated(
+        self,
+        command: Callable[[], Awaitable[T]],
+        *,
+        hurry: asyncio.Event | None = None,
+        since: float | None = None,
+    ) -> T:
         """Do something with the server, again while it is away.
 
         Args:
             command: what to do; it may be done twice.
             hurry: is set when there is no time to wait for a server that is away.
+            since: when the waiting began, by the loop's clock; now if None.
 
         Raises:
             StoreError: the server stays away, or refuses.
@@ -194,7 +208,7 @@ class RedisStore:
         if self._closed:
             raise StoreError("this RedisStore is closed; make another")
         loop = asyncio.get_running_loop()
-        began = loop.time()
+        began = loop.time() if since is None else since
         for pause in waits(PAUSES):
             try:
                 async with asyncio.timeout(NO_ANSWER):
@@ -267,8 +281,10 @@ class RedisStore:
         key = self.key(name, "import")
 
         async def once() -> None:
-            await self._redis.hset(key, "stop", "1")
-            await self._redis.pexpire(key, KEPT * 1000)
+            async with self._redis.pipeline() as both:  # in one step: a key without an expiry would stay
+                both.hset(key, "stop", "1")
+                both.pexpire(key, KEPT * 1000)
+                await both.execute()
 
         await self.repeated(once)
 
@@ -279,6 +295,18 @@ class RedisStore:
             await self._redis.hdel(self.key(name, "import"), "stop")
 
         await self.repeated(once)
+
+    async def note_failure(self, part: str, error: Exception, /) -> None:
+        """Note that an engine has given a part up without `import_part`: that has noted its own failures.
+
+        Of an error that is none of this library's only the kind is noted: its words may hold anything.
+        Raises `StoreError`.
+        """
+        name, words = PartName.parse(part), type(error).__name__
+        if isinstance(error, OmiError):
+            words = f"{words}: {kept_words(error)}"
+        keys = [self.key(name.whole, "part", name.number), self.key(name.whole, "import")]
+        await self.run(FAIL, keys, [name.number, words.encode(errors="replace"), KEPT * 1000])
 
     # Quotas
 
@@ -295,7 +323,8 @@ class RedisStore:
         before is gone, and that is noted for all.
         """
         keys = [self.key(self.prefix, "id"), self.key(self.prefix, "lost")]
-        arguments: list[str | int] = [self._known_id, secrets.token_hex(16), round(LOST_FOR * 1000)]
+        spans = round(LOST_FOR * 1000), KEPT * 1000
+        arguments: list[str | int] = [self._known_id, secrets.token_hex(16), *spans]
         name, lost = await self.run(IDENTIFY, keys, arguments, hurry=hurry)
         self._known_id = name.decode()
         return int(lost) / 1000 if lost else None

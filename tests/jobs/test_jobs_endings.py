@@ -170,6 +170,16 @@ async def test_an_app_error_is_told_without_its_key_and_ends_the_job(tmp_path: P
     assert key not in (tmp_path / "jobs" / "mine" / "job.json").read_text()
 
 
+async def test_the_jobs_that_there_are_are_read_when_the_app_begins(tmp_path: Path) -> None:
+    # Catches: a thousand files read in the event loop, by the first request that asks for its jobs.
+    async with app(tmp_path) as it:
+        async with it.jobs() as jobs:
+            await (await jobs.start("dana", facts(1), "mine")).result()
+        async with it.jobs() as jobs:
+            (it.folder / "mine" / "job.json").unlink()
+            assert [job.snapshot.state for job in jobs.of("dana")] == ["done"]
+
+
 async def test_jobs_belong_to_one_event_loop(tmp_path: Path) -> None:
     async with app(tmp_path) as it, it.jobs() as jobs:
         with pytest.raises(RuntimeError, match="another event loop"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async._quota.ledger import Ledger
@@ -45,6 +45,12 @@ def make_calls(ledger: Ledger, calls: int, now: float) -> float:
     before=st.integers(0, 20),
     after=st.floats(0, 100),
     calls=st.integers(0, 150),
+)
+@example(
+    policies=[QuotaPolicy(1, 1.0, name="second"), QuotaPolicy(5, 7.0, name="week")],
+    before=0,
+    after=0.0,
+    calls=9,
 )
 def test_what_is_foretold_comes_true(
     policies: list[QuotaPolicy], before: int, after: float, calls: int

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,13 +13,16 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from omi_async import RateLimitError
-from omi_async._quota.keeper import AGAIN, IMPORTS_WAIT, PATIENCE
+from omi_async import ConfigurationError, RateLimitError, Session
 from omi_async._quota.policy import QuotaPolicy
+from omi_async._quota.storekeeper import AGAIN, IMPORTS_WAIT, PATIENCE
+from omi_async.local import Quota
 from tests.clock import elapsed, run
+from tests.importing.helpers import facts, serving
 from tests.quotas.model import Call, Policy, Server, Words, jitter
 from tests.quotas.processes import Import, MemoryStore, Outage, Process
 
+KEY = "omi_dev_0123456789abcdef"
 BATCH = frozenset({"batch"})
 HOUR = 3600.0
 
@@ -145,6 +149,19 @@ async def test_when_a_window_opens_one_call_goes_alone_whatever_the_number_of_pr
 
 
 @pytest.mark.virtual_clock
+async def test_the_probe_of_one_process_is_the_probe_of_all() -> None:
+    # Catches: processes that send a probe each, one after the other.
+    policy, known = hour(9)
+    server, store = Server([policy], Words()), MemoryStore()
+    processes = processes_of(store, server, 3, known, connections=9, trip=lambda: 0.3)
+    await spend_all(processes, 18)
+    assert refused(processes) == []
+    probe, *others = sent_by_all(processes)[9:]
+    assert 0.5 < others[0] - probe < 0.7  # those of its own process know when it is back
+    assert others[-1] - probe < 1.1
+
+
+@pytest.mark.virtual_clock
 async def test_a_reserve_is_left_to_live_calls_of_other_processes() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
@@ -256,6 +273,28 @@ async def test_live_calls_go_on_while_the_store_is_away_and_are_told_to_it_after
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("at_first", [Outage(), Outage(done=True)])
+async def test_a_call_that_the_store_has_counted_unheard_is_counted_once(at_first: Outage) -> None:
+    # Catches: what was told again since the answer was lost, and counts twice.
+    policy, known = hour(3)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    store.outage = at_first
+    slow = await one.pacer.acquire("batch")
+    store.outage = Outage(done=True)
+    await asyncio.sleep(5)
+    store.outage = None
+    await asyncio.sleep(5)
+    assert one.pacer.states()[0].used == 1
+    slow.answered(server.take("batch", asyncio.get_running_loop().time()))
+    await settled()
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
 async def test_imports_wait_for_the_store_but_not_forever() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
@@ -348,6 +387,24 @@ async def test_closing_tells_what_is_known_and_leaves_nothing_behind(outage: Out
 
 
 @pytest.mark.virtual_clock
+async def test_closing_sends_those_away_who_asked_the_store_and_they_have_spent_nothing() -> None:
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.5)
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    asking = [asyncio.create_task(one.call()) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    before = asyncio.get_running_loop().time()
+    one.pacer.close(lambda: ConfigurationError("closed"))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [ConfigurationError] * 2
+    assert elapsed(before) == 0
+    await one.pacer.save()
+    assert one.pacer._free == 4
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
+
+
+@pytest.mark.virtual_clock
 async def test_under_level_cancellation_nothing_is_lost_and_nothing_hangs() -> None:
     # Catches: an await in a clean-up, which is cancelled at every turn of the loop until its scope is left.
     policy, known = hour(2)
@@ -409,3 +466,90 @@ async def test_a_policy_that_one_process_was_given_binds_the_others_until_its_wi
         assert await lax.call(patience=0)  # its own number holds; what is spent is spent by all
     with pytest.raises(RateLimitError):
         await lax.call(patience=0)
+
+
+async def test_a_ledger_in_a_file_stays_where_it_is(tmp_path: Path) -> None:
+    store = MemoryStore()
+    async with Session(KEY, base_url="http://localhost:1", ledger=tmp_path / "x") as session:
+        session.share_quotas(store)
+    assert store.commands == 0
+
+
+@pytest.mark.virtual_clock
+async def test_an_import_without_patience_spends_what_it_was_counted_for() -> None:
+    # Catches: calls that the store has counted, dropped since others of the import are told to wait.
+    store = MemoryStore(jitter(1, 0.005, 0.03))
+    options = {"ledger": store, "quotas": [QuotaPolicy(15, HOUR, kinds=BATCH)]}
+    async with serving(quotas=[Quota("hour", 15, HOUR, ("batch",))], session=options) as (server, session):
+        report = await session.memories.import_facts(facts(25 * 30), max_wait=0)
+        assert (report.created, report.not_sent > 0, report.resume_at is not None) == (25 * 15, True, True)
+        report = await session.memories.import_facts(facts(25 * 30), max_wait=3 * HOUR)
+        assert report.ok
+        assert 429 not in [record.status for record in server.requests]
+        [state] = session.quotas
+        assert (state.used, state.limit) == (15, 15)
+
+
+# Laws of all that together
+
+
+@many
+@given(
+    count=st.integers(1, 3),
+    limit=st.integers(1, 12),
+    connections=st.sampled_from([1, 4]),
+    groups=st.lists(st.booleans(), min_size=18, max_size=18),
+    cancelled=st.dictionaries(st.integers(0, 17), st.floats(0, 130), max_size=6),
+    outages=st.lists(
+        st.tuples(st.floats(0, 100), st.floats(0.1, 90), st.booleans(), st.booleans()), max_size=2
+    ),
+    dead=st.integers(0, 2),
+)
+def test_whatever_happens_each_caller_has_an_end_and_the_window_is_there_afterwards(
+    *,
+    count: int,
+    limit: int,
+    connections: int,
+    groups: list[bool],
+    cancelled: dict[int, float],
+    outages: list[tuple[float, float, bool, bool]],
+    dead: int,
+) -> None:
+    # Catches: a caller whom nobody wakes, a permit, a connection or a call of a window that is lost.
+    async def main() -> None:
+        policy, known = Policy(limit, 60.0, BATCH), QuotaPolicy(limit, 60, kinds=BATCH)
+        server, store = Server([policy], Words()), MemoryStore()
+        loop = asyncio.get_running_loop()
+        processes = processes_of(store, server, count, known, connections=connections)
+        victims = processes_of(store, server, dead, known)
+        lost = [await victim.pacer.acquire("batch") for victim in victims]  # and never ended
+        await settled()
+        for begins, lasts, done, hangs in outages:
+            loop.call_later(begins, setattr, store, "outage", Outage(done, hangs))
+            loop.call_later(begins + lasts, setattr, store, "outage", None)
+        imports = [Import(3) for _ in processes]
+        tasks = []
+        for number in range(18):
+            group = imports[number % count] if groups[number] else None
+            call = processes[number % count].until_through(group=group)
+            tasks.append(asyncio.create_task(call))
+            if number in cancelled:
+                loop.call_later(cancelled[number], tasks[-1].cancel)
+            await asyncio.sleep(0.2)
+        async with asyncio.timeout(60 * (18 / limit + 4) + IMPORTS_WAIT + sum(it[1] for it in outages)):
+            await asyncio.wait(tasks)
+        assert all(task.cancelled() or task.exception() is None for task in tasks)
+        if not outages:
+            assert refused(processes) == []
+        await asyncio.sleep(300)  # nothing is on the wire, no window is open
+        for process, group in zip(processes, imports, strict=True):
+            assert (process.pacer._free, process.pacer._queues, process.pacer._asks) == (connections, {}, {})
+            assert group.out == 0
+        assert len(lost) == dead
+        made = [await processes[0].call(patience=1) for _ in range(limit)]
+        assert made == [True] * limit
+        for process in processes:
+            await process.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    run(main())

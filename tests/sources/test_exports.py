@@ -246,6 +246,53 @@ def test_an_older_profile_gives_way_to_a_newer():
     assert chatgpt(talk(old, at=1), talk(new, at=2)).texts == ["I am 11.", "Dr. Ek is my GP."]
 
 
+@pytest.mark.parametrize("fence", ["```{}```", "```\n{}\n```", "``` \n{}```", "```text\n{}"])
+def test_of_a_profile_only_the_block_is_the_persons_own(fence: str):
+    shown = (
+        "The user provided this about themselves. It is shown to you in all conversations.\nUser profile:\n"
+    )
+    profile = shown + fence.format("I am 11. I live in Oslo.\nI like tea.")
+    found = chatgpt(talk(node({"content_type": "user_editable_context", "user_profile": profile})))
+    assert found.texts == ["I am 11.", "I live in Oslo.", "I like tea."]
+
+
+# What stands in a record, and is no fact, or not all of one
+
+
+def test_an_entity_is_named_only_by_a_whole_word():
+    entities = [
+        {"type": "entity", "name": "Al", "observations": ["Also likes tea", "Al's cat", "al sings", " "]},
+        {"type": "entity", "name": "\u592a\u90ce", "observations": ["\u592a\u90ce\u306f\u8336", "tea"]},
+    ]
+    found = read("\n".join(map(json.dumps, entities)), "memory.jsonl")
+    assert found.texts == [
+        "Al: Also likes tea",
+        "Al's cat",
+        "al sings",
+        "\u592a\u90ce\u306f\u8336",
+        "\u592a\u90ce: tea",
+    ]
+    assert found.skipped == {"empty": 1}
+
+
+def test_a_block_of_an_agent_may_be_written_as_markdown():
+    blocks = [
+        {"label": "human", "value": "# Dana\n- Likes tea\n1. Works nights\n---\nName: Dana", "limit": 9},
+        {"label": "human", "value": {"name": "Dana"}, "limit": 9},
+    ]
+    found = read(json.dumps({"agents": [], "groups": [], "blocks": blocks}), "dana.af")
+    assert found.texts == ["Likes tea", "Works nights", "Name: Dana"]
+    assert found.skipped == {"heading": 2}
+    assert found.reasons == ["dana.af:1: content: the value of a block must be a text"]
+
+
+def test_tables_and_rules_in_a_memory_of_claude_are_no_facts():
+    text = "# Dana\nLikes tea.\n---\nWorks nights.\n| a | b |\n|---|---|\n- Lives in Oslo\n***\n"
+    found = read(json.dumps({"memory_files": [{"path": "/a.md", "content": text}]}), "memories.json")
+    assert found.texts == ["Likes tea.", "Works nights.", "Lives in Oslo"]
+    assert found.skipped == {"table": 2}
+
+
 MEMORY = """
 import asyncio, re, sys
 from pathlib import Path

@@ -186,16 +186,44 @@ def test_a_list_with_talk_around_it():
     assert [(fact.content, fact.tags) for fact in found.facts] == [
         ("Likes tea and coffee.", ()),
         ("Owns a cat.", ("inferred",)),
-        ("Moved. [name] likes rain. [x] a task", ()),
+        ("Moved.", ()),
+        ("[name] likes rain.", ()),
     ]
     assert found.places[2] == "facts:9 (2024-01-01)"
-    assert found.skipped == {"around the list": 2, "heading": 2}
+    assert found.skipped == {"around the list": 2, "heading": 2, "task": 1}
 
 
 def test_a_list_without_a_code_block():
     found = read("[2025-05-02] - Likes tea.\n[unknown] - Owns a cat.\nThat is all.\n", "x.txt")
     assert found.texts == ["Likes tea.", "Owns a cat."]
     assert found.skipped == {"around the list": 1}
+
+
+def test_talk_before_a_list_without_a_code_block_is_no_fact():
+    found = read(
+        "Here is all:\n- [2025-05-02] Likes tea\n  and jam.\n- Owns a cat.\n- [unknown] Moved.\nBye!\n",
+        "x.txt",
+    )
+    assert found.texts == ["Likes tea and jam.", "Owns a cat.", "Moved."]
+    assert found.places[0] == "x.txt:2 (2025-05-02)"
+    assert found.skipped == {"around the list": 2}
+
+
+def test_one_date_in_a_text_makes_no_list_of_it():
+    lines = ["I like tea", "2025-05-02 - I went home", "I own a cat"]
+    assert read("\n".join(lines), "x.txt").texts == lines
+
+
+def test_an_entry_with_a_heading_behind_it_does_not_go_on_in_it():
+    found = read("```\n[2025-05-02] - Likes tea.\n**Pets**\n[unknown] - Owns\na cat.\n## Work\n```", "x.txt")
+    assert found.texts == ["Likes tea.", "Owns a cat."]
+    assert found.skipped == {"heading": 2}
+
+
+def test_code_in_a_text_is_no_fact():
+    found = read("I like tea\n```\nimport os\n```\nI own a cat\n", "x.txt")
+    assert found.texts == ["I like tea", "I own a cat"]
+    assert found.skipped == {"code": 1}
 
 
 def test_bullets_of_a_screen_are_bullets():

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact
-from omi_async.sources._detect import Format
+from omi_async._formats import Format
 from omi_async.sources.writing import writer_for
 from tests.sources.source_reading import read, read_pieces
 

@@ -159,6 +159,9 @@ class Line:
         self._socket = folder / "line"
         self._whole = asyncio.Event()
         self._whole.set()
+        self._late = b""
+        self.held = asyncio.Event()
+        self._let_go = asyncio.Event()
         self._ends: list[asyncio.Task[None]] = []
 
     @property
@@ -171,6 +174,13 @@ class Line:
     def mend(self) -> None:
         self._whole.set()
 
+    def hold(self, what: bytes) -> None:
+        """Hold the next message that has this in it, until `let_go`: its connection is slow, and no other."""
+        self._late = what
+
+    def let_go(self) -> None:
+        self._let_go.set()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_unix_connection(self._target)
         ways = [self._carry(reader, back), self._carry(there, writer)]
@@ -180,6 +190,10 @@ class Line:
         try:
             while data := await reader.read(65_536):
                 await self._whole.wait()
+                if self._late and self._late in data:
+                    self._late = b""
+                    self.held.set()
+                    await self._let_go.wait()
                 writer.write(data)
                 await writer.drain()
         except ConnectionError:

@@ -17,8 +17,8 @@ pytestmark = pytest.mark.extras
 
 from omi_async import Fact, ImportReport, ImportStoppedError, Session  # noqa: E402
 from omi_async.importing import reconcile  # noqa: E402
-from omi_async.local import FOREVER, Fault, LocalServer  # noqa: E402
-from omi_async.workers import LeaseLost, RedisStore, StoreError, import_part  # noqa: E402
+from omi_async.local import FOREVER, Fault, LocalServer, Quota  # noqa: E402
+from omi_async.workers import LeaseLost, QuotaShut, RedisStore, StoreError, import_part  # noqa: E402
 from omi_async.workers import store as stores  # noqa: E402
 from omi_async.workers.lease import Lease  # noqa: E402
 from omi_async.workers.names import PartName  # noqa: E402
@@ -258,6 +258,42 @@ async def test_a_store_that_stays_away_ends_the_import(
         line.mend()
         assert counts(await finished(server, 200, store)) == {"created": 200}
         server.assert_each_stored_once(facts(200))
+
+
+async def test_a_repetition_that_the_store_hears_late_takes_nothing_back(
+    store: RedisStore, line: Line, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network delivers what a connection had left to say when another one has long been used instead."""
+    monkeypatch.setattr(stores, "NO_ANSWER", 0.2)
+    async with serving(**SHORT) as (server, session), RedisStore(line.url, store.prefix, LEASE) as behind:
+        # The second batch is on the wire when the first one's `sending` comes to the store once more.
+        server.faults.add(Fault.slow(0), gate := Gate(), on="batch")
+        line.hold(b"\r\ns\r\n")
+        work = asyncio.create_task(
+            import_part(session, facts(50), store=behind, part="dana/0", concurrency=1)
+        )
+        await gate.came.wait()
+        assert line.held.is_set()
+        line.let_go()
+        await asyncio.sleep(0.1)
+        work.cancel()
+        gate.opened.set()
+        with pytest.raises(asyncio.CancelledError):
+            await work
+        assert counts(await import_part(session, facts(50), store=store, part="dana/0")) == {"created": 50}
+        assert calls(server, "list") == 0  # nothing was in doubt
+
+
+async def test_rows_of_what_was_not_stored_leave_no_doubt_when_they_go(store: RedisStore) -> None:
+    """A window that others have spent is found out by a call, which stores nothing."""
+    async with serving(quotas=[Quota("batches", 1, 1.5, "batch")]) as (server, session):
+        async with Session(server.api_key, base_url=server.url) as other:
+            await other.memories.create_batch(["somebody else's"])
+        with pytest.raises(QuotaShut):
+            await import_part(session, facts(25), store=store, part="dana/0", max_wait=0)
+        report = await import_part(session, facts(25), store=store, part="dana/0")
+        assert counts(report) == {"created": 25}
+        assert calls(server, "list") == 0
 
 
 # The store itself

@@ -23,7 +23,7 @@ from omi_async.sources.known.pasted_list import ListLine, line_of
 
 __all__ = ["matches", "read"]
 
-_FENCED: Final = re.compile(r"```[^\n]*\n(?P<inside>.*?)(?:\n\s*```|\Z)", re.DOTALL)
+_FENCED: Final = re.compile(r"```(?:\w*[ \t]*\n)?(?P<inside>.*?)(?:```|\Z)", re.DOTALL)
 _FORGET: Final = re.compile(r"(?:please\s+)?forget\b", re.IGNORECASE)
 
 When = float

@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from omi_async.errors import InvalidFactError
-from omi_async.sources._markdown import BULLET, heading_of, nested
+from omi_async.sources._markdown import BULLET, TABLE, heading_of, is_furniture, nested
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._samples import Sample
 from omi_async.sources._sentences import sentences
@@ -75,7 +75,8 @@ def _statements(text: str, tag: str = "", date: object = None, *, keep: bool = F
     for line in [*text.splitlines(), ""]:
         bullet = BULLET.match(line)
         title = _heading(line)
-        if (bullet or title or not line.strip()) and paragraph:
+        rule = is_furniture(line) and not title
+        if (bullet or title or rule or not line.strip()) and paragraph:
             for sentence in sentences(" ".join(paragraph)):
                 yield _statement(sentence, heading, tag if keep else "", date)
             paragraph = []
@@ -88,7 +89,9 @@ def _statements(text: str, tag: str = "", date: object = None, *, keep: bool = F
             above.append((indent, whole))
             if not words.endswith(":"):
                 yield _statement(whole, heading, tag if keep else "", date)
-        elif line.strip():
+        elif TABLE.match(line):
+            yield LeftOut("table")
+        elif line.strip() and not rule:
             paragraph.append(line.strip())
 
 

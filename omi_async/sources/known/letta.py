@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from omi_async.errors import InvalidFactError
+from omi_async.sources._markdown import BULLET, is_furniture
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._samples import Sample
 from omi_async.sources._statements import Found, LeftOut, Statement
@@ -39,12 +40,23 @@ def read(record: Any, options: ReadOptions) -> Iterator[Found]:  # noqa: ARG001 
         if record["label"] != "human":  # `persona` and the like say what the agent is
             yield LeftOut(f"block {str(record['label'])[:20]!r}")
             return
-        for line in str(record.get("value") or "").splitlines():
-            if line.strip():
-                yield Statement(line.strip())
+        yield from _lines(record.get("value") or "")
         return
     text = text_of(record, "text")
     if record.get("is_deleted"):
         yield LeftOut("deleted")
     else:
         yield statement(text, tags=record.get("tags"), date=record.get("created_at"))
+
+
+def _lines(value: object) -> Iterator[Found]:
+    """Yield the lines of a block; an agent may write them as Markdown."""
+    if not isinstance(value, str):
+        raise InvalidFactError("content: the value of a block must be a text", field="content")
+    for line in value.splitlines():
+        bullet = BULLET.match(line)
+        text = line[bullet.end() :].strip() if bullet else line.strip()
+        if is_furniture(line):
+            yield LeftOut("heading")
+        elif text:
+            yield Statement(text)

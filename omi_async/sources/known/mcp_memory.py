@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -52,5 +53,16 @@ def _observations(entity: dict[str, Any]) -> Iterator[Found]:
     for observation in entity["observations"]:
         if not isinstance(observation, str):
             raise InvalidFactError("content: an observation must be a text", field="content")
-        alone = name.casefold() in _THE_USER or name.casefold() in observation.casefold()
-        yield Statement(observation if alone else f"{name}: {observation}")
+        if not observation.strip():
+            yield LeftOut("empty")
+        elif name.casefold() in _THE_USER or _is_named(name.casefold(), observation.casefold()):
+            yield Statement(observation)
+        else:
+            yield Statement(f"{name}: {observation}")
+
+
+def _is_named(name: str, text: str) -> bool:
+    """Whether a text names an entity: as a word, since ``Al`` is not meant by "also likes tea"."""
+    if not name.isascii():  # there may be no spaces between words
+        return name in text
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text) is not None

@@ -13,7 +13,7 @@ from typing import Final
 import attrs
 
 from omi_async.sources._inline import unescaped
-from omi_async.sources._markdown import FENCE, heading_of
+from omi_async.sources._markdown import FENCE, goes_on, heading_of
 from omi_async.sources._options import ReadOptions
 from omi_async.sources._statements import Found, LeftOut, Statement
 
@@ -29,6 +29,9 @@ _MARK: Final = re.compile(r"\[(?P<mark>stated|inferred)\](?:\s*[-\u2013—:])?\s
 _TASK: Final = re.compile(r"\s*\[[ xX]\](?:\s|$)")
 _BOLD: Final = re.compile(r"\*\*[^*]+\*\*:?|__[^_]+__:?")
 _PLAIN_FENCE: Final = re.compile(r"\s*(?:```+|~~~+)\s*(?:text|txt|plaintext|markdown|md)?\s*$", re.IGNORECASE)
+
+_SENTENCE: Final = re.compile(r"[^\W\d_]\S*\s+\S+\s+[^={}();]+$")
+"""Three words or more, and none of the signs of programs."""
 
 _RARE_BULLETS: Final = ("•", "‣", "◦", "\u2013")
 """No bullets of Markdown: a list with them was copied from a screen."""
@@ -80,12 +83,19 @@ def matches(head: Sequence[str]) -> bool:
         return False
     marked = sum(line_of(line).dated or line.lstrip().startswith(_RARE_BULLETS) for line in lines)
     if inside is None:
-        return marked * 2 >= len(lines)
+        return marked * 2 >= len(lines) or _is_list_amid_talk(lines, marked)
     if marked or any(_is_heading(line) or _BULLET.match(line) for line in around):
         return marked * 2 >= len(lines)  # else it is a note with some code in it
     listed = sum(line_of(line).prefixed for line in lines)
-    # What is neither marked nor listed must at least look like sentences.
-    return listed * 2 >= len(lines) or all(" " in line.strip() and line[:1].isalpha() for line in lines)
+    # What is neither marked nor listed must at least look like sentences, and be more than what is around it.
+    talk = sum(bool(line.strip()) for line in around)
+    return listed * 2 >= len(lines) or (talk <= len(lines) and all(map(_SENTENCE.match, lines)))
+
+
+def _is_list_amid_talk(lines: Sequence[str], marked: int) -> bool:
+    """Whether most entries are marked, and most lines stand from the first entry to the last."""
+    places = [place for place, line in enumerate(lines) if line_of(line).prefixed]
+    return marked * 2 > len(places) and (places[-1] - places[0] + 1) * 2 >= len(lines)
 
 
 def _parts(head: Sequence[str]) -> tuple[list[str] | None, list[str]]:
@@ -99,7 +109,10 @@ def _parts(head: Sequence[str]) -> tuple[list[str] | None, list[str]]:
 
 def read(head: Sequence[str], options: ReadOptions) -> ListReader:  # noqa: ARG001 - the same for all formats
     """Return what takes the lines."""
-    return ListReader(fenced=_parts(head)[0] is not None)
+    inside, around = _parts(head)
+    return ListReader(
+        fenced=inside is not None, prefixed=any(line_of(line).prefixed for line in inside or around)
+    )
 
 
 class ListReader:
@@ -107,14 +120,15 @@ class ListReader:
 
     Args:
         fenced: whether the list stands in a code block, so that what stands around it is talk.
+        prefixed: whether its entries have anything in front, so that outside of a block all else is talk.
     """
 
-    def __init__(self, *, fenced: bool) -> None:
+    def __init__(self, *, fenced: bool, prefixed: bool) -> None:
         self._fenced = fenced
+        self._prefixed = prefixed
         self._inside = False
         self._open: Statement | None = None
         self._open_is_prefixed = False
-        self._seen_prefix = False
 
     def take(self, number: int, line: str) -> Iterator[Found]:
         """Take a line, and yield the entry that ends with it."""
@@ -130,7 +144,7 @@ class ListReader:
 
     def _entry(self, number: int, line: str) -> Iterator[Found]:
         entry = line_of(line)
-        if not entry.prefixed and self._open is not None and self._open_is_prefixed and self._inside:
+        if self._open is not None and self._open_is_prefixed and self._goes_on(self._open, entry, line):
             self._open = attrs.evolve(self._open, text=f"{self._open.text} {entry.text}")
             return
         yield from self.end()
@@ -138,12 +152,21 @@ class ListReader:
             yield LeftOut("task")
         elif not entry.prefixed and _is_heading(line):
             yield LeftOut("heading")
-        elif not entry.prefixed and not self._inside and self._seen_prefix:
-            yield LeftOut("around the list")  # the closing sentence of a list without a code block
+        elif not entry.prefixed and not self._inside and self._prefixed:
+            yield LeftOut("around the list")  # the first or last sentence of a list without a code block
         elif entry.text:
             self._open = Statement(entry.text, entry.tags, entry.date, number)
             self._open_is_prefixed = entry.prefixed
-            self._seen_prefix = self._seen_prefix or entry.prefixed
+
+    def _goes_on(self, before: Statement, entry: ListLine, line: str) -> bool:
+        """Whether a line goes on with an entry, and is nothing by itself.
+
+        In a code block any line without a prefix does; outside of it one that is indented, or begins in the
+        middle of a sentence.
+        """
+        if entry.prefixed or line.lstrip().startswith("[") or _is_heading(line):
+            return False
+        return self._inside or goes_on(before.text, line)
 
     def end(self) -> Iterator[Found]:
         """Yield the entry that was still open."""
