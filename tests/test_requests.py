@@ -332,11 +332,12 @@ def test_the_importer_counts_what_it_cannot_read():
     listed = Page(found, truncated=True, unreadable=len(BROKEN), answer=success(page))
     assert read("list_identities", page) == listed
     batch = {"memories": page}
-    named = BatchAnswer(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch))
+    named = BatchAnswer(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch), page)
     assert read("import_batch", batch) == named
-    assert read("import_single", good) == BatchAnswer(["1"], ["a"], [good["created_at"]], success(good))
+    single = BatchAnswer(["1"], ["a"], [good["created_at"]], success(good), [good])
+    assert read("import_single", good) == single
     for broken in BROKEN:
-        assert read("import_single", broken) == BatchAnswer([], [], [], success(broken))
+        assert read("import_single", broken) == BatchAnswer([], [], [], success(broken), [broken])
 
 
 @pytest.mark.parametrize(
