@@ -327,7 +327,7 @@ BROKEN: list[Any] = [
 def test_the_importer_counts_what_it_cannot_read():
     good = {"id": "1", "content": "a", "created_at": "2026-01-01T00:00:00Z", "tags": "whatever"}
     undated = {"id": "2", "content": "b", "created_at": 5}
-    found = [ListedMemory("1", "a", good["created_at"]), ListedMemory("2", "b", "")]
+    found = [ListedMemory("1", "a", good["created_at"], tags="whatever"), ListedMemory("2", "b", "")]
     page = [good, *BROKEN, undated]
     listed = Page(found, truncated=True, unreadable=len(BROKEN), answer=success(page))
     assert read("list_identities", page) == listed

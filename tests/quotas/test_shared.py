@@ -295,6 +295,37 @@ async def test_a_call_that_the_store_has_counted_unheard_is_counted_once(at_firs
 
 
 @pytest.mark.virtual_clock
+async def test_what_was_spent_before_the_store_was_first_heard_of_is_told_by_its_clock() -> None:
+    # Catches: moments by a machine's clock in the store, whose windows end in another year for all others.
+    policy, known = hour(1)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    store.outage = Outage()
+    assert await one.call()
+    store.outage = None
+    await asyncio.sleep(5)
+    for process in (one, other):
+        with pytest.raises(RateLimitError) as told:
+            await process.call(patience=0)
+        assert told.value.retry_after == pytest.approx(HOUR - 5, abs=2)
+
+
+@pytest.mark.virtual_clock
+async def test_a_clock_of_the_store_that_is_set_back_shuts_nobody_out() -> None:
+    policy, known = hour(1)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    assert await one.call()
+    await settled()
+    store.ahead -= 86_400
+    await asyncio.sleep(HOUR + 1)
+    await other.pacer.open()
+    assert await other.call(patience=1)
+    await asyncio.sleep(HOUR + 1)
+    assert await one.call(patience=1)
+
+
+@pytest.mark.virtual_clock
 async def test_imports_wait_for_the_store_but_not_forever() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
