@@ -164,7 +164,11 @@ class _AtWork(Dependency["_AtWork"]):
     @classmethod
     @contextlib.asynccontextmanager
     async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None]:  # noqa: ARG003
-        """Docket enters this around a worker's loop, which also ends when docket's server is away."""
+        """End the imports with the worker's loop, around which docket enters this.
+
+        The loop ends, and begins again, also when docket's server is away. Then docket waits for what it is
+        at: a worker that let its imports go on would take no other part for hours.
+        """
         at_work = _OF_WORKERS[worker] = cls()
         try:
             yield
