@@ -117,7 +117,9 @@ def hour(limit: int, *kinds: str) -> tuple[Policy, QuotaPolicy]:
     return Policy(limit, HOUR, frozenset(names)), QuotaPolicy(limit, HOUR, kinds=frozenset(names))
 
 
-def processes_of(store: MemoryStore, server: Server, count: int, *policies: QuotaPolicy, **options: Any):
+def processes_of(
+    store: MemoryStore, server: Server, count: int, *policies: QuotaPolicy, **options: Any
+) -> list[Process]:
     return [Process(store, server, *policies, **options) for _ in range(count)]
 
 
