@@ -350,12 +350,13 @@ async def _pause(seconds: float, hurry: asyncio.Event | None) -> None:
 async def _not_outliving_a_cancellation(command: Callable[[], Awaitable[T]]) -> T:
     """Do something with redis-py, which writes within `asyncio.wait_for`.
 
-    That one swallows a cancellation that comes when the writing is just done (Python 3.11): whoever has
-    cancelled a task, and waits for its end, would wait forever.
+    That one swallows a cancellation that comes when the writing is just done (Python 3.11), and older ones
+    tell of a time-out in its place: whoever has cancelled a task, and waits for its end, would wait forever.
     """
     task = asyncio.current_task()
     requests = 0 if task is None else task.cancelling()
-    result = await command()
-    if task is not None and task.cancelling() > requests:
-        raise asyncio.CancelledError
-    return result
+    try:
+        return await command()
+    finally:
+        if task is not None and task.cancelling() > requests:
+            raise asyncio.CancelledError
