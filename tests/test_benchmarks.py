@@ -55,7 +55,7 @@ def tables(printed: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("measure", MEASURES)
-def test_prints_a_table_with_every_contestant(measure: str):
+def test_prints_a_table_with_every_contestant(measure: str) -> None:
     printed = benchmark(measure, "--rounds", "1", *MEASURES[measure].QUICK)
 
     for title in TITLES.get(measure, []):
@@ -68,7 +68,7 @@ def test_prints_a_table_with_every_contestant(measure: str):
 
 
 @pytest.mark.slow
-def test_all_prints_the_targets_of_each():
+def test_all_prints_the_targets_of_each() -> None:
     printed = benchmark("all", "--quick", "--only", "startup", "counts")
 
     *rows, targets = tables(printed)
@@ -79,7 +79,7 @@ def test_all_prints_the_targets_of_each():
 
 
 @pytest.mark.slow
-def test_prints_every_sample_as_json():
+def test_prints_every_sample_as_json() -> None:
     only = ["--only", "aiohttp", "import_facts_stdlib"]
     quick = MEASURES["throughput"].QUICK
     document = json.loads(benchmark("throughput", "--rounds", "2", "--json", *only, *quick))
@@ -96,7 +96,7 @@ def test_prints_every_sample_as_json():
 
 
 @pytest.mark.slow
-def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
+def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="it is of the extra bench")
     samples = {key: [{"cpu_per_batch": 1e-3 + 1e-5 * len(key)}] for key in CONTESTANTS}
     document = tmp_path / "throughput.json"
@@ -114,7 +114,7 @@ def test_the_plot_is_the_same_each_time_and_small(tmp_path: Path):
 
 
 @pytest.mark.slow
-def test_help_says_what_each_measures():
+def test_help_says_what_each_measures() -> None:
     printed = " ".join(benchmark("--help").split())
 
     for name in MEASURES:
@@ -122,7 +122,7 @@ def test_help_says_what_each_measures():
         assert about.partition("\n")[0] in printed
 
 
-def test_a_size_of_nothing_is_refused():
+def test_a_size_of_nothing_is_refused() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "throughput", "--facts", "0"],
         cwd=ROOT,
@@ -135,7 +135,7 @@ def test_a_size_of_nothing_is_refused():
     assert "must be at least 1" in done.stderr
 
 
-def test_rounds_are_interleaved():
+def test_rounds_are_interleaved() -> None:
     taken: list[str] = []
 
     def measure(name: str) -> Sample:
@@ -148,7 +148,7 @@ def test_rounds_are_interleaved():
     assert samples == {"a": [{"figure": 1}, {"figure": 3}], "b": [{"figure": 2}, {"figure": 4}]}
 
 
-def test_ratios_are_taken_within_a_round():
+def test_ratios_are_taken_within_a_round() -> None:
     samples = {
         "slow": [{"cpu": 2.0}, {"cpu": 30.0}, {"cpu": 8.0}],
         "fast": [{"cpu": 1.0}, {"cpu": 10.0}, {"cpu": 2.0}],
@@ -159,7 +159,7 @@ def test_ratios_are_taken_within_a_round():
     assert f"{spread([2.0]):.1f}" == "2.0"
 
 
-def test_a_target_is_judged_by_its_median():
+def test_a_target_is_judged_by_its_median() -> None:
     measured = spread([1.0, 1.2, 9.0])
 
     assert at_most("CPU", measured, 1.25) == Goal("CPU", "at most 1.25", "1.20 (1.00 to 9.00)", met=True)
@@ -173,7 +173,7 @@ def test_a_target_is_judged_by_its_median():
     assert at_least("facts", measured, 2).row[-1] == "MISSED"
 
 
-def test_a_size_is_read_in_units():
+def test_a_size_is_read_in_units() -> None:
     assert [loop.size_in_bytes(text) for text in ("1GB", "0.5 MB", "20kB", "7")] == [
         10**9,
         500_000,
@@ -184,7 +184,7 @@ def test_a_size_is_read_in_units():
         loop.size_in_bytes("big")
 
 
-def test_a_table_is_aligned_markdown():
+def test_a_table_is_aligned_markdown() -> None:
     report = Report("title", ["client", "rate"], [["a", "1"], ["longer", "1,000"]], ["note"], {})
 
     assert report.markdown() == (

@@ -57,7 +57,7 @@ def options(**changes: Any) -> argparse.Namespace:
         ((Quota("short", 3, 10), Quota("long", 5, 100)), 9, 110),
     ],
 )
-def test_the_ideal_spends_every_window_when_it_opens(windows, calls, seconds):
+def test_the_ideal_spends_every_window_when_it_opens(windows, calls, seconds) -> None:
     best = ideal(windows, calls)
 
     assert best["seconds"] == seconds
@@ -66,7 +66,7 @@ def test_the_ideal_spends_every_window_when_it_opens(windows, calls, seconds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", POLICIES)
-def test_import_facts_is_as_fast_as_allowed_and_never_faster(policy):
+def test_import_facts_is_as_fast_as_allowed_and_never_faster(policy) -> None:
     outcomes = quotas.measure([policy], simulate_here, strategies=["import_facts"], quick=True)
     [sample] = quotas.report(outcomes, quick=True).samples[f"{policy} import_facts"]
 
@@ -77,7 +77,7 @@ def test_import_facts_is_as_fast_as_allowed_and_never_faster(policy):
 
 
 @pytest.mark.slow
-def test_every_strategy_sends_everything_and_has_its_row(under_15_an_hour):
+def test_every_strategy_sends_everything_and_has_its_row(under_15_an_hour) -> None:
     report = quotas.report(under_15_an_hour, quick=True)
 
     assert [row[1] for row in report.rows] == ["ideal", *(strategy.title for strategy in STRATEGIES.values())]
@@ -88,7 +88,7 @@ def test_every_strategy_sends_everything_and_has_its_row(under_15_an_hour):
     assert samples["aiolimiter"]["fullest window"] > HOUR.quotas[0].limit
 
 
-def test_the_same_simulation_goes_the_same_way(under_15_an_hour):
+def test_the_same_simulation_goes_the_same_way(under_15_an_hour) -> None:
     again = simulate("hour15", "import_facts", HOUR.few)
     [before] = under_15_an_hour["hour15", "import_facts"]
 
@@ -105,7 +105,7 @@ def test_the_same_simulation_goes_the_same_way(under_15_an_hour):
         (7200.0, [1.0, 3601.0], [True, True, False]),
     ],
 )
-def test_a_missed_target_is_said_and_ends_with_1(monkeypatch, capsys, seconds, refused, met):
+def test_a_missed_target_is_said_and_ends_with_1(monkeypatch, capsys, seconds, refused, met) -> None:
     outcomes = {("hour15", "import_facts"): [outcome(seconds, *refused)]}
     monkeypatch.setattr(quotas, "measure", lambda *_args, **_options: outcomes)
 
@@ -123,7 +123,7 @@ def test_a_missed_target_is_said_and_ends_with_1(monkeypatch, capsys, seconds, r
 
 
 @pytest.mark.slow
-def test_the_plot_is_small_and_the_same_each_time(tmp_path, under_15_an_hour):
+def test_the_plot_is_small_and_the_same_each_time(tmp_path, under_15_an_hour) -> None:
     titles = {STRATEGIES[strategy].title: rounds[0] for (_, strategy), rounds in under_15_an_hour.items()}
     files = [tmp_path / "one.svg", tmp_path / "other.svg"]
     for file in files:
@@ -135,7 +135,7 @@ def test_the_plot_is_small_and_the_same_each_time(tmp_path, under_15_an_hour):
     assert ET.fromstring(drawn).tag.endswith("svg")
 
 
-def test_the_command_draws_and_tells_all_as_json(tmp_path, monkeypatch):
+def test_the_command_draws_and_tells_all_as_json(tmp_path, monkeypatch) -> None:
     outcomes = {("hour15", "import_facts"): [outcome(7200.0, 1.0)]}
     monkeypatch.setattr(quotas, "measure", lambda *_args, **_options: outcomes)
     drawing = options(plot=str(tmp_path / "calls.svg"))
@@ -147,6 +147,6 @@ def test_the_command_draws_and_tells_all_as_json(tmp_path, monkeypatch):
     assert [target["met"] for target in document["targets"]] == [True, True, True]
 
 
-def test_a_plot_needs_the_policy_that_it_shows(tmp_path):
+def test_a_plot_needs_the_policy_that_it_shows(tmp_path) -> None:
     with pytest.raises(SystemExit, match="nothing to draw"):
         quotas.run(options(only=["day100"], plot=str(tmp_path / "x.svg")))

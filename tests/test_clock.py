@@ -13,12 +13,12 @@ from tests.clock import VirtualClockLoop, run
 NEW_YEAR = 1_767_225_600
 
 
-async def test_the_clock_on_the_wall_is_the_real_one_on_a_real_loop():
+async def test_the_clock_on_the_wall_is_the_real_one_on_a_real_loop() -> None:
     assert time.time.__module__ == "time"
     assert not isinstance(asyncio.get_running_loop(), VirtualClockLoop)
 
 
-def test_hours_pass_for_a_virtual_loop_and_for_nothing_else():
+def test_hours_pass_for_a_virtual_loop_and_for_nothing_else() -> None:
     elsewhere: list[float] = []
 
     async def three_hours() -> float:
@@ -36,7 +36,7 @@ def test_hours_pass_for_a_virtual_loop_and_for_nothing_else():
     assert time.time() - before < 3000
 
 
-def test_two_threads_have_a_virtual_loop_each_and_the_last_one_puts_the_clock_back():
+def test_two_threads_have_a_virtual_loop_each_and_the_last_one_puts_the_clock_back() -> None:
     clock, meeting, found = time.time, threading.Barrier(2), dict[float, float]()
 
     async def sleep(hours: float) -> None:
@@ -56,7 +56,7 @@ def test_two_threads_have_a_virtual_loop_each_and_the_last_one_puts_the_clock_ba
 
 
 @pytest.mark.virtual_clock
-async def test_a_test_can_set_the_clock_on_the_wall():
+async def test_a_test_can_set_the_clock_on_the_wall() -> None:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualClockLoop)
     ticks = loop.time()

@@ -43,7 +43,7 @@ def problems_of(value: Any) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_the_documented_memory_is_read():
+def test_the_documented_memory_is_read() -> None:
     assert memory_from(GOOD) == Memory(
         id="mem_789ghi",
         content="User is vegetarian",
@@ -121,7 +121,7 @@ pages = st.lists(whole | partial, max_size=6) | st.lists(partial | slightly_odd 
 @given(pages)
 @example([GOOD])  # certainly whole
 @example([GOOD | {"id": None}, GOOD])  # certainly odd
-def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]]):
+def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]]) -> None:
     read = read_items(page, Memory)
     whole = []
     for value in page:
@@ -133,7 +133,7 @@ def test_a_page_is_read_as_its_memories_are_one_by_one(page: list[dict[str, Any]
 
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))
-def test_one_odd_value_costs_no_more_than_itself(name: str):
+def test_one_odd_value_costs_no_more_than_itself(name: str) -> None:
     for odd in ODD:
         read = read_items([GOOD | {name: odd}, GOOD], Memory)
         assert read.items[1] == memory_from(GOOD)
@@ -147,17 +147,17 @@ def test_one_odd_value_costs_no_more_than_itself(name: str):
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, {"id": None}, {"id": ""}, {"content": "x"}])
-def test_what_cannot_be_named_is_no_memory_and_hides_no_other(value: Any):
+def test_what_cannot_be_named_is_no_memory_and_hides_no_other(value: Any) -> None:
     read = read_items([GOOD, value, GOOD], Memory)
     assert read.items == read.whole == [memory_from(GOOD)] * 2
     assert len(read.problems) == 1
 
 
-def test_other_mappings_than_dict_are_objects_too():
+def test_other_mappings_than_dict_are_objects_too() -> None:
     assert memories_from([OrderedDict(GOOD), GOOD]) == [memory_from(GOOD)] * 2
 
 
-def test_a_memory_that_was_read_is_like_any_other():
+def test_a_memory_that_was_read_is_like_any_other() -> None:
     (read,) = memories_from([GOOD])
     (again,) = memories_from([GOOD])
     assert hash(read) == hash(again)
@@ -168,13 +168,13 @@ def test_a_memory_that_was_read_is_like_any_other():
 
 
 @pytest.mark.parametrize("name", sorted(GOOD.keys() - {"id"}))
-def test_a_field_that_is_missing_has_its_default(name: str):
+def test_a_field_that_is_missing_has_its_default(name: str) -> None:
     memory = memory_from({key: value for key, value in GOOD.items() if key != name})
     assert getattr(memory, name) == getattr(Memory(id="x"), name)
 
 
 @pytest.mark.parametrize("name", ["visibility", "created_at", "updated_at", "scoring", "user_review"])
-def test_null_is_absent_if_the_official_document_allows_it(name: str):
+def test_null_is_absent_if_the_official_document_allows_it(name: str) -> None:
     assert getattr(memory_from(GOOD | {name: None}), name) == getattr(Memory(id="x"), name)
 
 
@@ -192,7 +192,7 @@ def test_null_is_absent_if_the_official_document_allows_it(name: str):
     ],
     ids=repr,
 )
-def test_the_server_owns_its_vocabulary(more: dict[str, Any]):
+def test_the_server_owns_its_vocabulary(more: dict[str, Any]) -> None:
     memory = memory_from(GOOD | more)
     for name in more.keys() & GOOD.keys():
         expected = tuple(more[name]) if name == "tags" else more[name]
@@ -209,7 +209,7 @@ def test_the_server_owns_its_vocabulary(more: dict[str, Any]):
         ("2024-12-06", datetime(2024, 12, 6, tzinfo=UTC)),
     ],
 )
-def test_a_date_is_a_moment(text: str, moment: datetime):
+def test_a_date_is_a_moment(text: str, moment: datetime) -> None:
     wire = GOOD | {"created_at": text}
     for memory in (memory_from(wire), *memories_from([wire])):
         assert memory.created_at == moment
@@ -245,7 +245,7 @@ def test_a_date_is_a_moment(text: str, moment: datetime):
         ("updated_at", "2024-01-01T00:00:00+99:00", "memory.updated_at: expected an ISO 8601 date and time"),
     ],
 )
-def test_a_wrong_type_is_named_with_its_place_and_not_shown(field: str, value: Any, problem: str):
+def test_a_wrong_type_is_named_with_its_place_and_not_shown(field: str, value: Any, problem: str) -> None:
     assert problems_of(GOOD | {field: value}) == (problem,)
 
 
@@ -258,11 +258,11 @@ def test_a_wrong_type_is_named_with_its_place_and_not_shown(field: str, value: A
         ({}, "memory.id: is missing"),
     ],
 )
-def test_what_is_no_memory_is_named(value: Any, problem: str):
+def test_what_is_no_memory_is_named(value: Any, problem: str) -> None:
     assert problems_of(value) == (problem,)
 
 
-def test_every_problem_of_a_memory_is_named():
+def test_every_problem_of_a_memory_is_named() -> None:
     assert sorted(problems_of({"content": 1, "tags": 2, "edited": "x"})) == [
         "memory.content: expected a string, got a number",
         "memory.edited: expected true or false, got a string",
@@ -271,7 +271,7 @@ def test_every_problem_of_a_memory_is_named():
     ]
 
 
-def test_one_broken_memory_does_not_hide_the_other_24():
+def test_one_broken_memory_does_not_hide_the_other_24() -> None:
     page = [GOOD | {"id": f"m{number}"} for number in range(25)]
     page[7] = page[7] | {"content": None}
     with pytest.raises(
@@ -282,7 +282,7 @@ def test_one_broken_memory_does_not_hide_the_other_24():
     assert caught.value.problems == ("[7].content: expected a string, got null",)
 
 
-def test_the_place_of_a_memory_may_have_a_name():
+def test_the_place_of_a_memory_may_have_a_name() -> None:
     with pytest.raises(ResponseFormatError) as caught:
         memories_from([GOOD, None, GOOD | {"id": 3}], "memories")
     assert caught.value.problems == (
@@ -291,7 +291,7 @@ def test_the_place_of_a_memory_may_have_a_name():
     )
 
 
-def test_a_message_names_ten_problems_and_counts_the_rest():
+def test_a_message_names_ten_problems_and_counts_the_rest() -> None:
     with pytest.raises(ResponseFormatError) as caught:
         memories_from([None] * 13)
     assert str(caught.value).endswith("[9]: expected an object, got null; and 3 more")
@@ -299,7 +299,7 @@ def test_a_message_names_ten_problems_and_counts_the_rest():
 
 
 @pytest.mark.parametrize("value", [None, {}, {"memories": []}, "secret", 1])
-def test_an_array_is_an_array(value: Any):
+def test_an_array_is_an_array(value: Any) -> None:
     with pytest.raises(ResponseFormatError, match="body: expected an array") as caught:
         memories_from(value)
     assert "secret" not in str(caught.value)
@@ -327,17 +327,17 @@ memories = st.builds(
 @given(memories)
 @example(Memory(id="1", created_at=datetime.max.replace(tzinfo=timezone(timedelta(hours=-23)))))
 @example(Memory(id="1", created_at=datetime.min.replace(tzinfo=timezone(timedelta(hours=23)))))
-def test_a_memory_survives_the_wire(memory: Memory):
+def test_a_memory_survives_the_wire(memory: Memory) -> None:
     wire = json.loads(json.dumps(memory.to_dict()))
     assert memory_from(wire) == memory
     assert memories_from([wire, wire]) == [memory, memory]
 
 
-def test_a_memory_is_written_as_the_service_shows_it():
+def test_a_memory_is_written_as_the_service_shows_it() -> None:
     assert memory_from(GOOD).to_dict() == GOOD | {"updated_at": "2024-12-06T11:00:00.250000Z"}
 
 
-def test_a_naive_date_of_a_users_own_memory_is_taken_for_utc():
+def test_a_naive_date_of_a_users_own_memory_is_taken_for_utc() -> None:
     memory = Memory(id="1", created_at=datetime(2026, 1, 1, 12))  # noqa: DTZ001  # naive on purpose
     assert memory.to_dict()["created_at"] == "2026-01-01T12:00:00Z"
 
@@ -354,7 +354,7 @@ wire_values = st.recursive(
 @given(
     st.lists(st.fixed_dictionaries({}, optional=dict.fromkeys(GOOD, wire_values)) | wire_values, max_size=5)
 )
-def test_a_page_of_anything_is_read_or_refused_by_name(page: list[Any]):
+def test_a_page_of_anything_is_read_or_refused_by_name(page: list[Any]) -> None:
     problems: tuple[str, ...] = ()
     try:
         read = memories_from(page)
@@ -365,7 +365,7 @@ def test_a_page_of_anything_is_read_or_refused_by_name(page: list[Any]):
     assert len(read) == len(page) - len(broken)
 
 
-def test_a_fact_is_sent_without_what_the_server_shall_choose():
+def test_a_fact_is_sent_without_what_the_server_shall_choose() -> None:
     assert fact_payload(Fact(" a ", origin="f:1")) == {"content": "a", "visibility": "private", "tags": ()}
     whole = Fact("a", category="work", visibility="public", tags=["x", "y"])
     assert json.loads(json.dumps(fact_payload(whole))) == {

@@ -38,7 +38,7 @@ ONCE = Retry(attempts=1)
 @pytest.mark.parametrize(
     "body", [b"Internal Server Error", b"", b"x" * 1_000_000], ids=["short", "none", "long"]
 )
-async def test_a_connection_that_carried_a_5xx_is_not_used_again(body: bytes, *, borrowed: bool):
+async def test_a_connection_that_carried_a_5xx_is_not_used_again(body: bytes, *, borrowed: bool) -> None:
     # Catches: the next call, on a connection that the server closes without having said so, is lost.
     async def handle(call: Call) -> None:
         if call.on_connection > 1:
@@ -58,7 +58,7 @@ async def test_a_connection_that_carried_a_5xx_is_not_used_again(body: bytes, *,
         assert server.connections == 4
 
 
-async def test_other_answers_keep_their_connection():
+async def test_other_answers_keep_their_connection() -> None:
     async def handle(call: Call) -> None:
         await call.answer([200, 404, 422, 429][call.number % 4], [])
 
@@ -71,7 +71,7 @@ async def test_other_answers_keep_their_connection():
 # Calls that were given up
 
 
-async def test_the_sockets_of_the_own_pool_throw_away_what_was_not_delivered():
+async def test_the_sockets_of_the_own_pool_throw_away_what_was_not_delivered() -> None:
     lingers = []
 
     class Watched(socket.socket):
@@ -96,7 +96,7 @@ async def test_the_sockets_of_the_own_pool_throw_away_what_was_not_delivered():
 @pytest.mark.filterwarnings("ignore:Sending a large body:ResourceWarning")
 @pytest.mark.parametrize("size", [1_000_000, 50_000_000], ids=["kernel", "more than the kernel takes"])
 @pytest.mark.parametrize("how", ["timeout", "cancel"])
-async def test_the_rest_of_a_call_that_was_given_up_is_not_sent(how: str, size: int):
+async def test_the_rest_of_a_call_that_was_given_up_is_not_sent(how: str, size: int) -> None:
     # Catches: a kernel that goes on delivering, and a transport that is closed and goes on sending.
     arrived: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Future()
 
@@ -176,7 +176,7 @@ def can_cut_the_network() -> bool:
 
 
 @pytest.mark.skipif(not can_cut_the_network(), reason="this machine gives no network namespace")
-def test_what_an_outage_swallowed_does_not_arrive_after_it(tmp_path: Path):
+def test_what_an_outage_swallowed_does_not_arrive_after_it(tmp_path: Path) -> None:
     # Catches: the kernel's retransmission of a call that was given up, looked for, and sent again.
     program = tmp_path / "outage.py"
     program.write_text(OUTAGE)
@@ -200,7 +200,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 FAR: dict[str, Any] = {"base_url": "http://omi.example", "allow_http": True, "retry": ONCE}
 
 
-async def test_the_environments_proxy_is_used_if_wanted(environment: pytest.MonkeyPatch, tmp_path: Path):
+async def test_the_environments_proxy_is_used_if_wanted(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=[])
 
@@ -216,7 +218,7 @@ async def test_the_environments_proxy_is_used_if_wanted(environment: pytest.Monk
 
 
 @pytest.mark.parametrize("exception", ["omi.example", ".example", "*"])
-async def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, exception: str):
+async def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, exception: str) -> None:
     environment.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     environment.setenv("NO_PROXY", exception)
     async with Session(KEY, trust_env=True, **FAR) as session:
@@ -224,7 +226,7 @@ async def test_no_proxy_is_honoured(environment: pytest.MonkeyPatch, exception: 
             await session.memories.list()
 
 
-async def test_this_machine_is_never_reached_through_a_proxy(environment: pytest.MonkeyPatch):
+async def test_this_machine_is_never_reached_through_a_proxy(environment: pytest.MonkeyPatch) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=[])
 
@@ -234,7 +236,7 @@ async def test_this_machine_is_never_reached_through_a_proxy(environment: pytest
 
 
 @pytest.mark.parametrize("base", ["http://omi.example", "https://omi.example"])
-async def test_errors_name_the_proxy_without_its_password(environment: pytest.MonkeyPatch, base: str):
+async def test_errors_name_the_proxy_without_its_password(environment: pytest.MonkeyPatch, base: str) -> None:
     environment.setenv("HTTP_PROXY", "http://user:hunter2@127.0.0.1:9/")
     environment.setenv("HTTPS_PROXY", "http://user:hunter2@127.0.0.1:9/")
     async with Session(KEY, trust_env=True, **FAR | {"base_url": base}) as session:
@@ -245,7 +247,7 @@ async def test_errors_name_the_proxy_without_its_password(environment: pytest.Mo
     assert "hunter2" not in repr(caught.value)
 
 
-async def test_a_proxy_that_refuses_is_named_with_its_status(environment: pytest.MonkeyPatch):
+async def test_a_proxy_that_refuses_is_named_with_its_status(environment: pytest.MonkeyPatch) -> None:
     async def handle(call: Call) -> None:
         await call.answer(407, b"no")
 
@@ -258,13 +260,15 @@ async def test_a_proxy_that_refuses_is_named_with_its_status(environment: pytest
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:9", "ftp://x", "http://"])
-async def test_a_proxy_that_cannot_be_used_is_told_beforehand(environment: pytest.MonkeyPatch, proxy: str):
+async def test_a_proxy_that_cannot_be_used_is_told_beforehand(
+    environment: pytest.MonkeyPatch, proxy: str
+) -> None:
     environment.setenv("HTTP_PROXY", proxy)
     with pytest.raises(ConfigurationError, match="proxy"):
         Session(KEY, trust_env=True, **FAR)
 
 
-async def test_without_trust_env_the_environment_names_no_proxy(environment: pytest.MonkeyPatch):
+async def test_without_trust_env_the_environment_names_no_proxy(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     async with Session(KEY, **FAR) as session:
         with pytest.raises(ConnectError, match="not reached") as caught:
@@ -272,7 +276,7 @@ async def test_without_trust_env_the_environment_names_no_proxy(environment: pyt
     assert "proxy" not in str(caught.value)
 
 
-async def test_a_borrowed_client_has_proxies_of_its_own():
+async def test_a_borrowed_client_has_proxies_of_its_own() -> None:
     async with aiohttp.ClientSession() as client:
         with pytest.raises(ConfigurationError, match="trust_env belong to the aiohttp session"):
             Session(KEY, client=client, trust_env=True)
@@ -281,7 +285,7 @@ async def test_a_borrowed_client_has_proxies_of_its_own():
 # Answers that are odd on the wire
 
 
-async def test_a_header_that_is_too_long_is_named():
+async def test_a_header_that_is_too_long_is_named() -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=[], headers={"X-Long": "x" * 9000})
 
@@ -291,7 +295,7 @@ async def test_a_header_that_is_too_long_is_named():
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "br", "compress", "x-own"])
-async def test_an_encoding_that_was_not_asked_for_is_named(encoding: str):
+async def test_an_encoding_that_was_not_asked_for_is_named(encoding: str) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=b"\xff\x00no such thing", headers={"Content-Encoding": encoding})
 

@@ -33,7 +33,7 @@ MOST = 500
 
 @pytest.mark.skipif(not CEILINGS, reason="no ceilings for this Python")
 @pytest.mark.parametrize("way", counts.WAYS)
-def test_a_fact_costs_no_more_instructions_and_blocks_than_it_did(way: str):
+def test_a_fact_costs_no_more_instructions_and_blocks_than_it_did(way: str) -> None:
     """To raise or lower a ceiling, see `benchmarks.counts`."""
     sample = fresh(counts.measure, way, counts.FACTS)
 
@@ -43,7 +43,7 @@ def test_a_fact_costs_no_more_instructions_and_blocks_than_it_did(way: str):
 
 @pytest.mark.skipif(not CEILINGS, reason="no ceilings for this Python")
 @pytest.mark.parametrize("way", counts.WAYS)
-def test_the_ceilings_are_not_far_above_what_is_counted(way: str):
+def test_the_ceilings_are_not_far_above_what_is_counted(way: str) -> None:
     """A ceiling that nothing can hit guards nothing; and the same is counted twice, but for some order."""
     samples = [fresh(counts.measure, way, counts.FACTS) for _ in range(2)]
 
@@ -52,7 +52,7 @@ def test_the_ceilings_are_not_far_above_what_is_counted(way: str):
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_the_loop_gets_its_turns_during_an_import_of_a_big_file(tmp_path: Path, same: bool):
+def test_the_loop_gets_its_turns_during_an_import_of_a_big_file(tmp_path: Path, same: bool) -> None:
     blockbuster = pytest.importorskip("blockbuster", reason="it is of the extra test")
     path = tmp_path / "facts.jsonl"
     lines = loop.write(path, SIZE)

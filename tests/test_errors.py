@@ -49,11 +49,11 @@ def parents_drawn() -> dict[str, str]:
     return parents
 
 
-def test_the_docstring_draws_the_tree_as_it_is():
+def test_the_docstring_draws_the_tree_as_it_is() -> None:
     assert parents_drawn() == {kind.__name__: kind.__mro__[1].__name__ for kind in CLASSES}
 
 
-def test_every_error_of_the_module_is_listed():
+def test_every_error_of_the_module_is_listed() -> None:
     defined = {
         name
         for name, thing in vars(errors).items()
@@ -79,7 +79,7 @@ def test_every_error_of_the_module_is_listed():
         (ResponseFormatError("m"), True),
     ],
 )
-def test_each_knows_whether_the_write_may_have_been_applied(error: OmiError, maybe_applied: bool):
+def test_each_knows_whether_the_write_may_have_been_applied(error: OmiError, maybe_applied: bool) -> None:
     assert error.maybe_applied is maybe_applied
 
 
@@ -126,7 +126,7 @@ def told(error: BaseException) -> dict[str, Any]:
     [copy.copy, copy.deepcopy, *(lambda error, p=p: pickle.loads(pickle.dumps(error, p)) for p in (0, 2, 5))],
     ids=["copy", "deepcopy", "pickle0", "pickle2", "pickle5"],
 )
-def test_an_error_can_be_copied_and_pickled_with_all_it_carries(error: OmiError, twin_of: Any):
+def test_an_error_can_be_copied_and_pickled_with_all_it_carries(error: OmiError, twin_of: Any) -> None:
     error.add_note("batch 3: facts 75-99")
     try:
         twin = twin_of(error)
@@ -136,12 +136,12 @@ def test_an_error_can_be_copied_and_pickled_with_all_it_carries(error: OmiError,
         del error.__notes__
 
 
-def test_every_class_is_among_those_that_were_pickled_or_is_built_like_one():
+def test_every_class_is_among_those_that_were_pickled_or_is_built_like_one() -> None:
     builders = {kind.__init__ for kind in CLASSES}
     assert builders == {type(error).__init__ for error in ERRORS}
 
 
-def test_sequences_are_kept_as_tuples():
+def test_sequences_are_kept_as_tuples() -> None:
     error = ResponseFormatError("m", problems=["a"], memories=[])
     assert (error.problems, error.memories) == (("a",), ())
 
@@ -165,7 +165,7 @@ def test_a_group_of_failures_is_caught_by_kind_and_split_into_its_own_kind() -> 
         raise failures
 
 
-def test_an_invalid_fact_is_a_value_error_and_does_not_show_its_record():
+def test_an_invalid_fact_is_a_value_error_and_does_not_show_its_record() -> None:
     error = InvalidFactError("m", field="content", record="the text")
     assert isinstance(error, ValueError)
     assert "the text" not in str(error)

@@ -60,7 +60,7 @@ def field_at_fault(*args: Any, **fields: Any) -> str:
     return caught.value.field
 
 
-def test_a_text_is_a_fact():
+def test_a_text_is_a_fact() -> None:
     fact = Fact("User is vegetarian")
     assert (fact.content, fact.category, fact.visibility, fact.tags, fact.origin) == (
         "User is vegetarian",
@@ -85,7 +85,7 @@ def test_a_text_is_a_fact():
         (Visibility.SECRET, "secret"),
     ],
 )
-def test_content_is_kept_stripped(given: str, kept: str):
+def test_content_is_kept_stripped(given: str, kept: str) -> None:
     fact = Fact(given)
     assert repr(fact.content) == repr(kept)
     assert type(fact.content) is str
@@ -108,17 +108,17 @@ def test_content_is_kept_stripped(given: str, kept: str):
         1.5,
     ],
 )
-def test_content_that_the_server_would_refuse_is_refused_here(content: Any):
+def test_content_that_the_server_would_refuse_is_refused_here(content: Any) -> None:
     assert field_at_fault(content) == "content"
 
 
-def test_the_length_is_told_in_code_points():
+def test_the_length_is_told_in_code_points() -> None:
     with pytest.raises(InvalidFactError, match="has 501 characters, the server takes at most 500"):
         Fact("\U0001f600" * 501)
 
 
 @pytest.mark.parametrize("category", ["interesting", "no-such", "ünï", "a.b", Visibility.PUBLIC, None])
-def test_any_word_is_a_category(category: str | None):
+def test_any_word_is_a_category(category: str | None) -> None:
     assert Fact("a", category=category).category == category
 
 
@@ -126,12 +126,12 @@ def test_any_word_is_a_category(category: str | None):
     "category",
     ["", " ", "two words", "a,b", "a\n", "\ud800", "a\u00a0b", "a\u2028", 1, False, b"a", ["a"], {}],
 )
-def test_a_category_is_one_word(category: Any):
+def test_a_category_is_one_word(category: Any) -> None:
     assert field_at_fault("a", category=category) == "category"
 
 
 @pytest.mark.parametrize("visibility", ["private", "public", Visibility.PUBLIC])
-def test_visibility_is_private_or_public(visibility: str):
+def test_visibility_is_private_or_public(visibility: str) -> None:
     kept = Fact("a", visibility=visibility).visibility
     assert kept == visibility
     assert type(kept) is str
@@ -144,7 +144,7 @@ def test_visibility_is_private_or_public(visibility: str):
         *[None, True, 1, b"public", [], {}, math.nan, Uncomparable()],
     ],
 )
-def test_visibility_is_nothing_else(visibility: Any):
+def test_visibility_is_nothing_else(visibility: Any) -> None:
     assert field_at_fault("a", visibility=visibility) == "visibility"
 
 
@@ -159,7 +159,7 @@ def test_visibility_is_nothing_else(visibility: Any):
         ([Loud("a")], ("a",)),
     ],
 )
-def test_tags_are_any_strings(given: Any, kept: tuple[str, ...]):
+def test_tags_are_any_strings(given: Any, kept: tuple[str, ...]) -> None:
     tags = Fact("a", tags=given).tags
     assert [str.__str__(tag) for tag in tags] == list(kept)
     assert all(type(tag) is str for tag in tags)
@@ -169,16 +169,16 @@ def test_tags_are_any_strings(given: Any, kept: tuple[str, ...]):
     "tags",
     ["abc", b"abc", {"a": "b"}, None, 1, True, ["a", None], [1], [["a"]], ["\ud800"], [b"a"], object()],
 )
-def test_tags_are_a_list_of_strings(tags: Any):
+def test_tags_are_a_list_of_strings(tags: Any) -> None:
     assert field_at_fault("a", tags=tags) == "tags"
 
 
-def test_a_fact_does_not_change():
+def test_a_fact_does_not_change() -> None:
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         Fact("a").content = "b"  # type: ignore[misc]  # wrong on purpose
 
 
-def test_equality_ignores_the_origin():
+def test_equality_ignores_the_origin() -> None:
     facts = {Fact("a", origin="x.csv:1"), Fact(" a", origin="y.csv:2"), Fact("a", tags=["t"]), Fact("A")}
     assert len(facts) == 3
 
@@ -187,20 +187,20 @@ def test_equality_ignores_the_origin():
     "model",
     [Fact("a", category="work", tags=["x"], origin="f:1"), Memory(id="1"), Memory(id="2", tags=("a",))],
 )
-def test_models_can_be_copied_and_pickled(model: Fact | Memory):
+def test_models_can_be_copied_and_pickled(model: Fact | Memory) -> None:
     for twin in (copy.copy(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert twin == model
         assert hash(twin) == hash(model)
         assert repr(twin) == repr(model)
 
 
-def test_only_the_text_of_a_fact_is_positional():
+def test_only_the_text_of_a_fact_is_positional() -> None:
     with pytest.raises(TypeError):
         Fact("a", "work")  # type: ignore[call-arg]  # wrong on purpose
 
 
 @given(st.text(max_size=8) | st.text(st.sampled_from("a_1é ,\u2028\u200b\u00ad\ud800"), max_size=4))
-def test_a_category_is_one_printable_word(text: str):
+def test_a_category_is_one_printable_word(text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -215,7 +215,7 @@ def test_a_category_is_one_printable_word(text: str):
         assert word
 
 
-def test_a_changed_copy_is_checked_too():
+def test_a_changed_copy_is_checked_too() -> None:
     fact = Fact("a", category="work", tags=["x"], origin="f:1")
     assert attrs.evolve(fact, content=" b ") == Fact("b", category="work", tags=["x"])
     assert attrs.evolve(fact, content="b").origin == "f:1"
@@ -223,7 +223,7 @@ def test_a_changed_copy_is_checked_too():
         attrs.evolve(fact, tags="abc")
 
 
-def test_a_kind_of_fact_is_checked_as_a_fact_is():
+def test_a_kind_of_fact_is_checked_as_a_fact_is() -> None:
     @attrs.frozen(kw_only=True)
     class Dated(Fact):
         year: int
@@ -234,7 +234,7 @@ def test_a_kind_of_fact_is_checked_as_a_fact_is():
         Dated(content=" ", year=1)
 
 
-def test_a_fact_matches_by_its_text():
+def test_a_fact_matches_by_its_text() -> None:
     match Fact("a", category="work"):
         case Fact(text):
             assert text == "a"
@@ -243,7 +243,7 @@ def test_a_fact_matches_by_its_text():
 # fact_from
 
 
-def test_a_fact_stays_the_same_object():
+def test_a_fact_stays_the_same_object() -> None:
     fact = Fact("a")
     assert fact_from(fact) is fact
 
@@ -259,7 +259,7 @@ def test_a_fact_stays_the_same_object():
     )
 )
 @example({"content": " a ", "category": "work", "tags": ["x"]})
-def test_what_is_sent_of_a_mapping_is_what_is_sent_of_its_fact(mapping: dict[str, Any]):
+def test_what_is_sent_of_a_mapping_is_what_is_sent_of_its_fact(mapping: dict[str, Any]) -> None:
     try:
         fact = fact_from(mapping)
     except InvalidFactError as error:
@@ -269,14 +269,14 @@ def test_what_is_sent_of_a_mapping_is_what_is_sent_of_its_fact(mapping: dict[str
         assert checked(mapping) == checked(fact) == fact_payload(fact)
 
 
-def test_a_mapping_may_hold_nulls_and_other_keys():
+def test_a_mapping_may_hold_nulls_and_other_keys() -> None:
     given: dict[Any, Any] = {"content": " a ", "id": 7, "origin": "no", 3: 4}
     fact = fact_from({**given, "category": None, "visibility": None, "tags": None})
     assert fact == Fact("a")
     assert fact.origin is None
 
 
-def test_a_mapping_brings_its_fields():
+def test_a_mapping_brings_its_fields() -> None:
     given = UserDict({"content": "a", "category": "work", "visibility": "public", "tags": ["t"]})
     assert fact_from(given) == Fact("a", category="work", visibility="public", tags=["t"])
 
@@ -294,7 +294,7 @@ class Row:
         return self.values[name]
 
 
-def test_whatever_has_named_values_is_a_fact():
+def test_whatever_has_named_values_is_a_fact() -> None:
     assert fact_from(Row(content="a", category="work", id=7)) == Fact("a", category="work")
     connection = sqlite3.connect(":memory:")
     connection.row_factory = sqlite3.Row
@@ -305,7 +305,7 @@ def test_whatever_has_named_values_is_a_fact():
 
 @pytest.mark.parametrize("empty", [None, "", math.nan])
 @pytest.mark.parametrize("field", ["category", "visibility", "tags"])
-def test_an_empty_cell_is_an_absent_value(field: str, empty: Any):
+def test_an_empty_cell_is_an_absent_value(field: str, empty: Any) -> None:
     assert fact_from({"content": "a", field: empty}) == Fact("a")
     assert checked({"content": "a", field: empty}) == fact_payload(Fact("a"))
     with pytest.raises(InvalidFactError, match=r"^content: "):
@@ -348,7 +348,7 @@ class Arrow:
     ],
     ids=stable_id,
 )
-def test_a_table_is_no_source_of_facts(table: Any, advice: str):
+def test_a_table_is_no_source_of_facts(table: Any, advice: str) -> None:
     with pytest.raises(TypeError, match=advice):
         refuse_table(table)
 
@@ -360,7 +360,7 @@ class Result:
 
 
 @pytest.mark.parametrize("source", [["a"], iter(["a"]), {"a": 1}.values(), Result(), "text", None])
-def test_other_sources_are_none_of_its_business(source: Any):
+def test_other_sources_are_none_of_its_business(source: Any) -> None:
     refuse_table(source)
 
 
@@ -414,14 +414,14 @@ def breaking() -> Iterator[str]:
     ],
     ids=stable_id,
 )
-def test_what_is_no_fact_is_an_invalid_fact_that_keeps_its_record(item: Any, field: str):
+def test_what_is_no_fact_is_an_invalid_fact_that_keeps_its_record(item: Any, field: str) -> None:
     with pytest.raises(InvalidFactError) as caught:
         fact_from(item)
     assert caught.value.field == field
     assert caught.value.record is item
 
 
-def test_a_mapping_that_breaks_says_with_what():
+def test_a_mapping_that_breaks_says_with_what() -> None:
     with pytest.raises(InvalidFactError, match="ZeroDivisionError") as caught:
         fact_from(Hostile("get"))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
@@ -449,7 +449,7 @@ anything = st.recursive(
 @example({"content": "a", "visibility": {"x": []}})
 @example({"content": "a", "category": ["\ud800"]})
 @example("far too long " * 40)  # certainly a text that is refused
-def test_anything_at_all_is_a_fact_or_an_invalid_one(item: Any):
+def test_anything_at_all_is_a_fact_or_an_invalid_one(item: Any) -> None:
     try:
         fact = fact_from(item)
     except InvalidFactError as error:
@@ -468,7 +468,7 @@ def test_anything_at_all_is_a_fact_or_an_invalid_one(item: Any):
 # checked_changes
 
 
-def test_changes_are_checked_as_facts_are():
+def test_changes_are_checked_as_facts_are() -> None:
     unchanged: dict[str, Any] = {"content": None, "visibility": None, "category": None, "tags": None}
     assert checked_changes(**unchanged) == {}
     assert checked_changes(**unchanged | {"tags": []}) == {"tags": ()}

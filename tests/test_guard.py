@@ -14,7 +14,9 @@ from omi_async.local import Fault, LocalServer
 
 
 @pytest.mark.parametrize("body", [b'{"content": "a"}', b"x" * 200_000])
-async def test_what_its_guard_holds_back_never_leaves(server: LocalServer, session: Session, body: bytes):
+async def test_what_its_guard_holds_back_never_leaves(
+    server: LocalServer, session: Session, body: bytes
+) -> None:
     request = attrs.evolve(create_memory(Fact("a")), body=body, guard=lambda: False)
     with pytest.raises(ConnectError, match="held back"):
         await session.send(request, permit=await session.pacing.acquire("create"))

@@ -35,7 +35,7 @@ values = st.recursive(
 @pytest.mark.extras
 @given(values)
 @example([-0.0, 1, 1.0, "ß\u2028\x00", {"": None}])
-def test_what_is_written_reads_as_it_was(value: Any):
+def test_what_is_written_reads_as_it_was(value: Any) -> None:
     try:
         written = _json.dumps(value)
     except _json.JSONError:
@@ -63,7 +63,7 @@ def test_what_is_written_reads_as_it_was(value: Any):
 @example("")
 @example("1 2")
 @example('{"a": ["b", 1.5]}')  # certainly the same
-def test_both_read_the_same_and_refuse_the_same(text: bytes | str):
+def test_both_read_the_same_and_refuse_the_same(text: bytes | str) -> None:
     read = []
     for loads in LOADS:
         try:
@@ -77,14 +77,14 @@ def test_both_read_the_same_and_refuse_the_same(text: bytes | str):
 
 @both_loads
 @pytest.mark.parametrize("text", ['{"id": "\\ud800"}', '[{"\\uDFFF": 1}]', '"\\uD83D x"', '"\ud800"'])
-def test_no_half_surrogate_pair_is_read(loads: Callable[[Any], Any], text: str):
+def test_no_half_surrogate_pair_is_read(loads: Callable[[Any], Any], text: str) -> None:
     with pytest.raises(_json.JSONError):
         loads(text)
 
 
 @both_loads
 @pytest.mark.parametrize("text", ["NaN", "[Infinity]", '{"a": -Infinity}'])
-def test_no_number_is_read_that_is_none(loads: Callable[[Any], Any], text: str):
+def test_no_number_is_read_that_is_none(loads: Callable[[Any], Any], text: str) -> None:
     with pytest.raises(_json.JSONError):
         loads(text)
 
@@ -105,7 +105,9 @@ def test_no_number_is_read_that_is_none(loads: Callable[[Any], Any], text: str):
     ],
     ids=stable_id,
 )
-def test_a_refusal_says_where_and_never_what(loads: Callable[[Any], Any], text: bytes | str, words: str):
+def test_a_refusal_says_where_and_never_what(
+    loads: Callable[[Any], Any], text: bytes | str, words: str
+) -> None:
     with pytest.raises(_json.JSONError, match=words) as caught:
         loads(text)
     assert "secret" not in repr(caught.value)
@@ -129,14 +131,14 @@ def test_a_refusal_says_where_and_never_what(loads: Callable[[Any], Any], text: 
     ],
     ids=stable_id,
 )
-def test_what_is_no_json_is_refused_without_showing_it(value: Any, words: str):
+def test_what_is_no_json_is_refused_without_showing_it(value: Any, words: str) -> None:
     with pytest.raises(_json.JSONError, match=words) as caught:
         _json.dumps([value])
     assert "secret" not in str(caught.value)
     assert caught.value.__suppress_context__
 
 
-def test_something_without_an_end_is_refused():
+def test_something_without_an_end_is_refused() -> None:
     endless: list[Any] = []
     endless.append(endless)
     deep: list[Any] = []
@@ -148,18 +150,18 @@ def test_something_without_an_end_is_refused():
 
 
 @given(st.dictionaries(sound, sound | st.none() | st.tuples(sound), max_size=4))
-def test_what_was_checked_before_is_written_the_same(value: Any):
+def test_what_was_checked_before_is_written_the_same(value: Any) -> None:
     assert _json.dumps_checked(value) == _json.dumps(value)
 
 
 @pytest.mark.parametrize("dumps", DUMPS)
-def test_json_is_written_compact_as_utf8(dumps: Callable[[Any], bytes]):
+def test_json_is_written_compact_as_utf8(dumps: Callable[[Any], bytes]) -> None:
     assert dumps({"a": [1, True, None], "ß": ("\u2028\x00", 1.5)}) == (
         '{"a":[1,true,null],"ß":["\u2028\\u0000",1.5]}'.encode()
     )
 
 
-def test_without_orjson_the_standard_library_does_it():
+def test_without_orjson_the_standard_library_does_it() -> None:
     code = (
         "import sys; sys.modules['orjson'] = None\n"
         "from omi_async._api import json as _json\n"
@@ -172,14 +174,14 @@ def test_without_orjson_the_standard_library_does_it():
 
 
 @pytest.mark.extras
-def test_with_orjson_orjson_does_it():
+def test_with_orjson_orjson_does_it() -> None:
     assert _json.FAST
     assert _json.loads is LOADS[0]
     assert _json.dumps_checked is not _json.dumps
 
 
 @both_loads
-def test_the_standard_librarys_own_dialect_is_read(loads: Callable[[bytes | str], Any]):
+def test_the_standard_librarys_own_dialect_is_read(loads: Callable[[bytes | str], Any]) -> None:
     # Catches: our own decoder, if it refuses what every other program writes.
     text = json.dumps({"text": "é\u2028\U0001f600", "n": [1, 2.5, -3e-7, True, None]}, indent=1)
     assert loads(text) == json.loads(text)

@@ -41,6 +41,7 @@ PURE = {
 
 MAY_IMPORT: dict[str, set[str]] = {
     "_version": set(),
+    "_formats": set(),
     "constants": set(),
     "memory": set(),
     "key": {"memory"},
@@ -73,6 +74,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "fact",
         "memory",
         "_api.json",
+        "_formats",
         "importing.report",
         "sources",
     },
@@ -87,7 +89,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "importing.stopping",
     },
     # Background imports: files to facts to the importer, for the sessions of an app.
-    "jobs": {"errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
+    "jobs": {"_formats", "errors", "fact", "_api.json", "importing", "sources", "session", "jobs"},
     # Imports on many machines: a journal and a lease in a store that all of them share.
     "workers": {
         "errors",
@@ -107,7 +109,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"local"},
     # Programs as users write them: they know the public names alone.
     "examples": {FACADE, "sources", "workers"},
-    "cli": PURE | {"_version", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
+    "cli": PURE
+    | {"_version", "_formats", "_quota", "importing", "resources", "session", "sources", "local", "cli"},
     "__main__": {"cli"},
     FACADE: PURE | {"_version", "importing", "inbox", "jobs", "resources", "session", "session_pool"},
 }
@@ -223,7 +226,7 @@ CORE = sorted(name for name in MODULES if covered(name, PURE))
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_arrows_point_down(name: str):
+def test_arrows_point_down(name: str) -> None:
     rule = most_specific(name, MAY_IMPORT)
     assert rule is not None, f"{name} has no place in the picture"
     beyond = {
@@ -233,33 +236,33 @@ def test_arrows_point_down(name: str):
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if not covered(name, {"examples"})])
-def test_what_does_io_is_imported_only_where_io_is_done(name: str):
+def test_what_does_io_is_imported_only_where_io_is_done(name: str) -> None:
     for outside in {imported.split(".")[0] for imported in IMPORTS[name]} & ONLY_IN.keys():
         assert covered(name, ONLY_IN[outside]), f"{name} may not import {outside}"
 
 
 @pytest.mark.parametrize("name", CORE)
-def test_the_core_is_pure(name: str):
+def test_the_core_is_pure(name: str) -> None:
     outside = {imported.split(".")[0] for imported in IMPORTS[name]}
     assert not outside & FORBIDDEN_IN_THE_CORE
 
 
-def test_nothing_imports_in_a_circle():
+def test_nothing_imports_in_a_circle() -> None:
     graph = {name: ours(imported) & MODULES.keys() - {FACADE} for name, imported in IMPORTS.items()}
     tuple(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
-def test_nothing_below_imports_the_facade():
+def test_nothing_below_imports_the_facade() -> None:
     below = {name for name in MODULES if not covered(name, {"examples"})}
     assert [name for name in below if FACADE in IMPORTS[name]] == []
 
 
-def test_the_picture_shows_nothing_that_is_not_there():
+def test_the_picture_shows_nothing_that_is_not_there() -> None:
     for name in MAY_IMPORT.keys() | PURE:
         assert name in MODULES, name
 
 
-def test_the_rules_would_be_broken_by_what_they_forbid(tmp_path: Path):
+def test_the_rules_would_be_broken_by_what_they_forbid(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
     module.write_text(
         "from typing import TYPE_CHECKING\n"
@@ -279,7 +282,7 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_the_core_works_with_nothing_running_and_nothing_to_run_it():
+def test_the_core_works_with_nothing_running_and_nothing_to_run_it() -> None:
     """The package's own __init__ may import everything, so an empty package of the same place stands in.
 
     The standard library's own email.utils, which reads HTTP dates, imports random and socket for other ends.
@@ -306,7 +309,7 @@ else:
 """)
 
 
-def test_the_facade_starts_without_the_surfaces():
+def test_the_facade_starts_without_the_surfaces() -> None:
     loaded = run("import sys; from omi_async import Session; print(*sorted(sys.modules))").split()
     assert "omi_async.session" in loaded
     unwanted = (
@@ -323,7 +326,7 @@ def test_the_facade_starts_without_the_surfaces():
 
 
 @pytest.mark.extras
-def test_an_import_reads_no_environment_and_sets_up_no_logging():
+def test_an_import_reads_no_environment_and_sets_up_no_logging() -> None:
     run("""
 import collections.abc, logging, os, sys
 import aiohttp, attrs, backoff, cattrs, cattrs.gen, multidict, yarl, random, sqlite3, inspect, typing

@@ -136,7 +136,7 @@ sizes = st.integers(4, 12)
 
 
 @given(servers(st.just(unchanged)), st.integers(1, 1000))
-def test_a_list_at_rest_is_read_whole_in_its_order(server: Server, page_size: int):
+def test_a_list_at_rest_is_read_whole_in_its_order(server: Server, page_size: int) -> None:
     if page_size < 4:
         server.bad = frozenset()
     reading = read(server, page_size)
@@ -148,7 +148,7 @@ def test_a_list_at_rest_is_read_whole_in_its_order(server: Server, page_size: in
 @example(Server(ids(10)), 5)  # certainly steady
 @example(Server(ids(10), changes=[unchanged, delete(0.0)]), 5)
 @example(Server(ids(4), changes=[unchanged, delete(0.0), unchanged, unchanged, delete(0.0)]), 2)
-def test_nothing_is_doubled_or_missed_when_memories_come_and_go(server: Server, page_size: int):
+def test_nothing_is_doubled_or_missed_when_memories_come_and_go(server: Server, page_size: int) -> None:
     reading = read(server, page_size)
     assert len(reading.ids) == len(set(reading.ids))
     if reading.listing.steady:
@@ -156,7 +156,7 @@ def test_nothing_is_doubled_or_missed_when_memories_come_and_go(server: Server, 
 
 
 @given(servers(comings_and_goings, most=MOST_BARREN_READINGS), sizes)
-def test_it_ends_steady_once_the_list_comes_to_rest(server: Server, page_size: int):
+def test_it_ends_steady_once_the_list_comes_to_rest(server: Server, page_size: int) -> None:
     reading = read(server, page_size)
     assert reading.listing.steady
     assert not reading.missed
@@ -165,7 +165,7 @@ def test_it_ends_steady_once_the_list_comes_to_rest(server: Server, page_size: i
 @given(servers(edits, most=4), sizes)
 @example(Server(ids(4), changes=[unchanged, to_front(0.5)]), 2)
 @example(Server(ids(4), changes=[unchanged, to_front(1.0)]), 2)
-def test_a_memory_that_is_edited_and_moves_to_the_front_is_not_missed(server: Server, page_size: int):
+def test_a_memory_that_is_edited_and_moves_to_the_front_is_not_missed(server: Server, page_size: int) -> None:
     server.bad = frozenset()
     reading = read(server, page_size)
     assert len(reading.ids) == len(set(reading.ids))
@@ -173,13 +173,13 @@ def test_a_memory_that_is_edited_and_moves_to_the_front_is_not_missed(server: Se
 
 
 @given(servers(anything, most=200), sizes)
-def test_whatever_happens_it_ends_and_nothing_is_doubled(server: Server, page_size: int):
+def test_whatever_happens_it_ends_and_nothing_is_doubled(server: Server, page_size: int) -> None:
     reading = read(server, page_size)
     assert len(reading.ids) == len(set(reading.ids))
 
 
 @pytest.mark.parametrize("order", range(20))
-def test_another_order_at_every_call_ends(order: int):
+def test_another_order_at_every_call_ends(order: int) -> None:
     generator = random.Random(order)
     server = Server(ids(30), changes=[generator.shuffle] * 5000)
     reading = read(server, 4)
@@ -189,13 +189,13 @@ def test_another_order_at_every_call_ends(order: int):
 @pytest.mark.parametrize(
     ("count", "size", "calls"), [(0, 5, 1), (4, 5, 2), (5, 5, 2), (6, 5, 3), (100, 1000, 2)]
 )
-def test_a_list_at_rest_costs_one_call_more_than_it_has_pages(count: int, size: int, calls: int):
+def test_a_list_at_rest_costs_one_call_more_than_it_has_pages(count: int, size: int, calls: int) -> None:
     server = Server(ids(count))
     assert read(server, size).ids == ids(count)
     assert server.calls == calls
 
 
-def test_a_memory_put_in_front_costs_one_call_more():
+def test_a_memory_put_in_front_costs_one_call_more() -> None:
     server = Server(ids(100), changes=[unchanged, insert(0.0, "new")])
     reading = read(server, 10)
     assert [*reading.ids[:100], "new"] == [*ids(100), "new"]
@@ -204,7 +204,7 @@ def test_a_memory_put_in_front_costs_one_call_more():
     )  # pages, the end, the front; the front's second page holds nothing new
 
 
-def test_the_user_may_delete_what_was_yielded():
+def test_the_user_may_delete_what_was_yielded() -> None:
     server = Server(ids(50))
     listing = Paginator[Memory](list_memories, 10)
     yielded = []
@@ -216,7 +216,7 @@ def test_the_user_may_delete_what_was_yielded():
     assert server.ids == []
 
 
-def test_a_removal_is_noticed_in_every_reading():
+def test_a_removal_is_noticed_in_every_reading() -> None:
     # m8 slips through in the first reading, and again in the second, when what stands in its place is known.
     changes: list[Change] = [unchanged] * 9
     changes[2] = delete(0.0, 2)
@@ -228,7 +228,7 @@ def test_a_removal_is_noticed_in_every_reading():
     assert reading.listing.steady
 
 
-def test_a_server_that_ignores_the_offset_is_given_up():
+def test_a_server_that_ignores_the_offset_is_given_up() -> None:
     server = Server(ids(3), ignores_offset_after=0)
     listing = Paginator[Memory](list_memories, 10)
     found: list[str] = []
@@ -240,7 +240,7 @@ def test_a_server_that_ignores_the_offset_is_given_up():
     assert server.calls == 1 + MOST_STALE_PAGES
 
 
-def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up():
+def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up() -> None:
     server = Server(ids(6), changes=[unchanged, delete(0.0, 3)], ignores_offset_after=3)
     listing = Paginator[Memory](list_memories, 3)
     found: list[str] = []
@@ -249,7 +249,7 @@ def test_a_server_that_ignores_the_offset_only_in_the_second_reading_is_given_up
 
 
 @pytest.mark.parametrize("readable", [0, 1, 10, 15])
-def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int):
+def test_a_list_that_the_server_itself_cut_short_is_no_whole_list(readable: int) -> None:
     server = Server(ids(40), truncated_from=readable)
     listing = Paginator[Memory](list_memories, 10)
     found: list[str] = []
@@ -306,7 +306,7 @@ class Windowed(Server):
 
 @pytest.mark.parametrize("page_size", [100, 999, 1000])
 @pytest.mark.parametrize("count", [4000, 4001, 4500, 4999])
-def test_what_fits_into_the_window_is_read_without_a_refusal(count: int, page_size: int):
+def test_what_fits_into_the_window_is_read_without_a_refusal(count: int, page_size: int) -> None:
     server = Windowed(ids(count))
     reading = read(server, page_size)
     assert reading.ids == ids(count)
@@ -316,7 +316,7 @@ def test_what_fits_into_the_window_is_read_without_a_refusal(count: int, page_si
 
 @pytest.mark.parametrize("page_size", [100, 1000])
 @pytest.mark.parametrize("count", [5000, 5001, 7000])
-def test_what_lies_beyond_is_found_by_category(count: int, page_size: int):
+def test_what_lies_beyond_is_found_by_category(count: int, page_size: int) -> None:
     server = Windowed(ids(count))
     reading = read(server, page_size)
     assert sorted(reading.ids) == sorted(ids(count))
@@ -324,7 +324,7 @@ def test_what_lies_beyond_is_found_by_category(count: int, page_size: int):
     assert server.refused == 1  # one memory beyond was asked for
 
 
-def test_what_no_list_shows_is_an_error_that_says_how_many_were_read():
+def test_what_no_list_shows_is_an_error_that_says_how_many_were_read() -> None:
     server = Windowed(ids(7000), per_category=1500)
     listing = Paginator[Memory](list_memories, 1000)
     found: list[str] = []
@@ -337,27 +337,27 @@ def test_what_no_list_shows_is_an_error_that_says_how_many_were_read():
 
 @pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("count", [4990, 5000, 6000])
-def test_a_long_list_is_read_beside_a_writer(count: int, place: float):
+def test_a_long_list_is_read_beside_a_writer(count: int, place: float) -> None:
     changes: list[Change] = [insert(place, f"m{count + number}") for number in range(30)]
     reading = read(Windowed(ids(count), changes=changes), 500)
     assert not reading.missed
     assert len(reading.ids) == len(set(reading.ids))
 
 
-def test_a_writer_in_front_does_not_make_forget_that_the_list_was_cut():
+def test_a_writer_in_front_does_not_make_forget_that_the_list_was_cut() -> None:
     # Catches: the reading of the front, which is not cut, in place of the verdict on the whole list.
     server = Windowed(ids(7000), per_category=100, changes=[unchanged, insert(0.0, "new")])
     with pytest.raises(ListLimitError):
         read(server, 1000)
 
 
-def test_a_server_without_a_window_is_read_to_its_end():
+def test_a_server_without_a_window_is_read_to_its_end() -> None:
     server = Server(ids(12_345))
     assert read(server, 1000).ids == ids(12_345)
 
 
 @pytest.mark.parametrize("window", [1, 7, 60, 3333])
-def test_another_window_is_found_out(window: int):
+def test_another_window_is_found_out(window: int) -> None:
     server = Windowed(ids(3500), window=window)
     if window < 50:
         with pytest.raises(InvalidRequestError):  # a first page that is refused is just a refusal
@@ -371,12 +371,12 @@ def test_another_window_is_found_out(window: int):
     assert server.refused < 30
 
 
-def test_an_older_server_knows_fewer_categories():
+def test_an_older_server_knows_fewer_categories() -> None:
     server = Windowed(ids(6000), knows=frozenset({"work", "system", "brand-new"}))
     assert sorted(read(server, 1000).ids) == sorted(ids(6000))
 
 
-def test_one_category_is_divided_no_further():
+def test_one_category_is_divided_no_further() -> None:
     server = Windowed([f"m{3 * number}" for number in range(6000)])
     listing = Paginator[Memory](list_memories, 1000, categories="work")
     found: list[str] = []
@@ -387,7 +387,7 @@ def test_one_category_is_divided_no_further():
 
 
 @pytest.mark.parametrize("categories", ["work,system", ["work", "system"]])
-def test_some_categories_are_divided_into_these(categories: str | list[str]):
+def test_some_categories_are_divided_into_these(categories: str | list[str]) -> None:
     asked = []
     listing = Paginator[Memory](list_memories, 1000, categories=categories)
     page = Page([Memory(id="1")], truncated=True)
@@ -398,7 +398,7 @@ def test_some_categories_are_divided_into_these(categories: str | list[str]):
     assert asked == ["work,system", "work,system", "work", "work", "system", "system"]
 
 
-def test_what_cannot_be_read_is_counted_once():
+def test_what_cannot_be_read_is_counted_once() -> None:
     listing = Paginator[Memory](list_memories, 3)
     memory = {name: Memory(id=name) for name in "abcde"}
     pages = [
@@ -416,7 +416,7 @@ def test_what_cannot_be_read_is_counted_once():
     assert (listing.unreadable, listing.odd) == (1, 2)
 
 
-def test_a_page_that_was_cut_short_is_gone_on_behind():
+def test_a_page_that_was_cut_short_is_gone_on_behind() -> None:
     listing = Paginator[Memory](list_memories, 10)
     pages = [Page([Memory(id="a"), Memory(id="b")], truncated=True), Page([Memory(id="b"), Memory(id="c")])]
     pages.append(Page([Memory(id="c")]))
@@ -428,7 +428,7 @@ def test_a_page_that_was_cut_short_is_gone_on_behind():
     assert listing.next_request() is None
 
 
-def test_unreadable_elements_count_as_places():
+def test_unreadable_elements_count_as_places() -> None:
     listing = Paginator[ListedMemory](list_for_import, 10)
     pages = [
         Page([ListedMemory("a", "x", "")], unreadable=2),
@@ -447,12 +447,12 @@ def test_unreadable_elements_count_as_places():
     assert offsets == ["0", "2", "4", "5"]
 
 
-def test_a_page_that_names_a_memory_twice_yields_it_once():
+def test_a_page_that_names_a_memory_twice_yields_it_once() -> None:
     listing = Paginator[Memory](list_memories, 10)
     assert [memory.id for memory in listing.take(Page([Memory(id="a"), Memory(id="a")]))] == ["a"]
 
 
-def test_pages_hold_no_more_than_the_server_gives():
+def test_pages_hold_no_more_than_the_server_gives() -> None:
     for size in (1, 999, 1000):
         listing = Paginator[Memory](list_memories, size, categories=["work"])
         first = listing.next_request()
@@ -466,6 +466,6 @@ def test_pages_hold_no_more_than_the_server_gives():
 
 
 @pytest.mark.parametrize("page_size", [0, -1, 1001])
-def test_the_page_size_is_checked_before_anything_is_read(page_size: int):
+def test_the_page_size_is_checked_before_anything_is_read(page_size: int) -> None:
     with pytest.raises(ValueError, match="page_size must be from 1 to 1000"):
         Paginator[Memory](list_memories, page_size)

@@ -28,7 +28,7 @@ def fields_of(caplog: pytest.LogCaptureFixture, name: str = "omi_async") -> list
 
 async def test_every_record_of_the_library_has_fields_with_its_prefix(
     caplog: pytest.LogCaptureFixture, tmp_path: Path
-):
+) -> None:
     ledger = tmp_path / "quotas.db"
     ledger.write_text("no database")
     log = logging.getLogger("omi_async.access")
@@ -57,7 +57,7 @@ async def test_every_record_of_the_library_has_fields_with_its_prefix(
 
 async def test_an_attempt_tells_its_kind_and_status(
     caplog: pytest.LogCaptureFixture, server: LocalServer, session: Session
-):
+) -> None:
     with caplog.at_level(logging.DEBUG, "omi_async"):
         await session.memories.create("User skis")
 

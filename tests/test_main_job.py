@@ -69,7 +69,7 @@ def serving(folder: Path, key: str) -> Iterator[tuple[str, Path]]:
 
 
 @pytest.mark.slow
-def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
+def test_ten_thousand_facts_go_into_a_server_process(tmp_path) -> None:
     key = "omi_dev_" + "0" * 32
     write_facts(tmp_path / "facts.jsonl", 10_000)
     with serving(tmp_path, key) as (url, log):
@@ -83,7 +83,7 @@ def test_ten_thousand_facts_go_into_a_server_process(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("concurrency", [2, 7])
-def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency):
+def test_the_calls_are_full_parallel_and_bounded(tmp_path, concurrency) -> None:
     write_facts(tmp_path / "facts.jsonl", 2_510)
     with LocalServer.in_thread() as server:
         server.faults.add(Fault.slow(0.01), on="batch", times=FOREVER)  # so that calls can meet

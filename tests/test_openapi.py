@@ -76,7 +76,7 @@ facts = st.builds(
 
 
 @given(facts, st.lists(facts, min_size=1, max_size=25))
-def test_what_is_sent_is_what_the_document_describes(fact, batch):
+def test_what_is_sent_is_what_the_document_describes(fact, batch) -> None:
     payloads = [fact_payload(each) for each in batch]
     requests = create_memory(fact), import_single(payloads[0]), create_batch(batch), import_batch(payloads)
     for request in requests:
@@ -95,11 +95,11 @@ def test_what_is_sent_is_what_the_document_describes(fact, batch):
     ],
     ids=str,
 )
-def test_reading_and_changing_as_the_document_describes(request_):
+def test_reading_and_changing_as_the_document_describes(request_) -> None:
     check(request_)
 
 
-async def test_the_stand_in_answers_as_the_document_describes(server: LocalServer, session: Session):
+async def test_the_stand_in_answers_as_the_document_describes(server: LocalServer, session: Session) -> None:
     await session.memories.import_facts([f"User likes {n}" for n in range(3)])
     headers = {"Authorization": f"Bearer {server.api_key}"}
     memory_id = server.memories()[0]["id"]

@@ -27,14 +27,14 @@ from omi_async.local import Fault, LocalServer
 CLASSES = [thing for name in omi_async.__all__ if isinstance(thing := getattr(omi_async, name), type)]
 
 
-def test_the_list_is_sorted_and_every_name_is_there():
+def test_the_list_is_sorted_and_every_name_is_there() -> None:
     assert omi_async.__all__ == sorted(omi_async.__all__)
     assert len(omi_async.__all__) == len(set(omi_async.__all__))
     for name in omi_async.__all__:
         assert hasattr(omi_async, name)
 
 
-def test_the_list_is_complete():
+def test_the_list_is_complete() -> None:
     assert all(hasattr(omi_async, name) for name in omi_async.__all__)  # each is loaded when it is asked for
     public = {
         name
@@ -47,7 +47,7 @@ def test_the_list_is_complete():
     assert set(errors.__all__) <= set(omi_async.__all__)
 
 
-def test_what_type_checkers_see_is_what_is_there():
+def test_what_type_checkers_see_is_what_is_there() -> None:
     tree = ast.parse(Path(omi_async.__file__).read_text())
     seen = {
         alias.name: importlib.import_module(node.module or "")
@@ -84,7 +84,7 @@ else:
 """)
 
 
-def test_the_names_are_loaded_when_they_are_asked_for():
+def test_the_names_are_loaded_when_they_are_asked_for() -> None:
     loaded = run("import sys, omi_async; dir(omi_async); print(*sys.modules)").split()
     assert [name for name in loaded if name.startswith("omi_async.")] == []
     assert not {"aiohttp", "asyncio", "attrs"} & set(loaded)
@@ -93,7 +93,7 @@ def test_the_names_are_loaded_when_they_are_asked_for():
     assert "omi_async.session" not in loaded
 
 
-def test_a_name_is_found_however_it_is_asked_for():
+def test_a_name_is_found_however_it_is_asked_for() -> None:
     run("from omi_async import *; Session, Fact, NotFoundError, __version__")
     run("import omi_async; assert {*omi_async.__all__} <= {*dir(omi_async)}")
     run("import omi_async.errors; assert omi_async.errors.NotFoundError is omi_async.NotFoundError")
@@ -102,25 +102,25 @@ def test_a_name_is_found_however_it_is_asked_for():
         omi_async.Nothing  # type: ignore[attr-defined]  # noqa: B018  # type checkers know it too
 
 
-def test_what_was_pickled_is_found_by_a_process_that_has_loaded_nothing():
+def test_what_was_pickled_is_found_by_a_process_that_has_loaded_nothing() -> None:
     fact = Fact("a", tags=["b"])
     assert pickle.loads(pickle.dumps(fact)) == fact
     run(f"import pickle; fact = pickle.loads({pickle.dumps(fact)!r}); assert fact.tags == ('b',), fact")
     run(f"import pickle; assert pickle.loads({pickle.dumps(Session)!r}).__name__ == 'Session'")
 
 
-def test_the_fixed_names_are_there():
+def test_the_fixed_names_are_there() -> None:
     fixed = {"Session", "Fact", "Memory", "Retry", "ImportReport", "FactOutcome", *errors.__all__}
     assert fixed <= set(omi_async.__all__)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_a_name_is_reported_by_the_module_that_it_lives_in(kind: type):
+def test_a_name_is_reported_by_the_module_that_it_lives_in(kind: type) -> None:
     assert getattr(importlib.import_module(kind.__module__), kind.__name__) is kind
     assert kind.__doc__
 
 
-def test_the_version_is_the_one_that_is_installed():
+def test_the_version_is_the_one_that_is_installed() -> None:
     assert omi_async.__version__ == metadata.version("omi-async")
 
 
@@ -135,7 +135,7 @@ def callables(kind: type) -> dict[str, Callable[..., Any]]:
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_annotation_can_be_resolved(kind: type):
+def test_every_annotation_can_be_resolved(kind: type) -> None:
     typing.get_type_hints(kind)
     for name, function in callables(kind).items():
         hints = typing.get_type_hints(function)
@@ -146,19 +146,19 @@ def test_every_annotation_can_be_resolved(kind: type):
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda kind: kind.__name__)
-def test_every_public_member_is_documented(kind: type):
+def test_every_public_member_is_documented(kind: type) -> None:
     for name, member in vars(kind).items():
         if not name.startswith("_") and (inspect.isfunction(member) or isinstance(member, property)):
             assert inspect.getdoc(member), f"{kind.__name__}.{name}"
 
 
-def test_the_models_are_what_their_annotations_say():
+def test_the_models_are_what_their_annotations_say() -> None:
     assert typing.get_type_hints(Memory)["created_at"] == datetime | None
     assert typing.get_type_hints(ResponseFormatError.__init__)["memories"] == Sequence[Memory]
     assert typing.get_type_hints(omi_async.ImportStoppedError.__init__)["report"] is ImportReport
 
 
-def test_the_models_serve_a_converter_of_the_users():
+def test_the_models_serve_a_converter_of_the_users() -> None:
     memory = cattrs.Converter().structure({"id": "1", "content": "a", "tags": ["t"]}, Memory)
     assert memory == Memory(id="1", content="a", tags=("t",))
     attrs.resolve_types(Memory)
@@ -190,7 +190,7 @@ def assert_fields(thing: Any) -> None:
         assert is_a(getattr(thing, name), hint), f"{type(thing).__name__}.{name} is {getattr(thing, name)!r}"
 
 
-def test_run_time_types_equal_the_annotations_of_models():
+def test_run_time_types_equal_the_annotations_of_models() -> None:
     class Text(str):
         __slots__ = ()
 
@@ -199,7 +199,7 @@ def test_run_time_types_equal_the_annotations_of_models():
         assert_fields(thing)
 
 
-async def test_run_time_types_equal_the_annotations_of_calls(server: LocalServer, session: Session):
+async def test_run_time_types_equal_the_annotations_of_calls(server: LocalServer, session: Session) -> None:
     hints = {
         name: typing.get_type_hints(method)["return"]
         for name, method in callables(Memories).items()
@@ -230,7 +230,7 @@ async def test_run_time_types_equal_the_annotations_of_calls(server: LocalServer
     assert type(caught.value.status) is int
 
 
-def test_signatures_are_those_of_the_design():
+def test_signatures_are_those_of_the_design() -> None:
     def names(function: Callable[..., Any], *kinds: Any) -> list[str]:
         return [it.name for it in inspect.signature(function).parameters.values() if it.kind in kinds]
 
@@ -246,6 +246,6 @@ def test_signatures_are_those_of_the_design():
     assert attrs.asdict(Retry()) == {"attempts": 4, "base": 0.5, "cap": 8.0}
 
 
-def test_the_hints_need_nothing_imported_beside():
+def test_the_hints_need_nothing_imported_beside() -> None:
     assert isinstance(typing.get_type_hints(Fact.__init__)["tags"], type(Iterable[str]))
     assert "omi_async.fact" in sys.modules

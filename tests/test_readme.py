@@ -56,7 +56,7 @@ def run(command: list[str], folder: Path, **environment: str) -> str:
 
 
 @pytest.mark.parametrize("number", range(len(PROGRAMS)))
-def test_programs_run(number, tmp_path):
+def test_programs_run(number, tmp_path) -> None:
     (tmp_path / "facts.jsonl").write_text('{"content": "User swims"}\n"User skis"\n', encoding="utf-8")
     script = tmp_path / "program.py"
     script.write_text(PROGRAMS[number], encoding="utf-8")
@@ -74,7 +74,7 @@ def test_programs_run(number, tmp_path):
 @pytest.mark.extras
 @pytest.mark.slow
 @pytest.mark.parametrize("checker", ["mypy", "pyright"])
-def test_the_examples_pass_a_strict_type_checker(checker, tmp_path):
+def test_the_examples_pass_a_strict_type_checker(checker, tmp_path) -> None:
     pytest.importorskip(checker, reason="it is of the extra test")
     for number, example in enumerate(PYTHON):
         (tmp_path / f"example_{number}.py").write_text(example, encoding="utf-8")
@@ -84,7 +84,7 @@ def test_the_examples_pass_a_strict_type_checker(checker, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_testing_section_is_a_passing_test(tmp_path):
+def test_the_testing_section_is_a_passing_test(tmp_path) -> None:
     [test] = (block for block in PYTHON if block not in [*PROGRAMS, *APPS.values()])
     (tmp_path / "test_mine.py").write_text(test, encoding="utf-8")
     # Named, since an environment that was made before the plugin had an entry point does not know of it.
@@ -94,7 +94,7 @@ def test_the_testing_section_is_a_passing_test(tmp_path):
 
 
 @pytest.mark.parametrize("name", APPS)
-async def test_apps_answer(name, server, monkeypatch):
+async def test_apps_answer(name, server, monkeypatch) -> None:
     pytest.importorskip(name, reason="it is of the extra test")
     monkeypatch.setenv("OMI_API_BASE", server.url)
     monkeypatch.setenv("OMI_API_KEY", server.api_key)
@@ -139,7 +139,7 @@ def commands(block: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.extras
-def test_shell_blocks_run_in_their_order(tmp_path):
+def test_shell_blocks_run_in_their_order(tmp_path) -> None:
     binaries = Path(sys.executable).parent
     lines = [line for block in SHELL for line in commands(block) if "-m pytest" not in line]
     assert len(lines) >= 5
@@ -152,7 +152,7 @@ def test_shell_blocks_run_in_their_order(tmp_path):
     assert "0 calls" in everything  # the second import, with the first one's journal
 
 
-def test_the_blocks_for_set_up_make_and_use_a_virtual_environment():
+def test_the_blocks_for_set_up_make_and_use_a_virtual_environment() -> None:
     for heading in ("Quick start", "Tests"):
         blocks = re.findall(r"^```sh\n(.*?)^```", section(heading), re.DOTALL | re.MULTILINE)
         assert len(blocks) == 1
@@ -165,7 +165,7 @@ def rows_of_errors() -> dict[str, list[str]]:
     return {row[0].split("`")[1]: row[1:] for row in rows}
 
 
-def test_every_error_stands_in_the_table_with_its_maybe_applied():
+def test_every_error_stands_in_the_table_with_its_maybe_applied() -> None:
     rows = rows_of_errors()
     documented = {*errors.__all__, "ImportStoppedError", "ImportFailedError"} - {"OmiError", "TransportError"}
     assert rows.keys() == documented
@@ -174,7 +174,7 @@ def test_every_error_stands_in_the_table_with_its_maybe_applied():
 
 
 @pytest.mark.extras
-def test_every_error_stands_in_the_table_with_its_exit_code():
+def test_every_error_stands_in_the_table_with_its_exit_code() -> None:
     from omi_async.cli.exit_codes import CODES, SOME_FAILED  # noqa: PLC0415  # needs the extra
 
     rows = rows_of_errors()
@@ -185,13 +185,13 @@ def test_every_error_stands_in_the_table_with_its_exit_code():
         assert code == str(next(code for base, code in CODES if issubclass(kind, base))), name
 
 
-def test_every_state_stands_in_the_table():
+def test_every_state_stands_in_the_table() -> None:
     rows = [row[0].strip("`") for row in table(section("Importing many facts"))]
     assert {*get_args(State)} <= {*rows}
 
 
 @pytest.mark.extras
-def test_every_command_stands_in_the_table():
+def test_every_command_stands_in_the_table() -> None:
     from omi_async.cli.app import cli  # noqa: PLC0415  # needs the extra
 
     documented = {
@@ -200,6 +200,6 @@ def test_every_command_stands_in_the_table():
     assert documented == {*cli.commands}
 
 
-def test_the_changelog_tells_of_this_version():
+def test_the_changelog_tells_of_this_version() -> None:
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{omi_async.__version__}]" in changelog

@@ -107,13 +107,13 @@ def check(request: Request[Any], case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "case"), [case for name in DOCUMENTED for case in cases(name)])
-def test_what_a_success_means(name: str, case: dict[str, Any]):
+def test_what_a_success_means(name: str, case: dict[str, Any]) -> None:
     check(REQUESTS[name](), case)
 
 
 @pytest.mark.parametrize("name", REQUESTS)
 @pytest.mark.parametrize(("_file", "case"), cases("refusals"))
-def test_what_a_failure_means_for_every_call(name: str, _file: str, case: dict[str, Any]):
+def test_what_a_failure_means_for_every_call(name: str, _file: str, case: dict[str, Any]) -> None:
     request = REQUESTS[name]()
     check(request, case)
     with pytest.raises(errors.APIError, match=f"^cannot {request.operation}: {case['status']} "):
@@ -144,7 +144,7 @@ def test_what_a_failure_means_for_every_call(name: str, _file: str, case: dict[s
 @example("delete_memory", 302, {"Location": "http://[::1"}, b"", False)
 def test_any_answer_at_all_is_a_result_or_an_error_of_ours(
     name: str, status: int, headers: dict[str, str], body: bytes, cut: bool
-):
+) -> None:
     error: errors.OmiError | None = None
     try:
         interpret(REQUESTS[name](), Response(status, headers, body, cut, NOON))
@@ -155,7 +155,7 @@ def test_any_answer_at_all_is_a_result_or_an_error_of_ours(
     assert isinstance(error, errors.APIError) is not (200 <= status < 300)
 
 
-def test_headers_are_found_whatever_their_case():
+def test_headers_are_found_whatever_their_case() -> None:
     for headers in (
         {"retry-AFTER": "7"},
         CIMultiDict({"Retry-After": "7"}),
@@ -165,13 +165,13 @@ def test_headers_are_found_whatever_their_case():
         assert Response(429, headers).header("Date") is None
 
 
-def test_a_page_full_of_half_titles_is_given_up_early():
+def test_a_page_full_of_half_titles_is_given_up_early() -> None:
     page = Response(502, {"Content-Type": "text/html"}, b"<title" * 5_000_000)
     with pytest.raises(errors.ServerError, match="502 Bad Gateway"):  # to look through it all takes hours
         interpret(create_memory(FACT), page)
 
 
-def test_a_delete_that_finds_nothing_after_one_that_was_lost_has_done_its_work():
+def test_a_delete_that_finds_nothing_after_one_that_was_lost_has_done_its_work() -> None:
     gone = Response(404, {}, b'{"detail":"Memory not found"}')
     interpret(delete_memory("x"), gone, repeated=True)
     requests: list[Request[Any]] = [delete_memory("x"), update_memory("x", {"content": "a"})]
@@ -185,7 +185,7 @@ def test_a_delete_that_finds_nothing_after_one_that_was_lost_has_done_its_work()
 # What is sent
 
 
-def test_the_documented_calls():
+def test_the_documented_calls() -> None:
     sent = {
         name: (request.method, request.path, None if request.body is None else json.loads(request.body))
         for name, build in REQUESTS.items()
@@ -210,7 +210,7 @@ def test_the_documented_calls():
     }
 
 
-def test_what_may_be_repeated_and_what_is_slow():
+def test_what_may_be_repeated_and_what_is_slow() -> None:
     requests = {name: build() for name, build in REQUESTS.items()}
     assert {name for name, request in requests.items() if request.idempotent} == {
         "list_memories",
@@ -236,7 +236,7 @@ def test_what_may_be_repeated_and_what_is_slow():
         ("", None),
     ],
 )
-def test_the_query_of_a_list(categories: Any, sent: str | None):
+def test_the_query_of_a_list(categories: Any, sent: str | None) -> None:
     query = parse_qs(urlsplit(list_memories(limit=7, offset=3, categories=categories).path).query)
     expected = {"limit": ["7"], "offset": ["3"]}
     assert query == expected | ({} if sent is None else {"categories": [sent]})
@@ -245,7 +245,7 @@ def test_the_query_of_a_list(categories: Any, sent: str | None):
 @pytest.mark.parametrize(
     ("limit", "offset"), [(0, 0), (-1, 0), (1001, 0), (1, -1)], ids=["zero", "negative", "too many", "offset"]
 )
-def test_a_list_that_the_server_would_silently_clamp_is_refused(limit: int, offset: int):
+def test_a_list_that_the_server_would_silently_clamp_is_refused(limit: int, offset: int) -> None:
     for build in (list_memories, list_for_import):
         with pytest.raises(ValueError, match=r"limit must be|offset must"):
             build(limit=limit, offset=offset)
@@ -261,7 +261,7 @@ def test_a_list_that_the_server_would_silently_clamp_is_refused(limit: int, offs
 @example("a?b#c")
 @example("mem_\u00fc \n\x00")
 @example("batch")
-def test_an_id_is_one_segment_of_the_path(memory_id: str):
+def test_an_id_is_one_segment_of_the_path(memory_id: str) -> None:
     for build in (delete_memory, lambda it: update_memory(it, {"content": "a"})):
         if memory_id in {"", ".", ".."}:
             with pytest.raises(ValueError, match="not a memory id"):
@@ -277,24 +277,24 @@ def test_an_id_is_one_segment_of_the_path(memory_id: str):
 
 
 @pytest.mark.parametrize("memory_id", ["", ".", "..", "\ud800"])
-def test_an_id_that_names_something_else_is_refused(memory_id: str):
+def test_an_id_that_names_something_else_is_refused(memory_id: str) -> None:
     with pytest.raises(ValueError, match="not a memory id"):
         delete_memory(memory_id)
 
 
-def test_an_update_changes_something():
+def test_an_update_changes_something() -> None:
     with pytest.raises(ValueError, match="nothing to update"):
         update_memory("x", {})
 
 
-def test_a_batch_holds_at_most_25():
+def test_a_batch_holds_at_most_25() -> None:
     for build in (lambda size: create_batch([FACT] * size), lambda size: import_batch([PAYLOAD] * size)):
         build(25)
         with pytest.raises(ValueError, match="at most 25 facts, not 26"):
             build(26)
 
 
-def test_what_is_sent_stands_in_no_repr():
+def test_what_is_sent_stands_in_no_repr() -> None:
     for build in REQUESTS.values():
         assert "vegetarian" not in repr(build())
     assert "vegetarian" not in repr(Response(200, {}, b"vegetarian"))
@@ -324,19 +324,20 @@ BROKEN: list[Any] = [
 ]
 
 
-def test_the_importer_counts_what_it_cannot_read():
+def test_the_importer_counts_what_it_cannot_read() -> None:
     good = {"id": "1", "content": "a", "created_at": "2026-01-01T00:00:00Z", "tags": "whatever"}
     undated = {"id": "2", "content": "b", "created_at": 5}
-    found = [ListedMemory("1", "a", good["created_at"]), ListedMemory("2", "b", "")]
+    found = [ListedMemory("1", "a", good["created_at"], tags="whatever"), ListedMemory("2", "b", "")]
     page = [good, *BROKEN, undated]
     listed = Page(found, truncated=True, unreadable=len(BROKEN), answer=success(page))
     assert read("list_identities", page) == listed
     batch = {"memories": page}
-    named = BatchAnswer(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch))
+    named = BatchAnswer(["1", "2"], ["a", "b"], [good["created_at"], ""], success(batch), page)
     assert read("import_batch", batch) == named
-    assert read("import_single", good) == BatchAnswer(["1"], ["a"], [good["created_at"]], success(good))
+    single = BatchAnswer(["1"], ["a"], [good["created_at"]], success(good), [good])
+    assert read("import_single", good) == single
     for broken in BROKEN:
-        assert read("import_single", broken) == BatchAnswer([], [], [], success(broken))
+        assert read("import_single", broken) == BatchAnswer([], [], [], success(broken), [broken])
 
 
 @pytest.mark.parametrize(
@@ -348,7 +349,7 @@ def test_the_importer_counts_what_it_cannot_read():
         ("import_batch", {"memories": {}}),
     ],
 )
-def test_the_importer_refuses_what_is_no_such_answer(name: str, body: Any):
+def test_the_importer_refuses_what_is_no_such_answer(name: str, body: Any) -> None:
     with pytest.raises(ResponseFormatError, match="expected an"):
         read(name, body)
 
@@ -395,11 +396,11 @@ def problem(*loc: Any, **more: Any) -> dict[str, Any]:
         (None, {}),
     ],
 )
-def test_a_422_names_the_items_that_it_refuses_or_none(detail: Any, refused: dict[int, str]):
+def test_a_422_names_the_items_that_it_refuses_or_none(detail: Any, refused: dict[int, str]) -> None:
     assert refused_items(refusal(detail)) == refused
 
 
-def test_only_a_refusal_of_the_request_names_items():
+def test_only_a_refusal_of_the_request_names_items() -> None:
     detail = [problem("body", "memories", 3, "content")]
     assert refused_items(refusal(detail, 400)) == {3: "content: no good"}
     assert refused_items(refusal(detail, 500)) == {}
@@ -418,7 +419,7 @@ facts = st.builds(
 
 
 @given(st.lists(facts, max_size=25))
-def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(given):
+def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(given) -> None:
     payloads = [fact_payload(fact) for fact in given]
     body = _json.dumps({"memories": payloads})
     assert import_batch(payloads).body == create_batch(given).body == body
@@ -429,12 +430,12 @@ def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(giv
 @pytest.mark.parametrize(
     "body", [b'[{"id": "\\ud800", "content": "a"}]', b'[{"weight": NaN}]', b"[", b"\xff"]
 )
-def test_an_importers_answer_is_refused_if_its_strings_are_unsound(body: bytes):
+def test_an_importers_answer_is_refused_if_its_strings_are_unsound(body: bytes) -> None:
     with pytest.raises(ResponseFormatError):
         interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
 
 
-def test_an_importers_answer_may_hold_any_number_that_is_not_read():
+def test_an_importers_answer_may_hold_any_number_that_is_not_read() -> None:
     body = b'[{"id": "1", "content": "a", "weight": 123456789012345678901}]'
     page = interpret(list_for_import(limit=1000, offset=0), Response(200, {}, body))
     assert page.memories == [ListedMemory("1", "a", "")]
@@ -445,7 +446,7 @@ def test_an_importers_answer_may_hold_any_number_that_is_not_read():
 
 @pytest.mark.parametrize("row", [b"{}", b"0", b"[]", b'""'], ids=bytes.decode)
 @pytest.mark.parametrize("status", [200, 422, 500])
-def test_an_answer_of_tiny_rows_is_bounded_before_it_takes_memory(row: bytes, status: int):
+def test_an_answer_of_tiny_rows_is_bounded_before_it_takes_memory(row: bytes, status: int) -> None:
     body = b"[" + b",".join([row] * 3_000_000) + b"]"
     requests: list[Request[Any]] = [list_memories(), list_for_import(limit=25, offset=0)]
     requests += [create_batch([Fact("a")]), import_batch([PAYLOAD]), create_memory(Fact("a"))]
@@ -457,7 +458,7 @@ def test_an_answer_of_tiny_rows_is_bounded_before_it_takes_memory(row: bytes, st
 
 
 @pytest.mark.parametrize("count", [10_001, 50_000])
-def test_a_page_has_no_more_rows_than_anybody_asks_for(count: int):
+def test_a_page_has_no_more_rows_than_anybody_asks_for(count: int) -> None:
     body = b"[" + b",".join([b"{}"] * count) + b"]"
     requests: list[Request[Any]] = [list_memories(), list_for_import(limit=25, offset=0)]
     for request in requests:
@@ -467,7 +468,7 @@ def test_a_page_has_no_more_rows_than_anybody_asks_for(count: int):
         interpret(create_batch([Fact("a")]), Response(200, body=b'{"memories": ' + body + b"}"))
 
 
-def test_a_page_of_commas_is_a_page():
+def test_a_page_of_commas_is_a_page() -> None:
     memories = [{"id": str(number), "content": "," * 500, "tags": ["a,b"] * 3} for number in range(1000)]
     page = interpret(list_memories(limit=1000), Response(200, body=json.dumps(memories).encode()))
     assert len(page.memories) == 1000
@@ -487,7 +488,7 @@ WILD = "\x1b[31mred\r\n\x00\u202e\u2028" + "x" * 10_000
     ],
     ids=["text", "list", "object", "texts"],
 )
-def test_a_servers_words_reach_messages_short_and_tame(status: int, detail: Any):
+def test_a_servers_words_reach_messages_short_and_tame(status: int, detail: Any) -> None:
     response = Response(status, {"Location": f"http://{WILD}/"}, json.dumps({"detail": detail}).encode())
     with pytest.raises(errors.OmiError) as caught:
         interpret(import_batch([PAYLOAD]), response)
@@ -496,7 +497,7 @@ def test_a_servers_words_reach_messages_short_and_tame(status: int, detail: Any)
         assert len(words) < 700
 
 
-def test_the_examples_of_the_package_hold():
+def test_the_examples_of_the_package_hold() -> None:
     import omi_async._api  # noqa: PLC0415  # what is tested
 
     results = doctest.testmod(omi_async._api)

@@ -79,16 +79,16 @@ TABLE: list[tuple[BaseException, tuple[bool, bool]]] = [
 
 
 @pytest.mark.parametrize(("error", "worth"), TABLE, ids=lambda cell: repr(cell)[:60])
-def test_what_is_worth_another_try(error: BaseException, worth: tuple[bool, bool]):
+def test_what_is_worth_another_try(error: BaseException, worth: tuple[bool, bool]) -> None:
     assert worth_retrying(error, idempotent=True) is worth[0]
     assert worth_retrying(error, idempotent=False) is worth[1]
 
 
-def test_the_table_is_complete():
+def test_the_table_is_complete() -> None:
     assert {type(error).__name__ for error, _ in TABLE} >= set(errors.__all__)
 
 
-def test_nothing_that_may_have_been_applied_is_made_again_unless_twice_is_once():
+def test_nothing_that_may_have_been_applied_is_made_again_unless_twice_is_once() -> None:
     for error, _ in TABLE:
         if getattr(error, "maybe_applied", False):
             assert not worth_retrying(error, idempotent=False)
@@ -97,25 +97,25 @@ def test_nothing_that_may_have_been_applied_is_made_again_unless_twice_is_once()
 LOST = ResponseLostError("m")
 
 
-def test_the_longest_waits_double_up_to_the_cap_and_none_follows_the_last_attempt():
+def test_the_longest_waits_double_up_to_the_cap_and_none_follows_the_last_attempt() -> None:
     assert [*waits(Retry())] == [0.5, 1.0, 2.0, None]
     assert [*waits(Retry(attempts=7, base=1.0, cap=5.0))] == [1.0, 2.0, 4.0, 5.0, 5.0, 5.0, None]
     assert [*waits(Retry(attempts=1))] == [None]
 
 
 @pytest.mark.parametrize(("attempts", "made"), [(None, 4), (0, 1), (1, 1), (2, 2), (2_000, 2_000)])
-def test_a_call_may_have_a_number_of_attempts_of_its_own(attempts: int | None, made: int):
+def test_a_call_may_have_a_number_of_attempts_of_its_own(attempts: int | None, made: int) -> None:
     # Catches: an overflow of 2**1024 too.
     assert len([*waits(Retry(), attempts)]) == made
 
 
 @pytest.mark.parametrize("error", [LOST, RateLimitError("m", retry_after=1.0)])
-def test_after_the_last_attempt_there_is_no_wait(error: OmiError):
+def test_after_the_last_attempt_there_is_no_wait(error: OmiError) -> None:
     assert wait_after(error, None, idempotent=True, chance=0.5) is None
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 2.0), (0.5, 3.0), (1.0, 4.0)])
-def test_chance_takes_up_to_a_half_of_a_wait(chance: float, seconds: float):
+def test_chance_takes_up_to_a_half_of_a_wait(chance: float, seconds: float) -> None:
     assert wait_after(LOST, 4.0, idempotent=True, chance=chance) == seconds
 
 
@@ -123,12 +123,12 @@ def test_chance_takes_up_to_a_half_of_a_wait(chance: float, seconds: float):
 @pytest.mark.parametrize(
     ("asked", "seconds"), [(7.0, 7.0), (3600.0, 3600.0), (0.3, 0.3), (0.0, 0.05), (0.01, 0.05)]
 )
-def test_a_wait_that_was_asked_for_is_kept_in_full(chance: float, asked: float, seconds: float):
+def test_a_wait_that_was_asked_for_is_kept_in_full(chance: float, asked: float, seconds: float) -> None:
     error = ServerError("m", status=503, maybe_applied=False, retry_after=asked)
     assert wait_after(error, 1.0, idempotent=False, chance=chance) == seconds
 
 
-def test_after_a_429_the_next_permit_is_what_is_waited_for():
+def test_after_a_429_the_next_permit_is_what_is_waited_for() -> None:
     assert wait_after(RateLimitError("m", retry_after=7.0), 1.0, idempotent=False, chance=0.5) == 0.0
 
 
@@ -141,7 +141,7 @@ def test_after_a_429_the_next_permit_is_what_is_waited_for():
     ),
     st.floats(0, 1),
 )
-def test_a_computed_wait_is_positive_and_below_the_cap(retry: Retry, chance: float):
+def test_a_computed_wait_is_positive_and_below_the_cap(retry: Retry, chance: float) -> None:
     *between, last = [wait_after(LOST, longest, idempotent=True, chance=chance) for longest in waits(retry)]
     assert last is None
     assert len(between) == retry.attempts - 1
@@ -199,12 +199,12 @@ DATE = "Sun, 22 Nov 2026 12:00:00 GMT"
         ("\x00", None),
     ],
 )
-def test_every_form_of_retry_after(value: str | None, seconds: float | None):
+def test_every_form_of_retry_after(value: str | None, seconds: float | None) -> None:
     assert parse_retry_after(value, date=DATE, now=0.0) == seconds
 
 
 @pytest.mark.parametrize("date", [None, "", "nonsense"])
-def test_without_a_date_of_the_answer_our_clock_must_do(date: str | None):
+def test_without_a_date_of_the_answer_our_clock_must_do(date: str | None) -> None:
     until = format_datetime(NOON, usegmt=True)
     assert parse_retry_after(until, date=date, now=NOON.timestamp() - 7.5) == 7.5
     assert parse_retry_after(until, date=date) is None
@@ -215,13 +215,13 @@ def test_without_a_date_of_the_answer_our_clock_must_do(date: str | None):
 @example("Sun, 22 Nov 0000 12:00:07 GMT", DATE)
 @example("Fri, 31 Dec 9999 23:59:59 -2359", DATE)
 @example("Sat, 01 Jan 0001 00:00:00 +2359", DATE)
-def test_retry_after_is_a_length_of_time_or_nothing(value: str, date: str):
+def test_retry_after_is_a_length_of_time_or_nothing(value: str, date: str) -> None:
     for reference in (date, DATE, None):
         seconds = parse_retry_after(value, date=reference, now=1e9)
         assert seconds is None or (seconds >= 0 and math.isfinite(seconds))
 
 
-def test_an_http_date_without_a_zone_is_gmt():
+def test_an_http_date_without_a_zone_is_gmt() -> None:
     assert parse_http_date("Sun, 22 Nov 2026 12:00:00 -0000") == NOON
     assert parse_http_date(DATE) == NOON
 
@@ -245,11 +245,11 @@ def test_an_http_date_without_a_zone_is_gmt():
     ],
     ids=repr,
 )
-def test_a_retry_is_made_of_positive_numbers(settings: dict[str, Any]):
+def test_a_retry_is_made_of_positive_numbers(settings: dict[str, Any]) -> None:
     with pytest.raises((ValueError, TypeError), match=next(iter(settings))):
         Retry(**settings)
 
 
-def test_a_retry_compares_by_value():
+def test_a_retry_compares_by_value() -> None:
     assert Retry() == Retry(attempts=4, base=0.5, cap=8.0)
     assert Retry(attempts=1) != Retry()

@@ -30,7 +30,7 @@ from tests.raw_server import Call, raw_server
 
 
 @pytest.mark.virtual_clock
-async def test_a_search_gives_what_fits_best_first(server: LocalServer, session: Session):
+async def test_a_search_gives_what_fits_best_first(server: LocalServer, session: Session) -> None:
     server.add("User likes tea", "User likes green tea a lot", "User lives in Oslo")
     await asyncio.sleep(7200)  # only what the server has processed is found
     found = await session.memories.search("user likes green tea a lot", limit=2)
@@ -45,13 +45,13 @@ async def test_a_search_gives_what_fits_best_first(server: LocalServer, session:
 )
 async def test_a_search_that_is_none_is_not_sent(
     server: LocalServer, session: Session, query: str, limit: int
-):
+) -> None:
     with pytest.raises(ValueError, match=r"nothing to search for|limit must be|surrogate"):
         await session.memories.search(query, limit=limit)
     assert not server.requests
 
 
-async def test_a_search_is_asked_as_it_is_written():
+async def test_a_search_is_asked_as_it_is_written() -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"items": [], "returned_count": 0})
 
@@ -69,7 +69,7 @@ async def test_a_search_is_asked_as_it_is_written():
         ([{"id": "1", "relevance_score": True, "extra": {}}], [FoundMemory(id="1")]),
     ],
 )
-async def test_an_odd_find_hides_no_other(items: list[Any], read: list[FoundMemory]):
+async def test_an_odd_find_hides_no_other(items: list[Any], read: list[FoundMemory]) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"items": [*items, {"id": "2", "content": "b"}]})
 
@@ -78,7 +78,7 @@ async def test_an_odd_find_hides_no_other(items: list[Any], read: list[FoundMemo
 
 
 @pytest.mark.parametrize("body", [[], {}, {"items": None}, {"items": [7]}, "x"], ids=repr)
-async def test_an_answer_that_is_no_search_is_named(body: Any):
+async def test_an_answer_that_is_no_search_is_named(body: Any) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=body)
 
@@ -88,7 +88,7 @@ async def test_an_answer_that_is_no_search_is_named(body: Any):
 
 
 @pytest.mark.virtual_clock
-async def test_a_search_spends_the_quota_of_lists(server: LocalServer):
+async def test_a_search_spends_the_quota_of_lists(server: LocalServer) -> None:
     policy = QuotaPolicy(2, 60, kinds=["list", "search"])
     async with Session(server.api_key, base_url=server.url, quotas=[policy], max_wait=0) as session:
         await session.memories.list()
@@ -97,7 +97,7 @@ async def test_a_search_spends_the_quota_of_lists(server: LocalServer):
             await session.memories.search("x")
 
 
-async def test_the_key_says_what_it_is_and_may_do(server: LocalServer):
+async def test_the_key_says_what_it_is_and_may_do(server: LocalServer) -> None:
     key = server.add_key(scopes=["memories:read"])
     async with Session(key, base_url=server.url) as session:
         info = await session.key_info()
@@ -109,26 +109,26 @@ async def test_the_key_says_what_it_is_and_may_do(server: LocalServer):
     assert [record.kind for record in server.requests] == ["key"]
 
 
-async def test_a_wrong_key_is_told(server: LocalServer):
+async def test_a_wrong_key_is_told(server: LocalServer) -> None:
     async with Session("omi_dev_0", base_url=server.url) as session:
         with pytest.raises(AuthenticationError, match="cannot ask about the key: 401"):
             await session.key_info()
 
 
-async def test_an_older_server_that_cannot_tell_says_so(server: LocalServer, session: Session):
+async def test_an_older_server_that_cannot_tell_says_so(server: LocalServer, session: Session) -> None:
     server.faults.add(Fault.answer(404, "Not Found"), on="key")
     with pytest.raises(NotFoundError, match=r"404 Not Found: Not Found \(this server is too old to tell"):
         await session.key_info()
 
 
-async def test_a_key_without_a_scope_searches_nothing(server: LocalServer):
+async def test_a_key_without_a_scope_searches_nothing(server: LocalServer) -> None:
     async with Session(server.add_key(scopes=["memories:write"]), base_url=server.url) as session:
         with pytest.raises(PermissionDeniedError, match="memories:read"):
             await session.memories.search("x")
 
 
 @pytest.mark.parametrize("scopes", [None, [], ["a", "b"]])
-async def test_a_key_may_have_no_scopes_of_its_own(scopes: list[str] | None):
+async def test_a_key_may_have_no_scopes_of_its_own(scopes: list[str] | None) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"id": "k", "name": "lab", "scopes": scopes, "last_used_at": None, "x": 1})
 
@@ -164,12 +164,12 @@ NOON = datetime(2026, 11, 22, 12, tzinfo=UTC)
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_what_users_get_is_json_ready(value: Any, expected: dict[str, Any]):
+def test_what_users_get_is_json_ready(value: Any, expected: dict[str, Any]) -> None:
     assert value.to_dict() == expected
     assert json.loads(json.dumps(value.to_dict())) == expected
 
 
-def test_a_memory_as_json_is_what_the_service_shows():
+def test_a_memory_as_json_is_what_the_service_shows() -> None:
     memory = Memory(id="1", content="a", tags=("x",), created_at=NOON, scoring="01")
     shown = json.loads(json.dumps(memory.to_dict()))
     assert shown == {
@@ -196,12 +196,12 @@ def test_a_memory_as_json_is_what_the_service_shows():
         ),
     )
 )
-def test_a_fact_survives_json(fact: Fact):
+def test_a_fact_survives_json(fact: Fact) -> None:
     assert Fact(**json.loads(json.dumps(fact.to_dict()))) == fact
 
 
 @pytest.mark.virtual_clock
-async def test_a_report_and_its_outcomes_are_json_ready(server: LocalServer, session: Session):
+async def test_a_report_and_its_outcomes_are_json_ready(server: LocalServer, session: Session) -> None:
     outcomes: list[FactOutcome] = []
     facts: list[Any] = [Fact("a", tags=["x"], origin="f.csv:1"), {"content": 7}, "b", "b"]
     report = await session.memories.import_facts(facts, on_outcome=outcomes.append)
@@ -231,7 +231,7 @@ async def test_a_report_and_its_outcomes_are_json_ready(server: LocalServer, ses
 
 
 @pytest.mark.virtual_clock
-async def test_a_report_that_waits_says_for_what(server: LocalServer):
+async def test_a_report_that_waits_says_for_what(server: LocalServer) -> None:
     seen: list[dict[str, Any]] = []
     policy = QuotaPolicy(1, 3600, kinds=["batch"])
     async with Session(server.api_key, base_url=server.url, quotas=[policy]) as session:

@@ -31,11 +31,11 @@ def base_of(given: Any = None, **more: Any) -> str:
 # The base URL
 
 
-def test_the_official_service_is_the_default():
+def test_the_official_service_is_the_default() -> None:
     assert base_of() == "https://api.omi.me"
 
 
-def test_the_base_url_is_the_environment_s_unless_given(monkeypatch: pytest.MonkeyPatch):
+def test_the_base_url_is_the_environment_s_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMI_API_BASE", "https://self.example/omi/")
     assert base_of() == "https://self.example/omi"
     assert base_of("https://other.example") == "https://other.example"
@@ -68,7 +68,7 @@ def test_the_base_url_is_the_environment_s_unless_given(monkeypatch: pytest.Monk
         ("http://[::1]:8080", "http://[::1]:8080"),
     ],
 )
-def test_a_usable_base_url(given: str | URL, kept: str):
+def test_a_usable_base_url(given: str | URL, kept: str) -> None:
     assert base_of(given) == kept
 
 
@@ -108,7 +108,7 @@ def test_a_usable_base_url(given: str | URL, kept: str):
     ],
     ids=repr,
 )
-def test_an_unusable_base_url_is_refused_without_its_secrets(given: Any):
+def test_an_unusable_base_url_is_refused_without_its_secrets(given: Any) -> None:
     with pytest.raises(ConfigurationError, match="base URL") as caught:
         base_of(given)
     assert "hunter2" not in str(caught.value)
@@ -127,12 +127,12 @@ def test_an_unusable_base_url_is_refused_without_its_secrets(given: Any):
         KEY,
     ],
 )
-def test_a_key_in_a_base_url_is_refused_without_showing_it(given: str):
+def test_a_key_in_a_base_url_is_refused_without_showing_it(given: str) -> None:
     with pytest.raises(ConfigurationError, match=r"^the base URL must not hold an API key$"):
         base_of(given)
 
 
-def test_a_key_of_another_form_is_none_of_a_base_urls_business_either():
+def test_a_key_of_another_form_is_none_of_a_base_urls_business_either() -> None:
     with pytest.raises(ConfigurationError, match=r"^the base URL must not hold an API key$"):
         Session("my-own-key", base_url="https://h.example/my-own-key/")
 
@@ -153,7 +153,7 @@ NOT_HERE = [
 
 
 @pytest.mark.parametrize("given", NOT_HERE)
-def test_plain_http_goes_no_further_than_this_machine(given: str, monkeypatch: pytest.MonkeyPatch):
+def test_plain_http_goes_no_further_than_this_machine(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for refusing in ("", "0", "no", "false"):
         monkeypatch.setenv("OMI_ALLOW_HTTP", refusing)
         with pytest.raises(ConfigurationError, match="the key would cross the network in clear"):
@@ -166,7 +166,7 @@ def test_plain_http_goes_no_further_than_this_machine(given: str, monkeypatch: p
     assert base_of(given, allow_http=True)
 
 
-def test_what_counts_as_this_machine_is_what_the_standard_library_says():
+def test_what_counts_as_this_machine_is_what_the_standard_library_says() -> None:
     assert all(ipaddress.ip_address(host).is_loopback for host in ("127.0.0.1", "127.8.9.10", "::1"))
 
 
@@ -175,7 +175,7 @@ def test_what_counts_as_this_machine_is_what_the_standard_library_says():
     [("", ""), ("/", ""), ("/omi", "/omi"), ("/omi/", "/omi"), ("/a%2Fb/c d/", "/a%2Fb/c%20d")],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_calls_go_below_the_base_url(base: str, path: str, host: str):
+async def test_calls_go_below_the_base_url(base: str, path: str, host: str) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"success": True})
 
@@ -187,7 +187,7 @@ async def test_calls_go_below_the_base_url(base: str, path: str, host: str):
 # The key
 
 
-def test_the_key_is_the_environment_s_unless_given(monkeypatch: pytest.MonkeyPatch):
+def test_the_key_is_the_environment_s_unless_given(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigurationError, match="no API key: set OMI_API_KEY"):
         Session()
     monkeypatch.setenv("OMI_API_KEY", " omi_dev_1\n")
@@ -201,14 +201,14 @@ def test_the_key_is_the_environment_s_unless_given(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(
     "key", ["a b", "a\nb", "a\r\nX-Evil: 1", "a\x00", "\u00e4", "a\u2026", "Bearer a", "a\tb"]
 )
-def test_a_key_that_is_no_header_value_is_refused_without_showing_it(key: str):
+def test_a_key_that_is_no_header_value_is_refused_without_showing_it(key: str) -> None:
     with pytest.raises(ConfigurationError, match="the API key holds a character that no key has") as caught:
         Session(key)
     assert key not in str(caught.value)
 
 
 @pytest.mark.parametrize("key", [5, 0, 1.5, True, b"omi_dev_1", ["omi_dev_1"]], ids=repr)
-def test_a_key_that_is_no_string_is_refused_without_showing_it(key: Any):
+def test_a_key_that_is_no_string_is_refused_without_showing_it(key: Any) -> None:
     # Catches: a user's number in the place of a key, which becomes a key; bytes in a traceback's locals.
     with pytest.raises(ConfigurationError, match="must be a string, not") as caught:
         Session(key)
@@ -217,7 +217,7 @@ def test_a_key_that_is_no_string_is_refused_without_showing_it(key: Any):
     assert all(key is not value for frame in frames for value in frame.f_locals.values())
 
 
-async def test_the_key_and_the_headers_are_sent():
+async def test_the_key_and_the_headers_are_sent() -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"id": "1"})
 
@@ -231,7 +231,7 @@ async def test_the_key_and_the_headers_are_sent():
     assert "cookie" not in headers
 
 
-async def test_an_own_pool_keeps_no_cookies():
+async def test_an_own_pool_keeps_no_cookies() -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=[], headers={"Set-Cookie": "session=1; Path=/"})
 
@@ -247,24 +247,24 @@ async def test_an_own_pool_keeps_no_cookies():
 
 @pytest.mark.parametrize("name", ["timeout", "batch_timeout"])
 @pytest.mark.parametrize("seconds", [0, -1, math.inf, math.nan])
-def test_a_timeout_is_a_positive_number(name: str, seconds: float):
+def test_a_timeout_is_a_positive_number(name: str, seconds: float) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} must be a positive number of seconds"):
         Session(KEY, **{name: seconds})  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.mark.parametrize("connections", [0, -1])
-def test_a_session_has_a_connection_at_least(connections: int):
+def test_a_session_has_a_connection_at_least(connections: int) -> None:
     with pytest.raises(ConfigurationError, match="connections must be at least 1"):
         Session(KEY, connections=connections)
 
 
-async def test_trace_configs_go_with_an_own_pool_only():
+async def test_trace_configs_go_with_an_own_pool_only() -> None:
     async with aiohttp.ClientSession() as client:
         with pytest.raises(ConfigurationError, match="trace_configs"):
             Session(KEY, client=client, trace_configs=[aiohttp.TraceConfig()])
 
 
-async def test_trace_configs_pass_through(server: LocalServer):
+async def test_trace_configs_pass_through(server: LocalServer) -> None:
     seen = []
 
     async def note(
@@ -282,7 +282,7 @@ async def test_trace_configs_pass_through(server: LocalServer):
 # Unopened, open, closed
 
 
-def test_a_session_is_constructed_without_a_loop_and_opened_by_its_first_call():
+def test_a_session_is_constructed_without_a_loop_and_opened_by_its_first_call() -> None:
     with LocalServer.in_thread() as server:
         session = Session(server.api_key, base_url=server.url)
         assert repr(session) == f"<omi_async.Session {server.url} unopened>"
@@ -298,7 +298,7 @@ def test_a_session_is_constructed_without_a_loop_and_opened_by_its_first_call():
     assert repr(session).endswith(" closed>")
 
 
-def test_an_unopened_session_leaves_nothing_behind():
+def test_an_unopened_session_leaves_nothing_behind() -> None:
     session = Session(KEY)
     assert not session.closed
     dead = weakref.ref(session)
@@ -307,7 +307,7 @@ def test_an_unopened_session_leaves_nothing_behind():
     assert dead() is None
 
 
-async def test_a_block_opens_and_closes(server: LocalServer):
+async def test_a_block_opens_and_closes(server: LocalServer) -> None:
     session = Session(server.api_key, base_url=server.url)
     async with session as same:
         assert same is session
@@ -327,7 +327,7 @@ async def test_a_block_closes_whatever_happens_in_it() -> None:
 
 
 @pytest.mark.parametrize("opened", [True, False])
-async def test_closing_twice_is_fine_and_reopening_is_not(opened: bool):
+async def test_closing_twice_is_fine_and_reopening_is_not(opened: bool) -> None:
     session = Session(KEY)
     if opened:
         session._open()
@@ -339,7 +339,7 @@ async def test_closing_twice_is_fine_and_reopening_is_not(opened: bool):
             await use()
 
 
-async def test_closing_with_calls_under_way_fails_them_and_what_waits_for_a_turn():
+async def test_closing_with_calls_under_way_fails_them_and_what_waits_for_a_turn() -> None:
     started = asyncio.Event()
 
     async def handle(_call: Call) -> None:
@@ -357,7 +357,7 @@ async def test_closing_with_calls_under_way_fails_them_and_what_waits_for_a_turn
 
 
 @pytest.mark.virtual_clock
-async def test_closing_between_two_tries_ends_the_tries(server: LocalServer):
+async def test_closing_between_two_tries_ends_the_tries(server: LocalServer) -> None:
     server.faults.add(Fault.rate_limited(retry_after=3600))
     session = Session(server.api_key, base_url=server.url, max_wait=3600)
     call = asyncio.create_task(session.memories.list())
@@ -384,7 +384,7 @@ def in_another_loop(coroutine: Callable[[], Any]) -> Any:
     return result[0]
 
 
-async def test_a_session_belongs_to_the_loop_that_opened_it(server: LocalServer):
+async def test_a_session_belongs_to_the_loop_that_opened_it(server: LocalServer) -> None:
     async with Session(server.api_key, base_url=server.url, connections=1) as session:
         await session.memories.list()
         assert isinstance(in_another_loop(session.memories.list), ConfigurationError)
@@ -395,14 +395,14 @@ async def test_a_session_belongs_to_the_loop_that_opened_it(server: LocalServer)
         assert await session.memories.list() == []
 
 
-async def test_a_borrowed_client_belongs_to_its_loop_too():
+async def test_a_borrowed_client_belongs_to_its_loop_too() -> None:
     async with aiohttp.ClientSession() as client:
         session = Session(KEY, client=client)
         assert "another event loop" in str(in_another_loop(session.memories.list))
         assert not session.closed
 
 
-def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder):
+def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder) -> None:
     with LocalServer.in_thread() as server:
         session = Session(server.api_key, base_url=server.url)
         asyncio.run(session.memories.list())
@@ -416,7 +416,7 @@ def test_a_session_may_be_closed_after_its_loop(recwarn: pytest.WarningsRecorder
 # A borrowed client
 
 
-async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalServer):
+async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalServer) -> None:
     trail: list[str] = []
 
     async def middleware(
@@ -449,7 +449,7 @@ async def test_a_borrowed_client_is_used_as_it_is_and_left_open(server: LocalSer
     assert trail == ["POST 1", "DELETE 1", "DELETE 1"]
 
 
-async def test_a_borrowed_client_that_is_closed_is_named():
+async def test_a_borrowed_client_that_is_closed_is_named() -> None:
     client = aiohttp.ClientSession()
     await client.close()
     async with Session(KEY, client=client) as session:
@@ -460,7 +460,7 @@ async def test_a_borrowed_client_that_is_closed_is_named():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-async def test_a_borrowed_client_with_an_auth_of_its_own_is_refused(server: LocalServer):
+async def test_a_borrowed_client_with_an_auth_of_its_own_is_refused(server: LocalServer) -> None:
     async with (
         aiohttp.ClientSession(auth=aiohttp.BasicAuth("user", "password")) as client,
         Session(server.api_key, base_url=server.url, client=client) as session,
@@ -471,7 +471,9 @@ async def test_a_borrowed_client_with_an_auth_of_its_own_is_refused(server: Loca
 
 
 @pytest.mark.virtual_clock
-async def test_a_smaller_pool_of_a_borrowed_client_bounds_the_calls_so_that_no_timeout_counts_the_wait():
+async def test_a_smaller_pool_of_a_borrowed_client_bounds_the_calls_so_that_no_timeout_counts_the_wait() -> (
+    None
+):
     async def handle(call: Call) -> None:
         await asyncio.sleep(20)
         await call.answer(body=[])

@@ -51,7 +51,7 @@ def now() -> float:
 
 @pytest.mark.virtual_clock
 @pytest.mark.parametrize(("callers", "connections"), [(1, 8), (50, 8), (50, 3), (5, 1), (120, 120)])
-async def test_no_more_calls_than_connections_are_on_the_wire(callers: int, connections: int):
+async def test_no_more_calls_than_connections_are_on_the_wire(callers: int, connections: int) -> None:
     async with LocalServer() as server:
         server.faults.add(Fault.slow(1.0), times=callers)
         async with Session(server.api_key, base_url=server.url, connections=connections) as session:
@@ -63,7 +63,7 @@ async def test_no_more_calls_than_connections_are_on_the_wire(callers: int, conn
 
 
 @pytest.mark.virtual_clock
-async def test_the_wait_for_a_turn_counts_against_no_timeout():
+async def test_the_wait_for_a_turn_counts_against_no_timeout() -> None:
     async def handle(call: Call) -> None:
         await asyncio.sleep(9)
         await call.answer(body=[])
@@ -77,7 +77,7 @@ async def test_the_wait_for_a_turn_counts_against_no_timeout():
 
 
 @pytest.mark.parametrize("when", ["waiting for the answer", "waiting for a permit"])
-async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str):
+async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str) -> None:
     arrived = asyncio.Event()
 
     async def handle(call: Call) -> None:
@@ -113,7 +113,7 @@ async def test_a_cancelled_call_gives_its_turn_and_its_connection_back(when: str
 
 @pytest.mark.virtual_clock
 @pytest.mark.parametrize("stuck", ["before the answer", "in the headers", "in the body", "in the chunks"])
-async def test_an_answer_that_does_not_come_in_time_is_lost(stuck: str):
+async def test_an_answer_that_does_not_come_in_time_is_lost(stuck: str) -> None:
     parts = {
         "before the answer": b"",
         "in the headers": b"HTTP/1.1 200 OK\r\nContent-",
@@ -136,7 +136,7 @@ async def test_an_answer_that_does_not_come_in_time_is_lost(stuck: str):
 
 
 @pytest.mark.virtual_clock
-async def test_an_answer_that_trickles_forever_is_lost_in_time():
+async def test_an_answer_that_trickles_forever_is_lost_in_time() -> None:
     async def handle(call: Call) -> None:
         await call.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
         while True:
@@ -151,7 +151,7 @@ async def test_an_answer_that_trickles_forever_is_lost_in_time():
 
 
 @pytest.mark.virtual_clock
-async def test_a_batch_may_take_longer():
+async def test_a_batch_may_take_longer() -> None:
     async def handle(call: Call) -> None:
         await asyncio.sleep(100)
         await call.answer(body={"memories": [{"id": "1"}]})
@@ -172,30 +172,30 @@ def unused_port() -> int:
         return port
 
 
-async def test_a_server_that_is_not_there_was_never_reached():
+async def test_a_server_that_is_not_there_was_never_reached() -> None:
     with pytest.raises(ConnectError, match=r"the server was not reached .Connect") as caught:
         await listed(RawServer(f"http://127.0.0.1:{unused_port()}"))
     assert not caught.value.maybe_applied
     assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-async def test_a_host_without_an_address_was_never_reached():
+async def test_a_host_without_an_address_was_never_reached() -> None:
     with pytest.raises(ConnectError, match=r"no address for the host nowhere.invalid"):
         await listed(RawServer("https://nowhere.invalid"))
 
 
-async def test_a_host_name_that_none_can_have_is_a_matter_of_configuration():
+async def test_a_host_name_that_none_can_have_is_a_matter_of_configuration() -> None:
     with pytest.raises(OmiError):
         await listed(RawServer(f"https://{'a' * 64}.example"))
 
 
-async def test_plain_http_if_tls_is_expected_was_never_reached(server: LocalServer):
+async def test_plain_http_if_tls_is_expected_was_never_reached(server: LocalServer) -> None:
     with pytest.raises(ConnectError, match="not reached"):
         await listed(RawServer(server.url.replace("http://", "https://")))
 
 
 @pytest.mark.virtual_clock
-async def test_a_server_that_does_not_shake_hands_was_never_reached():
+async def test_a_server_that_does_not_shake_hands_was_never_reached() -> None:
     async def serve(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         held.append(writer)
 
@@ -213,7 +213,7 @@ async def test_a_server_that_does_not_shake_hands_was_never_reached():
 CERTIFICATE = Path(__file__).parent / "wire" / "localhost.pem"
 
 
-async def test_a_certificate_that_no_one_signed_was_never_reached():
+async def test_a_certificate_that_no_one_signed_was_never_reached() -> None:
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(CERTIFICATE)
 
@@ -271,7 +271,7 @@ LOST = {
 
 
 @pytest.mark.parametrize("handle", LOST.values(), ids=LOST.keys())
-async def test_an_answer_that_is_no_answer_is_lost(handle: Callable[[Call], Awaitable[None]]):
+async def test_an_answer_that_is_no_answer_is_lost(handle: Callable[[Call], Awaitable[None]]) -> None:
     async with raw_server(handle) as server:
         async with Session(KEY, base_url=server.url) as session:
             with pytest.raises(ResponseLostError, match="cannot create a memory at http") as caught:
@@ -281,7 +281,7 @@ async def test_an_answer_that_is_no_answer_is_lost(handle: Callable[[Call], Awai
         assert len(server.calls) == 1  # a POST is not made again
 
 
-async def test_half_a_gzip_is_no_answer_either():
+async def test_half_a_gzip_is_no_answer_either() -> None:
     data = gzip.compress(PAGE)[:30]
     async with raw_server(_sends(GZIP + b"Content-Length: 30\r\n\r\n" + data)) as server:
         with pytest.raises((ResponseLostError, ResponseFormatError)):
@@ -300,13 +300,13 @@ async def test_half_a_gzip_is_no_answer_either():
     ],
     ids=["gzip", "deflate", "chunked", "HTTP/1.0", "100 Continue", "another charset is declared"],
 )
-async def test_an_unusual_answer_is_an_answer(data: bytes, result: int):
+async def test_an_unusual_answer_is_an_answer(data: bytes, result: int) -> None:
     async with raw_server(_sends(data)) as server:
         assert len(await listed(server)) == result
 
 
 @pytest.mark.parametrize("length", [b"", b"Content-Length: 5\r\n"], ids=["of no length", "of 5 bytes"])
-async def test_an_answer_that_switches_protocols_leaves_nothing_open(length: bytes):
+async def test_an_answer_that_switches_protocols_leaves_nothing_open(length: bytes) -> None:
     # Catches: a body that is read to its end, and a connection that aiohttp does not take back for all that.
     asyncio.get_running_loop().set_debug(True)  # aiohttp warns then
     switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
@@ -350,7 +350,9 @@ async def told_too_long(call: Call) -> None:
 
 
 @pytest.mark.parametrize("handle", [endless, bomb, told_too_long])
-async def test_an_answer_without_bounds_is_refused(handle: Callable[[Call], Awaitable[None]], bound: int):
+async def test_an_answer_without_bounds_is_refused(
+    handle: Callable[[Call], Awaitable[None]], bound: int
+) -> None:
     async with raw_server(handle) as server, Session(KEY, base_url=server.url) as session:
         with pytest.raises(ResponseFormatError, match="too long to be one of this API") as caught:
             await session.memories.create("a")
@@ -362,7 +364,7 @@ async def test_an_answer_without_bounds_is_refused(handle: Callable[[Call], Awai
             assert not client.connector._conns  # what is still to come is not kept for the next call
 
 
-async def test_an_error_without_bounds_keeps_its_status(bound: int):
+async def test_an_error_without_bounds_keeps_its_status(bound: int) -> None:
     async with raw_server(bomb) as server, Session(KEY, base_url=server.url) as session:
         with pytest.raises(ResponseFormatError):
             await session.memories.create("a")
@@ -372,7 +374,7 @@ async def test_an_error_without_bounds_keeps_its_status(bound: int):
 
 
 @pytest.mark.parametrize(("spaces", "readable"), [(99_998, True), (99_999, False)])
-async def test_the_bound_is_met_to_the_byte(spaces: int, readable: bool, bound: int):
+async def test_the_bound_is_met_to_the_byte(spaces: int, readable: bool, bound: int) -> None:
     async def handle(call: Call) -> None:
         await call.answer(body=b"[]" + b" " * spaces)
 
@@ -389,7 +391,7 @@ async def test_the_bound_is_met_to_the_byte(spaces: int, readable: bool, bound: 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 305, 307, 308])
 @pytest.mark.parametrize("elsewhere", [True, False])
-async def test_a_redirect_is_not_followed_and_takes_the_key_nowhere(status: int, elsewhere: bool):
+async def test_a_redirect_is_not_followed_and_takes_the_key_nowhere(status: int, elsewhere: bool) -> None:
     async def other(call: Call) -> None:
         await call.answer(body=[])
 
@@ -426,7 +428,7 @@ async def logged(caplog: pytest.LogCaptureFixture) -> AsyncIterator[list[str]]:
 
 
 @pytest.mark.virtual_clock
-async def test_each_attempt_and_each_retry_leaves_a_line(logged: list[str]):
+async def test_each_attempt_and_each_retry_leaves_a_line(logged: list[str]) -> None:
     async def handle(call: Call) -> None:
         match call.number:
             case 1:
@@ -451,7 +453,9 @@ async def test_each_attempt_and_each_retry_leaves_a_line(logged: list[str]):
     assert "secret" not in "".join(logged)
 
 
-async def test_without_logging_set_up_nothing_is_logged_elsewhere(server: LocalServer, session: Session):
+async def test_without_logging_set_up_nothing_is_logged_elsewhere(
+    server: LocalServer, session: Session
+) -> None:
     await session.memories.list()
     assert not logging.getLogger("omi_async").handlers
     assert logging.getLogger("omi_async").level == logging.NOTSET

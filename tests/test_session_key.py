@@ -199,7 +199,7 @@ def logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 @pytest.mark.parametrize("attempts", [1, 2])
 async def test_no_failure_of_a_call_shows_the_key(
     handle: Callable[[Call], Awaitable[None]], call: Callable[[Session], Awaitable[Any]], attempts: int
-):
+) -> None:
     once_or_twice = Retry(attempts=attempts)
     async with (
         raw_server(handle) as server,
@@ -213,7 +213,7 @@ async def test_no_failure_of_a_call_shows_the_key(
 
 
 @pytest.mark.parametrize("handle", [echo_headers, echo_location], ids=lambda handle: handle.__name__)
-async def test_an_echo_in_the_headers_is_taken_out_of_them(handle: Callable[[Call], Awaitable[None]]):
+async def test_an_echo_in_the_headers_is_taken_out_of_them(handle: Callable[[Call], Awaitable[None]]) -> None:
     async with raw_server(handle) as server, Session(KEY, base_url=server.url) as session:
         error = await failing(session.memories.create("a"))
     assert isinstance(error, APIError)
@@ -221,7 +221,7 @@ async def test_an_echo_in_the_headers_is_taken_out_of_them(handle: Callable[[Cal
     assert KEY not in str(error)
 
 
-async def test_the_headers_of_an_error_stay_what_they_were():
+async def test_the_headers_of_an_error_stay_what_they_were() -> None:
     async def handle(call: Call) -> None:
         await call.send(b"HTTP/1.1 418 X\r\nX-A: 1\r\nX-A: 2\r\nContent-Length: 0\r\n\r\n")
 
@@ -238,7 +238,7 @@ async def test_the_headers_of_an_error_stay_what_they_were():
     "url",
     ["http://127.0.0.1:9", "https://127.0.0.1:9", "https://nowhere.invalid", f"https://{'a' * 64}.example"],
 )
-async def test_no_failure_to_reach_the_server_shows_the_key(url: str):
+async def test_no_failure_to_reach_the_server_shows_the_key(url: str) -> None:
     async with Session(KEY, base_url=url, retry=Retry(attempts=1)) as session:
         assert places_of_the_key(await failing(session.memories.create("a"))) == []
 
@@ -246,7 +246,7 @@ async def test_no_failure_to_reach_the_server_shows_the_key(url: str):
 @pytest.mark.parametrize(
     "moment", ["connecting", "waiting", "reading", "sending", "between attempts", "for a permit"]
 )
-async def test_no_cancellation_shows_the_key(moment: str):
+async def test_no_cancellation_shows_the_key(moment: str) -> None:
     arrived = asyncio.Event()
 
     async def handle(call: Call) -> None:
@@ -285,7 +285,7 @@ async def test_no_cancellation_shows_the_key(moment: str):
     assert [places_of_the_key(error) for error in errors] == [[], []]
 
 
-async def test_what_a_middleware_or_a_hook_of_the_user_raises_does_not_show_it():
+async def test_what_a_middleware_or_a_hook_of_the_user_raises_does_not_show_it() -> None:
     async def breaking(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
@@ -330,7 +330,7 @@ async def test_what_a_middleware_or_a_hook_of_the_user_raises_does_not_show_it()
     ],
     ids=lambda settings: repr(settings)[-50:],
 )
-def test_no_mistake_in_the_configuration_shows_the_key(settings: dict[str, Any]):
+def test_no_mistake_in_the_configuration_shows_the_key(settings: dict[str, Any]) -> None:
     try:
         Session(**settings)
     except (ConfigurationError, TypeError) as error:
@@ -341,14 +341,14 @@ def test_no_mistake_in_the_configuration_shows_the_key(settings: dict[str, Any])
         raise AssertionError("it was accepted")
 
 
-def test_a_key_from_the_environment_is_as_well_hidden(monkeypatch: pytest.MonkeyPatch):
+def test_a_key_from_the_environment_is_as_well_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMI_API_KEY", f"{KEY}\u00e4")
     with pytest.raises(ConfigurationError) as caught:
         Session()
     assert places_of_the_key(caught.value) == []
 
 
-async def test_the_session_and_all_its_parts_do_not_show_it():
+async def test_the_session_and_all_its_parts_do_not_show_it() -> None:
     async with Session(KEY, base_url="http://127.0.0.1:9") as session:
         client = session._client
         for thing in (
@@ -364,7 +364,7 @@ async def test_the_session_and_all_its_parts_do_not_show_it():
         assert json.dumps(session._headers)  # it is a str all the same
 
 
-async def test_the_search_finds_what_there_is_to_find():
+async def test_the_search_finds_what_there_is_to_find() -> None:
     """The walk over errors and frames would see a key that is there."""
 
     def frame_with(variable: str) -> None:

@@ -78,7 +78,7 @@ def said(tmp_path_of: ThreadedServer, what: str, *flags: str) -> str:
 
 
 @pytest.mark.parametrize("how", LEAKS)
-def test_a_leaked_session_warns_once(served: ThreadedServer, how: str):
+def test_a_leaked_session_warns_once(served: ThreadedServer, how: str) -> None:
     words = said(served, LEAKS[how], "-W", "default")
     assert words.count("ResourceWarning: unclosed") == 1
     assert f"unclosed <omi_async.Session {served.url} open>: use `async with`" in words
@@ -88,24 +88,26 @@ def test_a_leaked_session_warns_once(served: ThreadedServer, how: str):
 
 
 @pytest.mark.parametrize("how", LEAKS)
-def test_with_warnings_as_errors_it_is_the_same_one(served: ThreadedServer, how: str):
+def test_with_warnings_as_errors_it_is_the_same_one(served: ThreadedServer, how: str) -> None:
     words = said(served, LEAKS[how], "-W", "error")
     assert words.count("Exception ignored in") == 1
     assert words.count("ResourceWarning: ") == 1
 
 
 @pytest.mark.parametrize("how", LEAKS)
-def test_without_flags_nothing_is_said(served: ThreadedServer, how: str):
+def test_without_flags_nothing_is_said(served: ThreadedServer, how: str) -> None:
     assert said(served, LEAKS[how]) == ""
 
 
 @pytest.mark.parametrize("how", FLAWLESS)
 @pytest.mark.parametrize("flags", [[], ["-W", "error"], ["-X", "dev"]], ids=["plain", "errors", "dev"])
-def test_a_session_that_is_not_leaked_says_nothing(served: ThreadedServer, how: str, flags: list[str]):
+def test_a_session_that_is_not_leaked_says_nothing(
+    served: ThreadedServer, how: str, flags: list[str]
+) -> None:
     assert said(served, FLAWLESS[how], *flags) == ""
 
 
-async def test_a_leaked_session_gives_its_connections_back(server: LocalServer):
+async def test_a_leaked_session_gives_its_connections_back(server: LocalServer) -> None:
     session = Session(server.api_key, base_url=server.url)
     await session.memories.list()
     client = session._client
@@ -125,7 +127,7 @@ async def test_a_leaked_session_gives_its_connections_back(server: LocalServer):
     assert all(transport is None or transport.is_closing() for transport in transports)
 
 
-async def test_a_session_over_a_borrowed_client_is_not_missed(server: LocalServer):
+async def test_a_session_over_a_borrowed_client_is_not_missed(server: LocalServer) -> None:
     async with aiohttp.ClientSession() as client:
         session = Session(server.api_key, base_url=server.url, client=client)
         await session.memories.list()
@@ -136,7 +138,7 @@ async def test_a_session_over_a_borrowed_client_is_not_missed(server: LocalServe
         assert not client.closed
 
 
-def test_a_session_that_could_not_be_made_is_not_missed():
+def test_a_session_that_could_not_be_made_is_not_missed() -> None:
     settings: list[dict[str, Any]] = [
         {"connections": 0},
         {"connections": "x"},

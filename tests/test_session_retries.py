@@ -108,7 +108,7 @@ def a(faults: dict[str, Fault]) -> pytest.MarkDecorator:
 @a(BEFORE_THE_WORK)
 async def test_what_was_certainly_not_applied_is_tried_again(
     server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
-):
+) -> None:
     server.faults.add(fault, fault, fault, on=name)
     await call(session, memory_id)
     assert [record.kind for record in server.requests] == [name] * 4
@@ -118,7 +118,7 @@ async def test_what_was_certainly_not_applied_is_tried_again(
 @a(PERHAPS_AFTER_THE_WORK)
 async def test_what_is_idempotent_is_tried_again_whatever_became_of_it(
     server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
-):
+) -> None:
     server.faults.add(fault, fault, on=name)
     await call(session, memory_id)
     await asyncio.sleep(2000)  # the server's records of slow calls come late
@@ -130,7 +130,7 @@ async def test_what_is_idempotent_is_tried_again_whatever_became_of_it(
 @a(PERHAPS_AFTER_THE_WORK)
 async def test_a_post_or_patch_that_may_have_been_applied_is_never_made_again(
     server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
-):
+) -> None:
     server.faults.add(fault, on=name)
     with pytest.raises((ServerError, ResponseLostError)) as caught:
         await call(session, memory_id)
@@ -143,7 +143,7 @@ async def test_a_post_or_patch_that_may_have_been_applied_is_never_made_again(
 @a(REFUSALS)
 async def test_what_will_be_refused_again_is_not_tried_again(
     server: LocalServer, session: Session, memory_id: str, *, name: str, call: Operation, fault: Fault
-):
+) -> None:
     server.faults.add(fault, on=name)
     with pytest.raises(OmiError) as caught:
         await call(session, memory_id)
@@ -153,14 +153,14 @@ async def test_what_will_be_refused_again_is_not_tried_again(
 
 async def test_a_post_that_failed_before_the_work_and_then_perhaps_in_it_is_not_made_a_third_time(
     server: LocalServer, session: Session
-):
+) -> None:
     server.faults.add(Fault.rate_limited(retry_after=0), Fault.after_all(), on="create")
     with pytest.raises(ServerError):
         await session.memories.create("a")
     assert len(server.requests) == 2
 
 
-async def test_a_server_that_comes_up_meanwhile_is_reached():
+async def test_a_server_that_comes_up_meanwhile_is_reached() -> None:
     async def handle(call: Call) -> None:
         await call.answer(body={"id": "1"})
 
@@ -180,7 +180,7 @@ async def test_a_server_that_comes_up_meanwhile_is_reached():
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 4, 7])
-async def test_there_are_as_many_attempts_as_the_retry_says(server: LocalServer, attempts: int):
+async def test_there_are_as_many_attempts_as_the_retry_says(server: LocalServer, attempts: int) -> None:
     server.faults.add(Fault.answer(500), times=100)
     async with Session(server.api_key, base_url=server.url, retry=Retry(attempts=attempts)) as session:
         with pytest.raises(ServerError):
@@ -189,7 +189,9 @@ async def test_there_are_as_many_attempts_as_the_retry_says(server: LocalServer,
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 3])
-async def test_a_request_may_have_a_number_of_its_own(server: LocalServer, session: Session, attempts: int):
+async def test_a_request_may_have_a_number_of_its_own(
+    server: LocalServer, session: Session, attempts: int
+) -> None:
     server.faults.add(Fault.answer(500), times=100)
     request = list_memories()
     object.__setattr__(request, "attempts", attempts)
@@ -201,7 +203,7 @@ async def test_a_request_may_have_a_number_of_its_own(server: LocalServer, sessi
 @pytest.mark.parametrize(("chance", "waits"), [(0.0, 0.25 + 0.5 + 1.0), (1.0, 0.5 + 1.0 + 2.0)])
 async def test_waits_double_with_jitter(
     server: LocalServer, session: Session, monkeypatch: pytest.MonkeyPatch, chance: float, waits: float
-):
+) -> None:
     monkeypatch.setattr(random, "random", lambda: chance)
     server.faults.add(Fault.answer(500), times=3)
     started = now()
@@ -223,7 +225,7 @@ async def test_waits_double_with_jitter(
         ("Sun, 22 Nov 2026 11:00:00 GMT", 0.05),
     ],
 )
-async def test_a_retry_after_is_kept_in_full_and_never_early(status: int, said: str, least: float):
+async def test_a_retry_after_is_kept_in_full_and_never_early(status: int, said: str, least: float) -> None:
     async def handle(call: Call) -> None:
         arrived.append(now())
         if call.number < 3:
@@ -241,14 +243,18 @@ async def test_a_retry_after_is_kept_in_full_and_never_early(status: int, said: 
 
 
 @pytest.mark.parametrize("said", ["", "soon", "nan", "inf", "-5", "1e9", "9" * 400])
-async def test_an_unreadable_retry_after_counts_as_none(session: Session, server: LocalServer, said: str):
+async def test_an_unreadable_retry_after_counts_as_none(
+    session: Session, server: LocalServer, said: str
+) -> None:
     server.faults.add(Fault.rate_limited(retry_after=said), times=2)
     started = now()
     await session.memories.list()
     assert 0.25 + 0.5 <= elapsed(started) <= 0.5 + 1.0 + 0.1
 
 
-async def test_a_429_uses_up_the_attempts_and_tells_when_to_come_back(server: LocalServer, session: Session):
+async def test_a_429_uses_up_the_attempts_and_tells_when_to_come_back(
+    server: LocalServer, session: Session
+) -> None:
     server.faults.add(Fault.rate_limited(retry_after=7), times=9)
     started = now()
     with pytest.raises(RateLimitError) as caught:
@@ -259,7 +265,7 @@ async def test_a_429_uses_up_the_attempts_and_tells_when_to_come_back(server: Lo
     assert elapsed(started) == pytest.approx(21, abs=0.5)
 
 
-async def test_a_call_that_waits_before_its_next_try_holds_no_turn(server: LocalServer):
+async def test_a_call_that_waits_before_its_next_try_holds_no_turn(server: LocalServer) -> None:
     server.faults.add(Fault.rate_limited(retry_after=3600), on="create")
     async with Session(server.api_key, base_url=server.url, connections=1, max_wait=3600) as session:
         waiting = asyncio.create_task(session.memories.create("a"))
@@ -269,14 +275,14 @@ async def test_a_call_that_waits_before_its_next_try_holds_no_turn(server: Local
         assert (await waiting).content == "a"
 
 
-async def test_callers_wait_each_for_themselves(server: LocalServer, session: Session):
+async def test_callers_wait_each_for_themselves(server: LocalServer, session: Session) -> None:
     server.faults.add(*(Fault.answer(500) for _ in range(4)), on="list")
     results = await asyncio.gather(*(session.memories.list() for _ in range(4)))
     assert results == [[]] * 4
     assert len(server.requests) == 8
 
 
-async def test_a_cancelled_wait_ends_at_once(server: LocalServer, session: Session):
+async def test_a_cancelled_wait_ends_at_once(server: LocalServer, session: Session) -> None:
     server.faults.add(Fault.rate_limited(retry_after=60))
     call = asyncio.create_task(session.memories.list())
     await asyncio.sleep(1)
@@ -293,7 +299,7 @@ async def test_a_cancelled_wait_ends_at_once(server: LocalServer, session: Sessi
 @pytest.mark.parametrize("fault", [Fault.reset(stored=True), Fault.after_all(), Fault.half_body()], ids=repr)
 async def test_a_404_after_an_own_lost_delete_is_success(
     server: LocalServer, session: Session, memory_id: str, fault: Fault
-):
+) -> None:
     # The newest server answers another delete with 200, those before it with a 404.
     server.faults.add(fault, Fault.answer(404, "Memory not found"), on="delete")
     await session.memories.delete(memory_id)
@@ -301,7 +307,7 @@ async def test_a_404_after_an_own_lost_delete_is_success(
     assert server.memories() == []
 
 
-async def test_a_first_404_is_not_success(server: LocalServer, session: Session):
+async def test_a_first_404_is_not_success(server: LocalServer, session: Session) -> None:
     with pytest.raises(NotFoundError, match="cannot delete a memory: 404 Not Found: Memory not found"):
         await session.memories.delete("nothing")
     assert len(server.requests) == 1
@@ -310,7 +316,7 @@ async def test_a_first_404_is_not_success(server: LocalServer, session: Session)
 @pytest.mark.parametrize("fault", list(BEFORE_THE_WORK.values()), ids=BEFORE_THE_WORK)
 async def test_a_404_after_a_delete_that_was_certainly_not_applied_is_not_success(
     server: LocalServer, session: Session, fault: Fault
-):
+) -> None:
     server.faults.add(fault, on="delete")
     with pytest.raises(NotFoundError):
         await session.memories.delete("nothing")
@@ -318,7 +324,7 @@ async def test_a_404_after_a_delete_that_was_certainly_not_applied_is_not_succes
 
 
 @pytest.mark.parametrize("borrowed", [False, True])
-async def test_aiohttp_makes_no_delete_a_second_time_behind_our_back(borrowed: bool):
+async def test_aiohttp_makes_no_delete_a_second_time_behind_our_back(borrowed: bool) -> None:
     async def handle(call: Call) -> None:
         if call.method == "GET":
             await call.answer(body=[])
@@ -343,7 +349,7 @@ async def test_aiohttp_makes_no_delete_a_second_time_behind_our_back(borrowed: b
 
 @pytest.mark.parametrize("attempts", [1, 4])
 @pytest.mark.parametrize("name", IDEMPOTENT)
-async def test_each_attempt_is_one_call_on_the_wire(name: str, attempts: int):
+async def test_each_attempt_is_one_call_on_the_wire(name: str, attempts: int) -> None:
     async def handle(call: Call) -> None:
         call.drop()
 
@@ -354,7 +360,7 @@ async def test_each_attempt_is_one_call_on_the_wire(name: str, attempts: int):
         assert len(server.calls) == attempts
 
 
-async def test_a_post_on_a_dropped_connection_is_not_made_again():
+async def test_a_post_on_a_dropped_connection_is_not_made_again() -> None:
     async def handle(call: Call) -> None:
         if call.method == "GET":
             await call.answer(body=[])
@@ -370,7 +376,7 @@ async def test_a_post_on_a_dropped_connection_is_not_made_again():
             assert len(server.calls) == 2
 
 
-async def test_a_borrowed_client_s_middleware_may_ask_twice(server: LocalServer, memory_id: str):
+async def test_a_borrowed_client_s_middleware_may_ask_twice(server: LocalServer, memory_id: str) -> None:
     async def twice(
         request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
     ) -> aiohttp.ClientResponse:
@@ -390,7 +396,7 @@ async def test_a_borrowed_client_s_middleware_may_ask_twice(server: LocalServer,
 # The last error is the one that is raised
 
 
-async def test_a_refusal_after_a_failure_is_raised(server: LocalServer, session: Session):
+async def test_a_refusal_after_a_failure_is_raised(server: LocalServer, session: Session) -> None:
     server.faults.add(Fault.answer(500), Fault.answer(401, "no"))
     with pytest.raises(AuthenticationError) as caught:
         await session.memories.list()
@@ -400,7 +406,7 @@ async def test_a_refusal_after_a_failure_is_raised(server: LocalServer, session:
         await session.memories.create("a")
 
 
-async def test_a_failure_leaves_no_cycle_that_keeps_it_alive(server: LocalServer):
+async def test_a_failure_leaves_no_cycle_that_keeps_it_alive(server: LocalServer) -> None:
     session = Session(server.api_key, base_url=server.url, retry=Retry(attempts=1))
     server.faults.add(Fault.reset())
     gc.disable()
@@ -419,7 +425,7 @@ async def test_a_failure_leaves_no_cycle_that_keeps_it_alive(server: LocalServer
         await session.close()
 
 
-async def test_a_result_is_what_was_asked_for(server: LocalServer, session: Session):
+async def test_a_result_is_what_was_asked_for(server: LocalServer, session: Session) -> None:
     memory = await session.memories.create("a")
     assert isinstance(memory, Memory)
     assert [listed.id for listed in (await session.send(list_memories())).memories] == [memory.id]

@@ -79,7 +79,7 @@ def resends(span: Any) -> list[int]:
     return [event.attributes["http.request.resend_count"] for event in span.events]
 
 
-async def test_a_call_is_an_internal_span(seen: Seen, server: LocalServer, session: Session):
+async def test_a_call_is_an_internal_span(seen: Seen, server: LocalServer, session: Session) -> None:
     await session.memories.create("User skis")
 
     (span,) = seen.spans()
@@ -99,7 +99,7 @@ async def test_a_call_is_an_internal_span(seen: Seen, server: LocalServer, sessi
     ]
 
 
-async def test_the_attempts_of_a_call_are_counted(seen: Seen, server: LocalServer, session: Session):
+async def test_the_attempts_of_a_call_are_counted(seen: Seen, server: LocalServer, session: Session) -> None:
     server.faults.add(Fault.answer(500, "no"), Fault.reset(), on="list")
 
     await session.memories.list()
@@ -114,7 +114,7 @@ async def test_the_attempts_of_a_call_are_counted(seen: Seen, server: LocalServe
     ]
 
 
-async def test_the_seconds_that_a_call_waits_for_a_quota_are_told(seen: Seen):
+async def test_the_seconds_that_a_call_waits_for_a_quota_are_told(seen: Seen) -> None:
     async with serving(quotas=[Quota("lists", 1, 30, "list")]) as (_, session):
         await session.memories.list()
         await session.memories.list()
@@ -125,7 +125,7 @@ async def test_the_seconds_that_a_call_waits_for_a_quota_are_told(seen: Seen):
     assert seen.metric("omi.client.quota_wait") == {("list",): second.attributes["omi.call.quota_wait"]}
 
 
-async def test_the_wait_for_a_connection_is_none_for_a_quota(seen: Seen):
+async def test_the_wait_for_a_connection_is_none_for_a_quota(seen: Seen) -> None:
     async with serving(session={"connections": 1}) as (server, session):
         server.faults.add(Fault.slow(5), times=2, on="list")
         await asyncio.gather(session.memories.list(), session.memories.list())
@@ -144,7 +144,7 @@ FAILURES = [
 @pytest.mark.parametrize(("fault", "kind", "error", "outcome"), FAILURES)
 async def test_a_failure_is_told_by_its_class_alone(
     seen: Seen, fault: Fault, kind: str, error: type[Exception], outcome: str
-):
+) -> None:
     async with serving(session={"retry": Retry(attempts=1)}) as (server, session):
         server.faults.add(fault, on=kind)
         with pytest.raises(error):
@@ -157,7 +157,7 @@ async def test_a_failure_is_told_by_its_class_alone(
     assert seen.metric("omi.client.calls") == {(kind, outcome): 1}
 
 
-async def test_a_call_that_is_not_made_for_want_of_quota_has_no_attempt(seen: Seen):
+async def test_a_call_that_is_not_made_for_want_of_quota_has_no_attempt(seen: Seen) -> None:
     async with serving(quotas=[Quota("lists", 1, 3000, "list")], session={"max_wait": 5}) as (_, session):
         await session.memories.list()
         for _ in range(2):  # the first one learns it by a refusal
@@ -167,7 +167,7 @@ async def test_a_call_that_is_not_made_for_want_of_quota_has_no_attempt(seen: Se
     assert [span.attributes["omi.call.attempts"] for span in seen.spans()] == [1, 1, 0]
 
 
-async def test_a_cancelled_call_is_no_failure(seen: Seen):
+async def test_a_cancelled_call_is_no_failure(seen: Seen) -> None:
     async with serving() as (server, session):
         server.faults.add(Fault.slow(50), on="list")
         with pytest.raises(TimeoutError):
@@ -180,7 +180,7 @@ async def test_a_cancelled_call_is_no_failure(seen: Seen):
     assert span.status.is_unset
 
 
-async def test_a_call_is_in_the_trace_of_its_caller_and_what_aiohttp_does_below_it(seen: Seen):
+async def test_a_call_is_in_the_trace_of_its_caller_and_what_aiohttp_does_below_it(seen: Seen) -> None:
     traced = create_trace_config(tracer_provider=seen.provider)
     tracer = seen.provider.get_tracer("app")
     async with serving(session={"trace_configs": [traced]}) as (server, session):
@@ -196,7 +196,7 @@ async def test_a_call_is_in_the_trace_of_its_caller_and_what_aiohttp_does_below_
     assert resends(ours) == [0, 1]
 
 
-async def test_an_import_is_a_span_with_its_counts_and_links_to_its_batches(seen: Seen):
+async def test_an_import_is_a_span_with_its_counts_and_links_to_its_batches(seen: Seen) -> None:
     traced = create_trace_config(tracer_provider=seen.provider)
     tracer = seen.provider.get_tracer("app")
     async with serving(session={"trace_configs": [traced]}) as (_, session):
@@ -222,7 +222,7 @@ async def test_an_import_is_a_span_with_its_counts_and_links_to_its_batches(seen
     assert seen.metric("omi.client.facts") == {("created",): 60, ("duplicate",): 1, ("invalid",): 1}
 
 
-async def test_the_attempts_and_looks_of_an_import_are_shown(seen: Seen):
+async def test_the_attempts_and_looks_of_an_import_are_shown(seen: Seen) -> None:
     async with serving() as (server, session):
         server.faults.add(Fault.answer(503, "Memory ledger is not ready"), Fault.reset(), on="batch")
         report = await session.memories.import_facts(facts(5))
@@ -236,7 +236,7 @@ async def test_the_attempts_and_looks_of_an_import_are_shown(seen: Seen):
     assert not looks & {link.context.span_id for link in span.links}
 
 
-async def test_the_hours_that_an_import_is_parked_are_told(seen: Seen):
+async def test_the_hours_that_an_import_is_parked_are_told(seen: Seen) -> None:
     async with serving(quotas=[Quota("batches", 2, 3600, "batch")]) as (_, session):
         await session.memories.import_facts(facts(100), concurrency=1)
 
@@ -245,7 +245,7 @@ async def test_the_hours_that_an_import_is_parked_are_told(seen: Seen):
     assert seen.metric("omi.client.quota_wait") == {("batch",): pytest.approx(3600, abs=5)}
 
 
-async def test_facts_are_counted_while_an_import_goes_on(seen: Seen):
+async def test_facts_are_counted_while_an_import_goes_on(seen: Seen) -> None:
     counted = []
     async with serving() as (_, session):
         await session.memories.import_facts(
@@ -258,7 +258,7 @@ async def test_facts_are_counted_while_an_import_goes_on(seen: Seen):
     assert sum(seen.metric("omi.client.facts").values()) == 75
 
 
-async def test_calls_of_a_callback_are_no_calls_of_the_import(seen: Seen):
+async def test_calls_of_a_callback_are_no_calls_of_the_import(seen: Seen) -> None:
     async with serving() as (_, session):
 
         async def look(_: object) -> None:
@@ -272,7 +272,7 @@ async def test_calls_of_a_callback_are_no_calls_of_the_import(seen: Seen):
     assert not call.links
 
 
-async def test_an_import_that_is_stopped_has_its_span_too(seen: Seen):
+async def test_an_import_that_is_stopped_has_its_span_too(seen: Seen) -> None:
     async with serving() as (server, session):
         server.faults.add(Fault.answer(401, "no"), times=FOREVER, on="batch")
         with pytest.raises(ImportStoppedError):
@@ -284,7 +284,7 @@ async def test_an_import_that_is_stopped_has_its_span_too(seen: Seen):
     assert {"failed", "not_made"} >= {call.attributes["omi.call.outcome"] for call in seen.spans("omi batch")}
 
 
-async def test_no_key_no_text_and_no_id_is_told(seen: Seen):
+async def test_no_key_no_text_and_no_id_is_told(seen: Seen) -> None:
     async with serving() as (server, session):
         memory = await session.memories.create("User skis")
         await session.memories.update(memory.id, content="User swims")
@@ -302,7 +302,7 @@ async def test_no_key_no_text_and_no_id_is_told(seen: Seen):
         assert secret not in told
 
 
-async def test_nothing_is_told_after_disable(seen: Seen, session: Session):
+async def test_nothing_is_told_after_disable(seen: Seen, session: Session) -> None:
     telemetry.disable()
     await session.memories.list()
     await session.memories.import_facts(facts(1))
@@ -310,7 +310,7 @@ async def test_nothing_is_told_after_disable(seen: Seen, session: Session):
     assert not seen.spans()
 
 
-async def test_without_an_sdk_calls_are_as_always(session: Session):
+async def test_without_an_sdk_calls_are_as_always(session: Session) -> None:
     telemetry.enable()
     try:
         assert (await session.memories.import_facts(facts(30))).created == 30
@@ -324,13 +324,13 @@ def run(code: str) -> str:
     return done.stdout
 
 
-def test_opentelemetry_is_loaded_only_with_the_module_that_needs_it():
+def test_opentelemetry_is_loaded_only_with_the_module_that_needs_it() -> None:
     loaded = run("import sys; from omi_async import *; import omi_async.cli; print(*sys.modules)").split()
     assert "omi_async.session" in loaded
     assert not [name for name in loaded if name.startswith("opentelemetry")]
 
 
-def test_without_opentelemetry_it_is_said_what_to_install():
+def test_without_opentelemetry_it_is_said_what_to_install() -> None:
     run("""
 import sys
 sys.modules["opentelemetry"] = None

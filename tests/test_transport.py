@@ -90,12 +90,12 @@ def public_errors() -> list[type[BaseException]]:
     ]
 
 
-def test_every_error_class_of_aiohttp_was_thought_of():
+def test_every_error_class_of_aiohttp_was_thought_of() -> None:
     assert set(public_errors()) == MADE.keys()
 
 
 @pytest.mark.parametrize("kind", public_errors(), ids=lambda kind: kind.__name__)
-def test_every_error_of_aiohttp_is_one_of_ours(kind: type[BaseException]):
+def test_every_error_of_aiohttp_is_one_of_ours(kind: type[BaseException]) -> None:
     error, expected = MADE[kind]
     assert isinstance(error, Exception)
     ours = translate(error, REQUEST, BASE)
@@ -147,14 +147,14 @@ def test_every_error_of_aiohttp_is_one_of_ours(kind: type[BaseException]):
     ],
     ids=lambda cell: repr(cell)[:50],
 )
-def test_the_words_say_what_happened(error: Exception, kind: type[OmiError], words: str):
+def test_the_words_say_what_happened(error: Exception, kind: type[OmiError], words: str) -> None:
     ours = translate(error, REQUEST, BASE)
     assert type(ours) is kind
     assert words in str(ours)
     assert "secret" not in str(ours)
 
 
-def test_the_cause_is_the_operating_system_s_and_has_no_frames_of_aiohttp():
+def test_the_cause_is_the_operating_system_s_and_has_no_frames_of_aiohttp() -> None:
     try:
         try:
             raise REFUSED
@@ -166,13 +166,13 @@ def test_the_cause_is_the_operating_system_s_and_has_no_frames_of_aiohttp():
     assert ours.__cause__.__traceback__ is None
 
 
-def test_an_error_of_ours_stays_itself():
+def test_an_error_of_ours_stays_itself() -> None:
     ours = ConfigurationError("m")
     assert translate(ours, REQUEST, BASE) is ours
 
 
 @pytest.mark.parametrize("error", [RuntimeError("bug"), ValueError("bug"), KeyError("bug"), TypeError("bug")])
-def test_what_is_no_doing_of_the_network_s_is_raised_as_it_is(error: Exception):
+def test_what_is_no_doing_of_the_network_s_is_raised_as_it_is(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         translate(error, REQUEST, BASE)
     assert caught.value is error
@@ -194,7 +194,7 @@ class Client:
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_a_pool_is_let_go_of_whatever_is_in_it(closed: bool):
+def test_a_pool_is_let_go_of_whatever_is_in_it(closed: bool) -> None:
     loop = asyncio.new_event_loop()
     transport = Transport()
     pool = {"key": [(SimpleNamespace(transport=held), 0.0) for held in (None, transport)]}

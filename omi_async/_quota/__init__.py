@@ -83,8 +83,8 @@ that has become what the store holds. What follows from that:
 - *A process that dies with calls out* leaves them in the ledger. They count for as long as a call can take,
   or for a window's length if that is shorter, and then as calls that went through.
 - *A store that is away* stops no live call: it is spent by what is known here, at the risk of a refusal.
-  Imports wait for it for a minute. What was spent is told when it is back (`storekeeper` says why).
-- *Two accounts of a window that nobody has told the store of* can happen then, and only then.
+  Imports wait for it for a minute. What was spent is told when it is back (`storekeeper` says why). Only
+  meanwhile can two processes spend the same call of a window.
 - A policy that was given to one process alone binds the others until its window ends.
 
 The parts

@@ -358,6 +358,9 @@ class Ledger:
             lengths = [window.rule.length for window in self._of(call.kind) if window.rule.length > UNKNOWN]
             if now - call.sent >= min([LONGEST_CALL, *lengths]):
                 self._passed(call)
+        for window in self._windows:
+            if window.opener is not None and window.opener.sent > now + CLOCK_TOLERANCE:
+                window.close()  # the store's clock was set back: nobody is to wait until it is there again
         stay = [window for window in self._windows if window.ends > now or self._is_ours(window.rule)]
         if len(stay) < len(self._windows):
             self._replace(stay)

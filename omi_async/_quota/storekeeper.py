@@ -22,11 +22,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from omi_async._quota.clock import Clock
 from omi_async._quota.keeper import Keeper, Verdict
+from omi_async._quota.known import Known
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.sharing import NO_STATE, Held, SharedRecord, dump, load
 from omi_async._quota.window import CountedCall
@@ -187,19 +188,29 @@ class StoreKeeper(Keeper):
         self._version = held.version
         if not held.version:
             return refused
+        ours = self._ours()
         try:
-            known = load(held.text, self._ours())
+            known = load(held.text, ours)
         except NO_STATE:
             self._warn("holds nothing readable of this key's quotas; that will be replaced")
             return refused
         self._ledger.become(known)
-        for call, learn, what in self._notes:
-            # Our last write may have been done though its answer was lost. (What was spent and had ended by
-            # then is counted twice, if another process has written since: one call of one window.)
-            if learn is not Ledger.count or call not in known.out:
-                learn(self._ledger, call, *what)
+        self._learn_again(known, ours)
         self._ledger.tidy(self._clock.now(), self._owner)
         return refused
+
+    def _learn_again(self, known: Known, ours: Mapping[str, CountedCall]) -> None:
+        """Learn what the store does not know; it may have done our last write though its answer was lost.
+
+        What was spent and had ended by that write is counted twice then, if another process has written
+        since: one call of one window.
+        """
+        for call in known.out:
+            if call.id.startswith(self._owner) and call.id not in ours:
+                self._ledger.give_back(call)  # it was asked for by that write, and has not left
+        for call, learn, what in self._notes:
+            if learn is not Ledger.count or call not in known.out:
+                learn(self._ledger, call, *what)
 
     def _undo(self) -> Verdict:
         """Take back the calls that were asked for."""

@@ -57,6 +57,16 @@ class Seen(NamedTuple):
     sight: Sight
     lags: bool
 
+    @property
+    def conclusive(self) -> bool:
+        """Whether what is missing was stored nowhere at this moment."""
+        return self.sight is Sight.WHOLE and not self.lags
+
+    @property
+    def comparable(self) -> bool:
+        """Whether the next look may confirm this one: what is missing was not where it mostly is."""
+        return self.conclusive or (self.sight is Sight.FRONT and not self.lags)
+
 
 class Looks:
     """Reads the list of memories for an import.

@@ -95,11 +95,12 @@ class Reconciler:
         again: list[Batch] = []
         together: list[Item] = []
         for group in groups:
-            for place, item in enumerate([item for item in group if item in absent]):
+            lost = [item for item in group if item in absent]
+            for item in lost:
                 if item.tries >= MOST_TRIES or self._is_refused(item):
                     await self._give_up(item)
                 # Batches are stored in their order: what fails the server is the first that is absent.
-                elif item.tries > BATCH_TRIES or (item.tries == BATCH_TRIES and place == 0):
+                elif item.tries + (item is lost[0]) > BATCH_TRIES:
                     again.append(Batch([item], alone=True))
                 else:
                     together.append(item)
@@ -141,10 +142,10 @@ class Reconciler:
                 await self._signal.wait_for(asyncio.sleep(max(map(_seconds_to_next_look, missing))))
             look = await self._looks.look(missing, only_front=number == 0)
             missing = look.missing
-            if look.sight is Sight.WHOLE and not look.lags and missing == before:
+            if look.conclusive and missing == before:
                 absent = {item for item in missing if not item.maybe_reworded}
                 break
-            before = missing if look.sight in {Sight.WHOLE, Sight.FRONT} and not look.lags else None
+            before = missing if look.comparable else None
             blind = blind + 1 if look.sight is Sight.BLIND else 0
             if not missing or blind == BLIND_LOOKS or look.sight is Sight.HOPELESS:
                 break

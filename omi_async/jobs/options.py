@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
 from omi_async._api import json
+from omi_async._formats import Format
 from omi_async.importing.options import ImportOptions, Lanes, OnExisting, OnUnknown
 from omi_async.sources import open_facts
-from omi_async.sources._detect import Format
 from omi_async.sources._options import Long
 
 __all__ = ["JobOptions", "checked", "parted"]

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Any, Final, Literal, cast, get_args
+from typing import Any, Final, cast
 
 from omi_async._api.json import loads
+from omi_async._formats import Format
 from omi_async.sources._csv import Dialect, dialect_of
 from omi_async.sources._depth import is_too_deep
 from omi_async.sources._errors import SourceError
@@ -28,31 +29,7 @@ from omi_async.sources._refusals import (
 from omi_async.sources._samples import sample_of_document, sample_of_lines
 from omi_async.sources.known import DOCUMENTS, RECORDS, TEXTS
 
-__all__ = ["FORMATS", "HEAD", "Format", "Head", "detect", "hint_of", "is_json_line", "json_kind"]
-
-Format = Literal[
-    "auto",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "text",
-    "markdown",
-    "list",
-    "claude",
-    "chatgpt",
-    "mem0",
-    "mcp-memory",
-    "graphiti",
-    "letta",
-    "langgraph",
-    "supermemory",
-    "keep",
-    "bee",
-    "vault",
-]
-
-FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+__all__ = ["HEAD", "Head", "detect", "hint_of", "is_json_line", "json_kind"]
 
 HEAD: Final = 64 * 1024
 """Bytes that are looked at: enough for the first record of every system that we know."""

@@ -12,7 +12,7 @@ from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from omi_async.sources._detect import FORMATS, Format
+from omi_async._formats import FORMATS, Format
 from omi_async.sources._options import Long, ReadOptions, options_from
 from omi_async.sources._records import Batch, Entry, Reading, Recognised
 from omi_async.sources._source import read_source

@@ -5,20 +5,17 @@ from __future__ import annotations
 import codecs
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime
-from typing import Any, Final, Literal, get_args
+from typing import Any, Literal, get_args
 
 import attrs
 
+from omi_async._formats import INCLUDES
 from omi_async.sources._fields import Fields, fields_from, value_at
 from omi_async.sources._template import Template, is_absent
 
-__all__ = ["Include", "Long", "ReadOptions", "Where", "options_from"]
+__all__ = ["Long", "ReadOptions", "Where", "options_from"]
 
 Long = Literal["reject", "split"]
-Include = Literal["projects", "instructions", "pending", "relations", "archived", "journals"]
-
-INCLUDES: Final[tuple[str, ...]] = get_args(Include)
-
 Names = str | Iterable[str]
 
 

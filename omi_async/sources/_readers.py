@@ -8,8 +8,9 @@ from itertools import chain
 from typing import BinaryIO, Final
 
 from omi_async._api.json import loads
+from omi_async._formats import Format
 from omi_async.sources._csv import dialect_of, read_csv
-from omi_async.sources._detect import HEAD, Format, Head, detect, is_json_line, json_kind
+from omi_async.sources._detect import HEAD, Head, detect, is_json_line, json_kind
 from omi_async.sources._encoding import peek, unpacked, utf8
 from omi_async.sources._errors import SourceError
 from omi_async.sources._fields import Fields

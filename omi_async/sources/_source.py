@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import BinaryIO, cast
 
-from omi_async.sources._detect import Format
+from omi_async._formats import Format
 from omi_async.sources._encoding import peek
 from omi_async.sources._errors import DamagedStreamError, SourceError
 from omi_async.sources._members import Archive, Folder, Walk, Zip, is_zip, spooled, tells_zip

@@ -14,6 +14,13 @@ An engine that delivers tasks at least once (docket, a queue, cron) decides when
 runs. It may run twice at the same time, again after a crash, again when it is done. This package makes
 that safe: each fact is stored once, also by a server that does not know memories by their text.
 
+## When not to
+
+One process with `omi_async.jobs` serves thousands of users: an import that waits for a window costs it
+nothing. Its limits are one machine, and that machine's disk. More machines do not make the import of one
+account faster, since its quota is the key's. They are for more accounts than one process can be at, and for
+a service that must go on when a machine does not.
+
 ## Parts
 
 An import called ``dana`` has parts ``dana/0``, ``dana/1``, ... A fact belongs to the part that the hash
@@ -113,6 +120,22 @@ than half a minute, it ends with `QuotaShut(resume_at)`, gives the part back, an
 Several parts of one account at the same time are writes in parallel, which the service takes badly (each
 import finds out for itself how many writes a server takes, but knows only of its own). Against the
 service, run one part of an account after the other: its quota is what takes the time.
+
+## What to set
+
+- *The lease*: the same for all workers. A part whose worker was killed rests for so long. With a few
+  seconds, a machine that is busy for as long loses its parts, which costs looks and no more.
+- *The Session's `timeout` and `batch_timeout`*: a part whose worker was killed in a call rests for the longer
+  of the two as well. Less than the server takes for a call would put facts in doubt that are stored.
+- *When the engine delivers again* what a killed worker had (docket's ``--redelivery-timeout``): a minute. Too
+  early does no harm, as `LeaseLost` says when it is worth another try; docket's own five minutes are added to
+  each kill.
+- *`drain_timeout`*: fewer seconds than the machine gives a process that is to end (Kubernetes: 30). It is
+  what calls on the wire have; those that are cut off are in doubt, and cost a look.
+- *How many parts a worker is at* (docket's ``--concurrency``, 10): each has up to `concurrency` calls on
+  the wire. The store takes 32 commands at once from a process; others wait for a moment.
+- *The store's server*: ``appendonly yes``, ``maxmemory-policy noeviction``, and an ``appendfsync`` as above.
+  Docket may have another one, or the same.
 
 ## Watching and stopping
 

@@ -54,6 +54,13 @@ Facts = Iterable[Any] | AsyncIterable[Any]
 
 log: Final = logging.getLogger("omi_async")
 
+_THE_TASKS_OWN: Final = {"store", "part", "parts", "redelivered", "last_try"}
+_OPTIONS: Final = {
+    name
+    for name, parameter in inspect.signature(import_part).parameters.items()
+    if parameter.kind is parameter.KEYWORD_ONLY and name not in _THE_TASKS_OWN
+}
+
 
 @attrs.frozen
 class ImportTools:
@@ -74,7 +81,7 @@ class ImportTools:
 class DocketImports:
     """Imports that the workers of a docket carry out, part by part.
 
-    ```python
+    ```text
     @asynccontextmanager
     async def tools():  # around the life of a worker
         async with RedisStore(url) as store, SessionPool(ledger=store) as pool:
@@ -82,20 +89,29 @@ class DocketImports:
 
 
     imports = DocketImports(tools)
-    tasks = [imports.task]  # docket worker --tasks this_module:tasks
+    tasks = [imports.task]  # python -m docket worker --tasks this_module:tasks
     ```
 
-    and in the app: ``await imports.enqueue(docket, "dana", "dana/facts.jsonl", parts=4)``.
+    and in the app ``await imports.enqueue(docket, "dana", "dana/facts.jsonl")``. The whole of it stands in
+    `omi_async.examples.docket_worker`.
 
     Args:
         tools: an async context manager function, entered by each worker when it gets its first part.
         options: of each import, as `import_part` takes them. A worker that is asked to end gives calls on the
             wire `drain_timeout` seconds, which must be fewer than its machine gives the worker.
+
+    Attributes:
+        task: for the workers' collection of tasks.
+
+    Raises:
+        TypeError: an option that there is not.
     """
 
     def __init__(
         self, tools: Callable[[], contextlib.AbstractAsyncContextManager[ImportTools]], **options: Any
     ) -> None:
+        if unknown := options.keys() - _OPTIONS:  # else each worker would meet it in each part
+            raise TypeError(f"no options of an import: {', '.join(sorted(unknown))}")
         self.task = _task(tools, options)
 
     @staticmethod
@@ -112,7 +128,12 @@ class DocketImports:
             ref: what `facts_of` is asked with. Other facts need another one, as with a file.
             parts: how many tasks share the facts; always the same number for one import. Several write into
                 the account in parallel, which the service fails at, and share its quotas.
+
+        Raises:
+            ValueError: fewer than one part.
         """
+        if parts < 1:
+            raise ValueError(f"an import has at least 1 part, not {parts!r}")
         name = self.name(owner, ref)
         for part in range(parts):  # not `add_many`, which tells no one that the store is away
             await docket.add(self.task, key=f"{name}/{part}")(owner, ref, parts)
@@ -143,7 +164,11 @@ class _AtWork(Dependency["_AtWork"]):
     @classmethod
     @contextlib.asynccontextmanager
     async def worker_lifecycle(cls, docket: Docket, worker: Worker) -> AsyncGenerator[None]:  # noqa: ARG003
-        """Docket enters this around a worker's loop, which also ends when docket's server is away."""
+        """End the imports with the worker's loop, around which docket enters this.
+
+        The loop ends, and begins again, also when docket's server is away. Then docket waits for what it is
+        at: a worker that let its imports go on would take no other part for hours.
+        """
         at_work = _OF_WORKERS[worker] = cls()
         try:
             yield

@@ -118,9 +118,11 @@ class RedisStore:
             pool = BlockingConnectionPool.from_url(
                 url,
                 max_connections=CONNECTIONS,
-                timeout=None,  # whoever waits for a connection waits for those before it, and no longer
-                socket_timeout=NO_ANSWER,
-                socket_connect_timeout=NO_ANSWER,
+                timeout=None,
+                # Not redis-py's own time-outs: they use `asyncio.wait_for`, which before Python 3.12 may lose
+                # a cancellation, and the task that was cancelled goes on as if nothing had been said.
+                socket_timeout=None,
+                socket_connect_timeout=None,
                 retry=RedisRetry(NoBackoff(), 0),  # all repetition is in `repeated`
             )
         except ValueError:
@@ -209,7 +211,8 @@ class RedisStore:
         began = loop.time() if since is None else since
         for pause in waits(PAUSES):
             try:
-                return await _not_outliving_a_cancellation(command)
+                async with asyncio.timeout(NO_ANSWER):
+                    return await command()
             except (RedisError, OSError) as error:
                 if not _is_away(error):
                     raise StoreError(f"the store refuses: {type(error).__name__}: {error}") from None
@@ -345,18 +348,3 @@ async def _pause(seconds: float, hurry: asyncio.Event | None) -> None:
             await hurry.wait()
     except TimeoutError:
         return
-
-
-async def _not_outliving_a_cancellation(command: Callable[[], Awaitable[T]]) -> T:
-    """Do something with redis-py, which writes within `asyncio.wait_for`.
-
-    That one swallows a cancellation that comes when the writing is just done (Python 3.11), and older ones
-    tell of a time-out in its place: whoever has cancelled a task, and waits for its end, would wait forever.
-    """
-    task = asyncio.current_task()
-    requests = 0 if task is None else task.cancelling()
-    try:
-        return await command()
-    finally:
-        if task is not None and task.cancelling() > requests:
-            raise asyncio.CancelledError

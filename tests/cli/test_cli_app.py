@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Never
 
 import click
 import pytest
@@ -19,11 +20,11 @@ from omi_async.local import LocalServer
 from tests.cli.driving import PATIENCE, SCRIPT, Ended, Omi, Start, ended, texts, write_facts
 
 
-def test_the_console_script_prints_its_version(start: Start):
+def test_the_console_script_prints_its_version(start: Start) -> None:
     assert ended(start("--version")) == Ended(0, f"omi-async {omi_async.__version__}\n", "")
 
 
-def test_python_m_is_the_same_program():
+def test_python_m_is_the_same_program() -> None:
     words = [sys.executable, "-m", "omi_async", "--version"]
     done = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
     assert done.stdout == f"omi-async {omi_async.__version__}\n"
@@ -31,7 +32,7 @@ def test_python_m_is_the_same_program():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str):
+def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 10)
     for words, code in (("import facts.jsonl --local", 0), ("list --local", 0), ("delete x --local", 1)):
         line = ["sh", "-c", f"exec {SCRIPT} {words} {closed}"]
@@ -46,7 +47,7 @@ def test_a_process_without_its_streams_does_its_work(tmp_path: Path, closed: str
         assert [*journal.counts().values()] == [{"created": 10}]
 
 
-def test_help_names_every_command_the_environment_and_the_exit_codes(omi: Omi):
+def test_help_names_every_command_the_environment_and_the_exit_codes(omi: Omi) -> None:
     help_text = omi("--help").out
     for word in (
         "import",
@@ -63,7 +64,7 @@ def test_help_names_every_command_the_environment_and_the_exit_codes(omi: Omi):
         assert word in help_text
 
 
-def test_help_is_printed_without_rich_or_the_server():
+def test_help_is_printed_without_rich_or_the_server() -> None:
     program = "import sys; from omi_async.cli import main; main(['--help']); print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", program], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
@@ -74,7 +75,7 @@ def test_help_is_printed_without_rich_or_the_server():
 
 
 @pytest.mark.parametrize("name", [*app.cli.commands, *(f"journal {name}" for name in journal.commands)])
-def test_every_command_and_option_has_help(name: str, omi: Omi):
+def test_every_command_and_option_has_help(name: str, omi: Omi) -> None:
     first, *more = name.split()
     command = journal.commands[more[0]] if more else app.cli.commands[first]
     assert command.help
@@ -86,7 +87,7 @@ def test_every_command_and_option_has_help(name: str, omi: Omi):
 
 
 @pytest.mark.parametrize("name", sorted(app.cli.commands.keys() - {"serve", "journal"}))
-def test_common_options_stand_behind_every_command(name: str):
+def test_common_options_stand_behind_every_command(name: str) -> None:
     flags = {flag for option in app.cli.commands[name].params for flag in option.opts}
     assert flags >= {"--base-url", "--local", "--json", "--allow-http", "--timeout", "--verbose"}
 
@@ -95,21 +96,23 @@ def test_common_options_stand_behind_every_command(name: str):
     "words",
     [[], ["fly"], ["journal"], ["journal", "show"], ["list", "--no-such"], ["list", "extra"], ["create"]],
 )
-def test_usage_errors_exit_1(omi: Omi, words: list[str]):
+def test_usage_errors_exit_1(omi: Omi, words: list[str]) -> None:
     done = omi(*words)
     assert done.code == 1
     assert "Usage:" in done.err
     assert done.out == ""
 
 
-def test_without_the_cli_extra_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch, omi: Omi):
+def test_without_the_cli_extra_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, omi: Omi
+) -> None:
     monkeypatch.setattr(package, "find_spec", lambda name: None if name == "rich" else name)
     done = omi("--help")
     assert done == Ended(1, "", "omi-async needs rich: pip install 'omi-async[cli]'\n")
 
 
-def test_a_bug_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch, omi: Omi):
-    async def broken(*_arguments: object):
+def test_a_bug_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch, omi: Omi) -> None:
+    async def broken(*_arguments: object) -> Never:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(memories, "_list", broken)
@@ -121,8 +124,8 @@ def test_a_bug_is_told_without_a_traceback(monkeypatch: pytest.MonkeyPatch, omi:
 
 def test_with_the_debug_variable_the_traceback_is_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-):
-    async def broken(*_arguments: object):
+) -> None:
+    async def broken(*_arguments: object) -> Never:
         raise ZeroDivisionError("oops")
 
     monkeypatch.setattr(memories, "_list", broken)
@@ -132,8 +135,8 @@ def test_with_the_debug_variable_the_traceback_is_shown(
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
-def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, omi: Omi, error: BaseException):
-    def interrupted(*_arguments: object):
+def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, omi: Omi, error: BaseException) -> None:
+    def interrupted(*_arguments: object) -> Never:
         raise error
 
     monkeypatch.setattr(memories, "run_async", interrupted)
@@ -148,19 +151,19 @@ def test_an_interrupt_exits_130(monkeypatch: pytest.MonkeyPatch, omi: Omi, error
 )
 def test_other_endings_have_their_codes(
     monkeypatch: pytest.MonkeyPatch, omi: Omi, error: BaseException, code: int
-):
-    def ending(*_arguments: object):
+) -> None:
+    def ending(*_arguments: object) -> Never:
         raise error
 
     monkeypatch.setattr(app, "flush_stdout", ending)
     assert omi("--version").code == code
 
 
-def test_an_error_in_a_thread_is_one_line(omi: Omi, monkeypatch: pytest.MonkeyPatch):
-    def fail():
+def test_an_error_in_a_thread_is_one_line(omi: Omi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Never:
         raise ValueError("in a thread")
 
-    async def listing_in_a_thread(*_arguments: object):
+    async def listing_in_a_thread(*_arguments: object) -> int:
         thread = threading.Thread(target=fail)
         thread.start()
         thread.join()
@@ -170,18 +173,20 @@ def test_an_error_in_a_thread_is_one_line(omi: Omi, monkeypatch: pytest.MonkeyPa
     assert omi("list").err == "warning: ValueError: in a thread\n"
 
 
-def test_the_key_is_blotted_out_wherever_it_turns_up(monkeypatch: pytest.MonkeyPatch, omi: Omi):
+def test_the_key_is_blotted_out_wherever_it_turns_up(monkeypatch: pytest.MonkeyPatch, omi: Omi) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_secret_of_mine")
 
-    async def broken(*_arguments: object):
+    async def broken(*_arguments: object) -> Never:
         raise ZeroDivisionError("omi_dev_secret_of_mine")
 
     monkeypatch.setattr(memories, "_list", broken)
     assert "***" in omi("list").err
 
 
-def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path):
-    async def broken(*_arguments: object):
+def test_an_error_of_the_system_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path
+) -> None:
+    async def broken(*_arguments: object) -> int:
         (tmp_path / "nowhere" / "file").write_text("")
         return 0
 
@@ -191,7 +196,7 @@ def test_an_error_of_the_system_names_the_file(monkeypatch: pytest.MonkeyPatch, 
     assert "nowhere/file: No such file or directory" in done.err
 
 
-def test_ctrl_c_while_modules_are_loaded_is_no_traceback():
+def test_ctrl_c_while_modules_are_loaded_is_no_traceback() -> None:
     program = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -203,7 +208,7 @@ sys.exit(cli.main(["--help"]))
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nInterrupted.\n")
 
 
-def test_what_ignores_ctrl_c_goes_on_to_ignore_it():
+def test_what_ignores_ctrl_c_goes_on_to_ignore_it() -> None:
     program = """
 import os, signal, sys
 signal.signal(signal.SIGINT, signal.SIG_IGN)

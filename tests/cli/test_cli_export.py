@@ -17,7 +17,7 @@ from tests.cli.driving import PATIENCE, Omi, Start, ended
 TEXTS = ("plain", "Größe 漢字 🦉", 'with "quotes", commas; and\ttabs', "two\nlines")
 
 
-def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, served: ThreadedServer):
+def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, served: ThreadedServer) -> None:
     served.add("one", "two", tags=["x"])
     done = omi("export")
     assert [record["content"] for record in done.events] == ["two", "one"]
@@ -25,14 +25,14 @@ def test_export_writes_json_lines_to_stdout_and_the_count_to_stderr(omi: Omi, se
     assert done.err == "2 memories exported\n"
 
 
-def test_export_as_json_gives_every_field(omi: Omi, served: ThreadedServer):
+def test_export_as_json_gives_every_field(omi: Omi, served: ThreadedServer) -> None:
     served.add("one", scoring="01_999_1733482500")  # as older servers show it
     done = omi("export", "--json")
     assert done.event["scoring"] == "01_999_1733482500"
     assert done.err == "1 memory exported\n"
 
 
-def test_export_takes_categories(omi: Omi, served: ThreadedServer):
+def test_export_takes_categories(omi: Omi, served: ThreadedServer) -> None:
     served.add("one", category="system")
     served.add("two", category="manual")
     assert [record["content"] for record in omi("export", "--category", "system").events] == ["one"]
@@ -41,7 +41,7 @@ def test_export_takes_categories(omi: Omi, served: ThreadedServer):
 @pytest.mark.parametrize("wanted", ["jsonl", "csv", "markdown"])
 def test_what_export_writes_import_reads(
     omi: Omi, served: ThreadedServer, wanted: str, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     served.add(*TEXTS, category="system", visibility="public", tags=["a", "b"])
     assert omi("export", "--format", wanted, "--output", "out.txt").code == 0
     with LocalServer.in_thread() as other:
@@ -59,7 +59,7 @@ def test_what_export_writes_import_reads(
         assert sorted(map(str, after)) == sorted(map(str, before))
 
 
-def test_a_file_appears_when_it_is_complete(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_file_appears_when_it_is_complete(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("before")
     served.add("one")
     served.faults.add(Fault.answer(403, "no"), on="list")
@@ -74,7 +74,7 @@ def test_a_file_appears_when_it_is_complete(omi: Omi, served: ThreadedServer, tm
 
 def test_an_export_that_breaks_says_how_much_was_written(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(export, "PAGE", 1)
     served.add("one", "two")
     served.faults.add(Fault.slow(0), Fault.answer(403, "no"), on="list")
@@ -83,13 +83,13 @@ def test_an_export_that_breaks_says_how_much_was_written(
     assert "The export is not complete; lines written: 1." in done.err
 
 
-def test_an_output_that_cannot_be_written_exits_1(omi: Omi, served: ThreadedServer):
+def test_an_output_that_cannot_be_written_exits_1(omi: Omi, served: ThreadedServer) -> None:
     done = omi("export", "--output", "no/such/directory.jsonl")
     assert done.code == 1
     assert "No such file or directory" in done.err
 
 
-def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.add("one")
     os.mkfifo(tmp_path / "pipe")
     read: list[str] = []
@@ -102,7 +102,7 @@ def test_a_pipe_is_written_directly(omi: Omi, served: ThreadedServer, tmp_path: 
 
 
 @pytest.mark.slow
-def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: ThreadedServer):
+def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: ThreadedServer) -> None:
     served.add(*[f"number {index}" for index in range(5000)])
     process = start("export")
     assert process.stdout is not None
@@ -113,7 +113,7 @@ def test_a_reader_that_has_enough_ends_an_export_quietly(start: Start, served: T
     assert (done.code, done.err) == (0, "")
 
 
-def test_a_link_stays_one_and_a_file_keeps_its_mode(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_link_stays_one_and_a_file_keeps_its_mode(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.add("one")
     (tmp_path / "real").mkdir()
     kept = tmp_path / "real" / "backup.jsonl"
@@ -133,7 +133,7 @@ def test_a_link_stays_one_and_a_file_keeps_its_mode(omi: Omi, served: ThreadedSe
 @pytest.mark.slow
 def test_what_a_server_shows_of_a_long_list_is_exported_and_the_rest_is_told(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.add(*[f"number {index}" for index in range(5200)])
     done = omi("export", "-o", "out.jsonl")
     written = (tmp_path / "out.jsonl").read_text().splitlines()
@@ -146,7 +146,7 @@ def test_what_a_server_shows_of_a_long_list_is_exported_and_the_rest_is_told(
     assert len(listed.out.splitlines()) == len(written)
 
 
-def test_a_database_of_ones_own_is_exported_whole(omi: Omi, tmp_path: Path):
+def test_a_database_of_ones_own_is_exported_whole(omi: Omi, tmp_path: Path) -> None:
     with LocalServer.in_thread(tmp_path / "omi-local.db") as server:
         server.add(*(f"fact {number}" for number in range(5100)), category="work")
     assert len(omi("export", "--local").events) == 5100

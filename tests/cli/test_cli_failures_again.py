@@ -22,21 +22,21 @@ def fixed(path: Path, **fields: object) -> Path:
     return path
 
 
-def test_a_rejected_fact_with_a_fixed_category_is_sent(omi: Omi, served: ThreadedServer):
+def test_a_rejected_fact_with_a_fixed_category_is_sent(omi: Omi, served: ThreadedServer) -> None:
     Path("r.jsonl").write_text('{"content": "six", "category": "zebra"}\n', encoding="utf-8")
     assert omi("import", "r.jsonl").code == 6
     assert omi("import", str(fixed(Path("r.failures.jsonl"), category="work"))).code == 0
     assert [memory["category"] for memory in served.memories()] == ["work"]
 
 
-def test_the_tags_of_a_broken_row_stay_tags(omi: Omi, served: ThreadedServer):
+def test_the_tags_of_a_broken_row_stay_tags(omi: Omi, served: ThreadedServer) -> None:
     Path("t.csv").write_text('content,tags\n,"a, b"\n', encoding="utf-8")
     assert omi("import", "t.csv").code == 6
     assert omi("import", str(fixed(Path("t.failures.jsonl"), content="fixed"))).code == 0
     assert [memory["tags"] for memory in served.memories()] == [["a", "b"]]
 
 
-def test_what_a_dotted_mapping_found_is_kept(omi: Omi, served: ThreadedServer):
+def test_what_a_dotted_mapping_found_is_kept(omi: Omi, served: ThreadedServer) -> None:
     Path("d.jsonl").write_text('{"t": "", "data": {"kind": "work"}, "labels": ["x"]}\n', encoding="utf-8")
     options = ["--map", "content=t", "--map", "category=data.kind", "--map", "tags=labels"]
     assert omi("import", "d.jsonl", *options).code == 6
@@ -46,7 +46,7 @@ def test_what_a_dotted_mapping_found_is_kept(omi: Omi, served: ThreadedServer):
 
 def test_a_failures_file_without_a_folder_is_refused_before_anything_is_sent(
     omi: Omi, served: ThreadedServer
-):
+) -> None:
     Path("f.txt").write_text("one\n", encoding="utf-8")
     ended = omi("import", "f.txt", "--failures", "nowhere/f.jsonl")
     assert ended.code == 1
@@ -55,7 +55,7 @@ def test_a_failures_file_without_a_folder_is_refused_before_anything_is_sent(
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::"])
-def test_a_server_that_listens_everywhere_names_an_address_to_use(host: str):
+def test_a_server_that_listens_everywhere_names_an_address_to_use(host: str) -> None:
     with LocalServer.in_thread(host=host) as server:
         assert server.url.startswith(("http://127.0.0.1:", "http://[::1]:"))
 
@@ -64,7 +64,7 @@ def test_a_server_that_listens_everywhere_names_an_address_to_use(host: str):
 @pytest.mark.parametrize("words", [["--no-journal"], ["--no-dedupe"]])
 def test_what_is_in_doubt_without_a_journal_is_looked_for_before_it_is_sent(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path, words: list[str], stored: bool
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 20)
     forgetful.faults.add(Fault.reset(stored=stored), on="batch")
     assert omi("import", "facts.jsonl", "--on-unknown", "report", *words).code == 6
@@ -79,7 +79,7 @@ def test_what_is_in_doubt_without_a_journal_is_looked_for_before_it_is_sent(
 
 def test_failures_of_standard_input_are_looked_for_too(
     start: Start, omi: Omi, forgetful: ThreadedServer, tmp_path: Path
-):
+) -> None:
     forgetful.faults.add(Fault.reset(stored=True), on="batch")
     with write_facts(tmp_path / "facts.jsonl", 20).open() as stdin:
         assert ended(start("import", "-", "--on-unknown", "report", stdin=stdin)).code == 6
@@ -89,7 +89,7 @@ def test_failures_of_standard_input_are_looked_for_too(
 
 def test_a_failures_file_whose_journal_is_gone_is_looked_for(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path
-):
+) -> None:
     forgetful.faults.add(Fault.reset(stored=True), on="batch")
     write_facts(tmp_path / "facts.jsonl", 20)
     assert omi("import", "facts.jsonl", "--on-unknown", "report").code == 6
@@ -98,7 +98,7 @@ def test_a_failures_file_whose_journal_is_gone_is_looked_for(
     forgetful.assert_each_stored_once(texts(20))
 
 
-def test_what_was_not_sent_needs_no_look(omi: Omi, served: ThreadedServer):
+def test_what_was_not_sent_needs_no_look(omi: Omi, served: ThreadedServer) -> None:
     line = {"content": "one", "category": "system", "state": "not_sent", "error": "stopped"}
     Path("a.failures.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
     done = omi("import", "a.failures.jsonl")
@@ -112,7 +112,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_command_that_is_repeated_leaves_one_file_of_failures(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.poison("number 7"))
     write_facts(tmp_path / "facts.jsonl", 10)
     for _ in range(3):
@@ -123,7 +123,7 @@ def test_a_command_that_is_repeated_leaves_one_file_of_failures(
 
 def test_interrupted_imports_leave_one_file_of_failures(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OMI_LEDGER", "")
     write_facts(tmp_path / "facts.jsonl", 200)
     for number in range(1, 4):
@@ -134,7 +134,9 @@ def test_interrupted_imports_leave_one_file_of_failures(
         assert len(lines_of(tmp_path / "facts.failures.jsonl")) == done.event["not_sent"]
 
 
-def test_what_was_fixed_by_hand_is_never_written_over(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_what_was_fixed_by_hand_is_never_written_over(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.poison("number 7"))
     write_facts(tmp_path / "facts.jsonl", 10)
     assert omi("import", "facts.jsonl").code == 6
@@ -146,7 +148,7 @@ def test_what_was_fixed_by_hand_is_never_written_over(omi: Omi, served: Threaded
 
 def test_an_import_that_sent_nothing_leaves_no_failures(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl")
@@ -158,7 +160,7 @@ def test_an_import_that_sent_nothing_leaves_no_failures(
 @pytest.mark.parametrize("given", ["/dev/stdin", "<(cat facts.txt)", "/dev/fd/0"])
 def test_failures_of_what_has_no_folder_go_to_the_current_one(
     served: ThreadedServer, tmp_path: Path, given: str
-):
+) -> None:
     (tmp_path / "facts.txt").write_text("one\n" + "x" * 501 + "\n")
     line = f"{SCRIPT} import {given} --category system < facts.txt"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
@@ -169,7 +171,7 @@ def test_failures_of_what_has_no_folder_go_to_the_current_one(
 
 def test_a_name_that_is_no_utf_8_comes_back_through_failures_and_journal(
     served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("one\n" + "x" * 501 + "\n")
     line = f"{SCRIPT} import caf*.txt --category system"
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=False)
@@ -186,7 +188,7 @@ def test_a_name_that_is_no_utf_8_comes_back_through_failures_and_journal(
     assert {memory["content"] for memory in served.memories()} == {"one", "two"}
 
 
-def test_a_journal_with_an_odd_name_is_found_again(tmp_path: Path):
+def test_a_journal_with_an_odd_name_is_found_again(tmp_path: Path) -> None:
     for name in ("a.journal", os.fsdecode(b"caf\xe9.journal"), "file:odd", "new\nline"):
         reference = journal_reference(tmp_path / name, tmp_path)
         assert json.loads(json.dumps(reference).encode()) == reference

@@ -13,7 +13,7 @@ from tests.cli.driving import Omi, Start, ended, lines_of, texts, until, write_f
 
 
 @pytest.mark.slow
-def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.faults.add(Fault.slow(0.001), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
     done = omi("import", "facts.jsonl", "--concurrency", 3)
@@ -25,7 +25,7 @@ def test_ten_thousand_facts_take_400_calls(omi: Omi, served: ThreadedServer, tmp
     assert len(served.memories()) == 10_000
 
 
-def test_several_files_are_one_import(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_several_files_are_one_import(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("User likes tea\nUser has a cat\n")
     (tmp_path / "b.csv").write_text("content,category\nUser likes tea,system\nUser lives in Oslo,\n")
     done = omi(
@@ -38,13 +38,13 @@ def test_several_files_are_one_import(omi: Omi, served: ThreadedServer, tmp_path
     assert len(served.requests) == 1
 
 
-def test_without_folding_everything_is_sent(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_without_folding_everything_is_sent(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("one\none\n")
     done = omi("import", "a.txt", "--no-dedupe", "--json", "--category", "system")
     assert (done.code, done.event["duplicate"]) == (0, 0)
 
 
-def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 30)
     with facts.open() as stdin:
         done = ended(start("import", "-", stdin=stdin))
@@ -52,7 +52,7 @@ def test_standard_input_is_read(start: Start, served: ThreadedServer, tmp_path: 
     assert done.out.startswith("30 facts: 30 created")
 
 
-def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_bytes(
         b'{"content": "one"}\n{"content": ""}\n{"content": "tw\n[1]\n'
         b'{"content": "ok", "visibility": "PUBLIC"}\n'
@@ -71,7 +71,7 @@ def test_bad_records_cost_none_of_the_others(omi: Omi, served: ThreadedServer, t
     assert records[3]["content"] == "ok"
 
 
-def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_text(
         '{"content": "one"}\n{"memo": "two", "visibility": "Public"}\n{"memo": ""}\n'
     )
@@ -91,7 +91,9 @@ def test_the_failures_file_fixed_is_the_next_input(omi: Omi, served: ThreadedSer
     assert failures.read_text() == kept
 
 
-def test_a_second_round_of_failures_gets_a_file_of_its_own(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_second_round_of_failures_gets_a_file_of_its_own(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     (tmp_path / "facts.failures.jsonl").write_text('{"content": ""}\n')
     before = (tmp_path / "facts.failures.jsonl").read_text()
     assert omi("import", "facts.failures.jsonl").code == 6
@@ -101,14 +103,16 @@ def test_a_second_round_of_failures_gets_a_file_of_its_own(omi: Omi, served: Thr
     assert not (tmp_path / "facts.failures.3.jsonl").exists()  # it would say the same
 
 
-def test_a_failures_file_that_is_named_is_replaced(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_failures_file_that_is_named_is_replaced(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_text('{"content": ""}\n')
     (tmp_path / "failed.jsonl").write_text("old\n")
     assert omi("import", "facts.jsonl", "--failures", "failed.jsonl").code == 6
     assert len(lines_of(tmp_path / "failed.jsonl")) == 1
 
 
-def test_what_the_server_refuses_is_rejected_with_its_words(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_what_the_server_refuses_is_rejected_with_its_words(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.poison("number 7"))
     write_facts(tmp_path / "facts.jsonl", 30, tags=["t"], visibility="public")
     done = omi("import", "facts.jsonl", "--json")
@@ -132,7 +136,7 @@ def test_what_the_server_refuses_is_rejected_with_its_words(omi: Omi, served: Th
     assert "29 created" in done.err
 
 
-def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 100)
     done = omi("import", "facts.jsonl", "--json")
     kinds = [event["event"] for event in done.events]
@@ -147,7 +151,7 @@ def test_json_events_parse_and_end_with_the_report(omi: Omi, served: ThreadedSer
 
 def test_a_wrong_key_stops_the_import(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 1000)
     done = omi("import", "facts.jsonl", "--json")
@@ -160,7 +164,7 @@ def test_a_wrong_key_stops_the_import(
     assert len(served.requests) <= 4
 
 
-def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_any_of_all")
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--base-url", "http://127.0.0.1:1")
@@ -171,7 +175,7 @@ def test_a_dead_server_is_told_at_once(omi: Omi, tmp_path: Path, monkeypatch: py
 
 def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "broken.json").write_text('[{"content": "one"}, {"content": "two"')
     (tmp_path / "whole.txt").write_text("three\n")
     done = omi("import", "broken.json", "whole.txt", "--category", "system")
@@ -194,7 +198,9 @@ def test_a_damaged_file_ends_where_it_is_damaged_and_the_next_is_read(
         ["import", "facts.txt", "--concurrency", "0"],
     ],
 )
-def test_what_cannot_be_meant_exits_1(omi: Omi, served: ThreadedServer, words: list[str], tmp_path: Path):
+def test_what_cannot_be_meant_exits_1(
+    omi: Omi, served: ThreadedServer, words: list[str], tmp_path: Path
+) -> None:
     (tmp_path / "facts.txt").write_text("one\n")
     (tmp_path / "empty").mkdir()
     done = omi(*words)
@@ -203,14 +209,14 @@ def test_what_cannot_be_meant_exits_1(omi: Omi, served: ThreadedServer, words: l
     assert not served.requests
 
 
-def test_an_unreadable_archive_is_named(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_an_unreadable_archive_is_named(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.zip").write_bytes(b"PK\x03\x04 and so on")
     done = omi("import", "facts.zip")
     assert done.code == 1
     assert "ZIP" in done.err
 
 
-def test_an_import_into_a_local_file(omi: Omi, tmp_path: Path):
+def test_an_import_into_a_local_file(omi: Omi, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 60)
     assert omi("import", "--local", "facts.jsonl").code == 0
     again = omi("import", "facts.jsonl", "--local")
@@ -222,7 +228,7 @@ def test_an_import_into_a_local_file(omi: Omi, tmp_path: Path):
 
 def test_a_failures_file_that_cannot_be_written_does_not_end_the_import(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "facts.jsonl").write_text(
         '{"content": ""}\n{"content": ""}\n{"content": "one", "category": "system"}\n'
     )
@@ -234,7 +240,7 @@ def test_a_failures_file_that_cannot_be_written_does_not_end_the_import(
 
 def test_progress_is_told_in_lines_if_there_is_no_terminal(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(progress, "LINES_EVERY", 0.0)
     write_facts(tmp_path / "facts.jsonl", 500)
     done = omi("import", "facts.jsonl")
@@ -246,14 +252,16 @@ def test_progress_is_told_in_lines_if_there_is_no_terminal(
 
 def test_progress_of_an_unknown_length_has_no_estimate(
     start: Start, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 100)
     with facts.open() as stdin:
         done = ended(start("import", "-", "--json", stdin=stdin))
     assert done.event["created"] == 100
 
 
-def test_an_import_goes_on_when_its_events_are_not_read(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_import_goes_on_when_its_events_are_not_read(
+    start: Start, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.poison("number"))
     write_facts(tmp_path / "facts.jsonl", 60)
     process = start("import", "facts.jsonl", "--json")
@@ -264,7 +272,7 @@ def test_an_import_goes_on_when_its_events_are_not_read(start: Start, served: Th
     assert len(lines_of(tmp_path / "facts.failures.jsonl")) == 60
 
 
-def test_a_quota_is_kept_in_full(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_quota_is_kept_in_full(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.quotas.replace(*REAL_QUOTAS)
     served.quotas.change("memories_batch", limit=2, window=0.3)
     write_facts(tmp_path / "facts.jsonl", 100)
@@ -272,7 +280,7 @@ def test_a_quota_is_kept_in_full(omi: Omi, served: ThreadedServer, tmp_path: Pat
     assert (done.code, done.event["created"]) == (0, 100)
 
 
-def test_dry_run_reads_checks_folds_and_prints_the_bill(omi: Omi, tmp_path: Path):
+def test_dry_run_reads_checks_folds_and_prints_the_bill(omi: Omi, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 1000)
     (tmp_path / "more.txt").write_text("User likes number 1\n" + "x" * 501 + "\nnew\n")
     done = omi("import", "facts.jsonl", "more.txt", "--dry-run")
@@ -298,7 +306,7 @@ Nothing was sent (--dry-run).
     assert sorted(path.name for path in tmp_path.iterdir()) == ["facts.jsonl", "more.txt"]
 
 
-def test_dry_run_as_json_and_with_a_failures_file(omi: Omi, tmp_path: Path):
+def test_dry_run_as_json_and_with_a_failures_file(omi: Omi, tmp_path: Path) -> None:
     (tmp_path / "facts.txt").write_text("one\n" + ("x" * 501 + "\n") * 12 + "one\n")
     done = omi(
         "import", "facts.txt", "--dry-run", "--json", "--failures", "bad.jsonl", "--category", "system"
@@ -330,13 +338,13 @@ def test_dry_run_as_json_and_with_a_failures_file(omi: Omi, tmp_path: Path):
     assert all(len(record["content"]) == 501 for record in lines_of(tmp_path / "bad.jsonl"))
 
 
-def test_dry_run_without_folding(omi: Omi, tmp_path: Path):
+def test_dry_run_without_folding(omi: Omi, tmp_path: Path) -> None:
     (tmp_path / "facts.txt").write_text("one\none\n")
     done = omi("import", "facts.txt", "--dry-run", "--no-dedupe", "--json")
     assert (done.code, done.event["to_send"]) == (0, 2)
 
 
-def test_dry_run_of_a_damaged_file_exits_1(omi: Omi, tmp_path: Path):
+def test_dry_run_of_a_damaged_file_exits_1(omi: Omi, tmp_path: Path) -> None:
     (tmp_path / "facts.json").write_text('[{"content": "one"}')
     done = omi("import", "facts.json", "--dry-run")
     assert done.code == 1
@@ -344,7 +352,7 @@ def test_dry_run_of_a_damaged_file_exits_1(omi: Omi, tmp_path: Path):
     assert json.dumps("one") not in done.err
 
 
-def test_a_source_that_never_ends_can_be_listened_to(start: Start, served: ThreadedServer):
+def test_a_source_that_never_ends_can_be_listened_to(start: Start, served: ThreadedServer) -> None:
     process = start("import", "-", stdin=-1)
     assert process.stdin is not None
     for index in range(25):
@@ -354,7 +362,7 @@ def test_a_source_that_never_ends_can_be_listened_to(start: Start, served: Threa
     assert ended(process).code == 0
 
 
-def test_the_ids_of_what_is_stored_are_told_as_json(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_ids_of_what_is_stored_are_told_as_json(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 30)
     done = omi("import", "facts.jsonl", "--json")
     stored = [event for event in done.events if event["event"] == "stored"]
@@ -367,7 +375,7 @@ def test_the_ids_of_what_is_stored_are_told_as_json(omi: Omi, served: ThreadedSe
 
 def test_what_stopped_an_import_is_an_event(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_another_user")
     write_facts(tmp_path / "facts.jsonl", 10)
     error, report = omi("import", "facts.jsonl", "--json").events[-2:]
@@ -380,7 +388,7 @@ def test_what_stopped_an_import_is_an_event(
 
 def test_a_document_that_is_nested_too_deeply_is_one_invalid_fact(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "deep.jsonl").write_text("[" * 100_000 + "]" * 100_000 + "\n" + '{"content": "one"}\n')
     done = omi("import", "deep.jsonl", "--category", "system", "--json")
     assert (done.code, done.event["invalid"], done.event["created"]) == (6, 1, 1)

@@ -29,7 +29,9 @@ def doubtful(omi: Omi, forgetful: ThreadedServer, tmp_path: Path) -> Path:
     return tmp_path / JOURNAL
 
 
-def test_show_tells_what_is_where_and_how_to_go_on(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
+def test_show_tells_what_is_where_and_how_to_go_on(
+    omi: Omi, doubtful: Path, forgetful: ThreadedServer
+) -> None:
     done = omi("journal", "show", JOURNAL)
     assert done.code == 0
     lines = done.out.splitlines()
@@ -43,7 +45,7 @@ def test_show_tells_what_is_where_and_how_to_go_on(omi: Omi, doubtful: Path, for
     assert done.err == ""
 
 
-def test_show_as_json(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
+def test_show_as_json(omi: Omi, doubtful: Path, forgetful: ThreadedServer) -> None:
     first, *facts = omi("journal", "show", JOURNAL, "--json").events
     counts = {"rejected": 1, "unknown": 9}
     assert first == {"event": "journal", "path": JOURNAL, "servers": {forgetful.url: counts}}
@@ -53,33 +55,33 @@ def test_show_as_json(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
     assert {fact["server"] for fact in facts} == {forgetful.url}
 
 
-def test_show_knows_every_server(omi: Omi, doubtful: Path, tmp_path: Path):
+def test_show_knows_every_server(omi: Omi, doubtful: Path, tmp_path: Path) -> None:
     assert omi("import", "facts.jsonl", "--local").code == 0
     out = omi("journal", "show", JOURNAL).out
     name = database_id(str(tmp_path / "omi-local.db"))
     assert f"local:{name}: 10 facts: 10 created" in out
 
 
-def test_show_of_a_finished_import_is_one_line(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_show_of_a_finished_import_is_one_line(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 1)
     assert omi("import", "facts.jsonl").code == 0
     assert omi("journal", "show", JOURNAL).out == f"{served.url}: 1 fact: 1 created\n"
 
 
-def test_show_names_the_first_only(omi: Omi, doubtful: Path, monkeypatch: pytest.MonkeyPatch):
+def test_show_names_the_first_only(omi: Omi, doubtful: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHOWN", 3)
     out = omi("journal", "show", JOURNAL).out
     assert out.count("  unknown: ") == 3
     assert "... and 7 more" in out
 
 
-def test_show_of_a_journal_without_a_fact(omi: Omi, tmp_path: Path):
+def test_show_of_a_journal_without_a_fact(omi: Omi, tmp_path: Path) -> None:
     with Journal(tmp_path / "new"):
         pass
     assert omi("journal", "show", "new").out == "No fact was sent yet.\n"
 
 
-def test_what_steers_a_terminal_is_not_shown(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_what_steers_a_terminal_is_not_shown(omi: Omi, forgetful: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.jsonl").write_text('{"content": "\\u001b[2J red", "category": "system"}\n')
     forgetful.faults.add(Fault.reset(), on="batch")
     assert omi("import", "facts.jsonl", "--on-unknown", "report").code == 6
@@ -91,7 +93,7 @@ def test_what_steers_a_terminal_is_not_shown(omi: Omi, forgetful: ThreadedServer
 @pytest.mark.slow
 def test_an_import_that_was_killed_has_its_facts_in_doubt(
     omi: Omi, start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10)
     process = start("import", "facts.jsonl")
@@ -105,7 +107,7 @@ def test_an_import_that_was_killed_has_its_facts_in_doubt(
 @pytest.mark.parametrize("content", [None, b"", b"a diary\n" * 200])
 def test_what_is_no_journal_exits_1_and_stays_as_it_is(
     omi: Omi, tmp_path: Path, command: str, content: bytes | None
-):
+) -> None:
     if content is not None:
         (tmp_path / "diary").write_bytes(content)
     words = ["--yes"] if command == "forget" else []
@@ -116,7 +118,9 @@ def test_what_is_no_journal_exits_1_and_stays_as_it_is(
     assert kept == ({} if content is None else {"diary": content})
 
 
-def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: ThreadedServer, tmp_path: Path):
+def test_export_writes_what_import_reads(
+    omi: Omi, doubtful: Path, forgetful: ThreadedServer, tmp_path: Path
+) -> None:
     done = omi("journal", "export", JOURNAL, "-o", "rest.jsonl")
     assert (done.code, done.out, done.err) == (0, "", "10 facts exported to rest.jsonl\n")
     records = lines_of(tmp_path / "rest.jsonl")
@@ -140,7 +144,7 @@ def test_export_writes_what_import_reads(omi: Omi, doubtful: Path, forgetful: Th
 
 
 @pytest.mark.slow
-def test_export_goes_through_a_pipe(doubtful: Path, forgetful: ThreadedServer):
+def test_export_goes_through_a_pipe(doubtful: Path, forgetful: ThreadedServer) -> None:
     line = f"{SCRIPT} journal export {JOURNAL} | {SCRIPT} import - --journal other --json"
     done = subprocess.run(
         ["sh", "-c", line], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
@@ -149,7 +153,7 @@ def test_export_goes_through_a_pipe(doubtful: Path, forgetful: ThreadedServer):
     forgetful.assert_each_stored_once(texts(10))
 
 
-def test_export_does_not_write_over_the_journal(omi: Omi, doubtful: Path, tmp_path: Path):
+def test_export_does_not_write_over_the_journal(omi: Omi, doubtful: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(doubtful)
     before = doubtful.read_bytes()
     for name in (JOURNAL, "link"):
@@ -159,7 +163,7 @@ def test_export_does_not_write_over_the_journal(omi: Omi, doubtful: Path, tmp_pa
     assert doubtful.read_bytes() == before
 
 
-def test_export_says_what_it_leaves_out(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_export_says_what_it_leaves_out(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 3)
     assert omi("import", "facts.jsonl").code == 0
     assert omi("journal", "forget", JOURNAL, "--state", "created", "--yes").code == 0
@@ -169,7 +173,9 @@ def test_export_says_what_it_leaves_out(omi: Omi, served: ThreadedServer, tmp_pa
     assert "0 facts exported\n3 facts are left out" in done.err
 
 
-def test_forget_lets_facts_be_sent_again_without_looking(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
+def test_forget_lets_facts_be_sent_again_without_looking(
+    omi: Omi, doubtful: Path, forgetful: ThreadedServer
+) -> None:
     done = omi("journal", "forget", JOURNAL, "--yes", "--state", "unknown")
     assert (done.code, done.out) == (0, "9 facts forgotten; the next import sends them.\n")
     calls = len(forgetful.requests)
@@ -178,7 +184,7 @@ def test_forget_lets_facts_be_sent_again_without_looking(omi: Omi, doubtful: Pat
     assert [call.kind for call in forgetful.requests[calls:]] == ["batch"]
 
 
-def test_forget_takes_all_that_is_not_safely_stored(omi: Omi, doubtful: Path):
+def test_forget_takes_all_that_is_not_safely_stored(omi: Omi, doubtful: Path) -> None:
     assert omi("journal", "forget", JOURNAL, "--yes", "--json").event == {
         "event": "forgotten",
         "path": JOURNAL,
@@ -188,7 +194,9 @@ def test_forget_takes_all_that_is_not_safely_stored(omi: Omi, doubtful: Path):
     assert omi("journal", "forget", JOURNAL).out == "0 facts forgotten.\n"  # nothing to ask about
 
 
-def test_forget_needs_yes_if_there_is_no_terminal(omi: Omi, doubtful: Path, forgetful: ThreadedServer):
+def test_forget_needs_yes_if_there_is_no_terminal(
+    omi: Omi, doubtful: Path, forgetful: ThreadedServer
+) -> None:
     done = omi("journal", "forget", JOURNAL)
     assert done.code == 1
     assert "--yes" in done.err
@@ -196,7 +204,7 @@ def test_forget_needs_yes_if_there_is_no_terminal(omi: Omi, doubtful: Path, forg
         assert journal.counts()[forgetful.url]["unknown"] == 9
 
 
-def test_forget_of_what_is_no_state_exits_1(omi: Omi, doubtful: Path):
+def test_forget_of_what_is_no_state_exits_1(omi: Omi, doubtful: Path) -> None:
     done = omi("journal", "forget", JOURNAL, "--state", "lost", "--yes")
     assert done.code == 1
     assert "'unknown', 'rejected', 'invalid', 'created', 'existing'" in done.err
@@ -205,7 +213,7 @@ def test_forget_of_what_is_no_state_exits_1(omi: Omi, doubtful: Path):
 @pytest.mark.slow
 async def test_a_journal_of_hashes_is_shown_without_texts(
     start: Start, forgetful: ThreadedServer, tmp_path: Path
-):
+) -> None:
     forgetful.faults.add(Fault.reset(), on="batch")
     async with Session() as session:
         journal = Journal(tmp_path / "hashes", texts=False)

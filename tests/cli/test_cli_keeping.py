@@ -27,7 +27,7 @@ def batches(server: ThreadedServer) -> int:
     return sum(call.kind == "batch" for call in server.requests)
 
 
-def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 60)
     first = omi("import", "facts.jsonl", "--json")
     assert (first.code, first.event["requests"], first.event["journal"]) == (0, 3, JOURNAL)
@@ -40,7 +40,9 @@ def test_the_same_command_again_sends_nothing(omi: Omi, forgetful: ThreadedServe
     assert counts(tmp_path / JOURNAL) == {forgetful.url: {"created": 60}}
 
 
-def test_an_input_that_has_grown_sends_what_is_new(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_an_input_that_has_grown_sends_what_is_new(
+    omi: Omi, forgetful: ThreadedServer, tmp_path: Path
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 25)
     assert omi("import", "facts.jsonl").code == 0
     write_facts(tmp_path / "facts.jsonl", 50)
@@ -50,7 +52,7 @@ def test_an_input_that_has_grown_sends_what_is_new(omi: Omi, forgetful: Threaded
     forgetful.assert_each_stored_once(texts(50))
 
 
-def test_the_journal_stands_where_it_was_told_to(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_journal_stands_where_it_was_told_to(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     (tmp_path / "elsewhere").mkdir()
     done = omi("import", "facts.jsonl", "--journal", "elsewhere/mine", "--json")
@@ -59,7 +61,9 @@ def test_the_journal_stands_where_it_was_told_to(omi: Omi, served: ThreadedServe
     assert not (tmp_path / JOURNAL).exists()
 
 
-def test_of_several_files_the_first_has_the_journal(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_of_several_files_the_first_has_the_journal(
+    start: Start, served: ThreadedServer, tmp_path: Path
+) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 10)
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "more.txt").write_text("new\n")
@@ -73,7 +77,7 @@ def test_of_several_files_the_first_has_the_journal(start: Start, served: Thread
 @pytest.mark.parametrize("name", ["-", "/dev/stdin"])
 def test_standard_input_has_a_journal_if_one_is_named(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, name: str
-):
+) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 10)
     with facts.open() as stdin:
         without = ended(start("import", name, "--json", stdin=stdin))
@@ -90,7 +94,7 @@ def test_standard_input_has_a_journal_if_one_is_named(
 @pytest.mark.parametrize("option", ["--no-journal", "--no-dedupe"])
 def test_without_a_journal_everything_is_sent_again(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path, option: str
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     for _ in range(2):
         done = omi("import", "facts.jsonl", option, "--json")
@@ -114,7 +118,7 @@ def test_without_a_journal_everything_is_sent_again(
 )
 def test_what_cannot_be_meant_with_a_journal_exits_1(
     omi: Omi, served: ThreadedServer, tmp_path: Path, words: list[str], said: str
-):
+) -> None:
     facts = write_facts(tmp_path / "facts.jsonl", 10)
     before = facts.read_bytes()
     done = omi("import", "facts.jsonl", *words)
@@ -125,14 +129,16 @@ def test_what_cannot_be_meant_with_a_journal_exits_1(
     assert not served.requests
 
 
-def test_a_server_in_memory_has_no_journal(omi: Omi, tmp_path: Path):
+def test_a_server_in_memory_has_no_journal(omi: Omi, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     for _ in range(2):
         assert omi("import", "facts.jsonl", "--local=:memory:", "--json").event["requests"] == 1
     assert not (tmp_path / JOURNAL).exists()
 
 
-def test_a_rehearsal_does_not_count_for_the_real_thing(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_a_rehearsal_does_not_count_for_the_real_thing(
+    omi: Omi, forgetful: ThreadedServer, tmp_path: Path
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 30)
     assert omi("import", "facts.jsonl", "--local").code == 0
     assert omi("import", "facts.jsonl", "--local", "other.db", "--json").event["requests"] == 2
@@ -145,7 +151,7 @@ def test_a_rehearsal_does_not_count_for_the_real_thing(omi: Omi, forgetful: Thre
     assert counts(tmp_path / JOURNAL).keys() == names
 
 
-def test_a_local_database_that_is_gone_is_not_taken_for_full(omi: Omi, tmp_path: Path):
+def test_a_local_database_that_is_gone_is_not_taken_for_full(omi: Omi, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 30)
     assert omi("import", "facts.jsonl", "--local").code == 0
     (tmp_path / "omi-local.db").unlink()
@@ -161,7 +167,7 @@ def test_a_local_database_that_is_gone_is_not_taken_for_full(omi: Omi, tmp_path:
 @pytest.mark.parametrize("named", [False, True])
 def test_a_journal_that_cannot_be_made_is_told_with_the_way_out(
     omi: Omi, served: ThreadedServer, tmp_path: Path, named: bool
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 30)
     (tmp_path / JOURNAL).symlink_to(tmp_path / "no" / "such" / "folder")
     words = ["--journal", JOURNAL] if named else []
@@ -177,7 +183,7 @@ def test_a_journal_that_cannot_be_made_is_told_with_the_way_out(
 @pytest.mark.parametrize("foreign", [b"my diary\n" * 100, b"SQLite format 3\0" + bytes(200)])
 def test_a_foreign_file_is_told_and_left_alone(
     omi: Omi, served: ThreadedServer, tmp_path: Path, foreign: bytes
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 30)
     (tmp_path / JOURNAL).write_bytes(foreign)
     done = omi("import", "facts.jsonl")
@@ -188,7 +194,7 @@ def test_a_foreign_file_is_told_and_left_alone(
     assert not served.requests
 
 
-def test_a_damaged_journal_is_told_and_kept(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_damaged_journal_is_told_and_kept(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 2000)
     assert omi("import", "facts.jsonl").code == 0
     whole = (tmp_path / JOURNAL).read_bytes()
@@ -206,7 +212,7 @@ def test_a_damaged_journal_is_told_and_kept(omi: Omi, served: ThreadedServer, tm
 
 def test_a_second_import_with_the_same_journal_is_refused(
     omi: Omi, start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 30)
     process = start("import", "facts.jsonl")
@@ -220,7 +226,7 @@ def test_a_second_import_with_the_same_journal_is_refused(
     assert len(served.requests) == 0
 
 
-def test_a_full_disk_ends_the_import_in_order(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_full_disk_ends_the_import_in_order(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     import sqlite3  # noqa: PLC0415  # here only
 
     write_facts(tmp_path / "facts.jsonl", 3000, tags=["x" * 50])
@@ -243,7 +249,7 @@ def test_a_full_disk_ends_the_import_in_order(omi: Omi, served: ThreadedServer, 
     served.assert_each_stored_once(texts(3000))
 
 
-def test_skip_existing_sends_only_what_is_new(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_skip_existing_sends_only_what_is_new(omi: Omi, forgetful: ThreadedServer, tmp_path: Path) -> None:
     forgetful.add(*texts(30))
     write_facts(tmp_path / "facts.jsonl", 55)
     done = omi("import", "facts.jsonl", "--skip-existing", "--json")
@@ -254,7 +260,7 @@ def test_skip_existing_sends_only_what_is_new(omi: Omi, forgetful: ThreadedServe
 
 def test_an_account_exported_and_imported_again_stays_as_it_is(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path
-):
+) -> None:
     forgetful.add(*texts(120), "Größe 漢字 🦉", "  two\nlines ", tags=["x"])
     forgetful.add("two\nlines")  # twice there, once to import
     assert omi("export", "--output", "account.jsonl").code == 0
@@ -266,7 +272,9 @@ def test_an_account_exported_and_imported_again_stays_as_it_is(
     assert forgetful.memories() == before
 
 
-def test_what_is_rejected_stays_so_until_it_is_forgotten(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_what_is_rejected_stays_so_until_it_is_forgotten(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.poison("number 7"))
     write_facts(tmp_path / "facts.jsonl", 10)
     assert omi("import", "facts.jsonl").code == 6
@@ -285,7 +293,9 @@ def lost_batch(server: ThreadedServer, *, stored: bool) -> None:
     server.faults.add(Fault.answer(403, "no"), on="list", times=FOREVER)
 
 
-def test_facts_in_doubt_are_told_kept_and_found_later(omi: Omi, forgetful: ThreadedServer, tmp_path: Path):
+def test_facts_in_doubt_are_told_kept_and_found_later(
+    omi: Omi, forgetful: ThreadedServer, tmp_path: Path
+) -> None:
     lost_batch(forgetful, stored=True)
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--on-unknown", "report", "--json")
@@ -298,7 +308,7 @@ def test_facts_in_doubt_are_told_kept_and_found_later(omi: Omi, forgetful: Threa
     forgetful.assert_each_stored_once(texts(10))
 
 
-def test_resend_trusts_the_server(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_resend_trusts_the_server(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     lost_batch(served, stored=True)
     write_facts(tmp_path / "facts.jsonl", 10)
     done = omi("import", "facts.jsonl", "--on-unknown", "resend", "--json")
@@ -309,7 +319,7 @@ def test_resend_trusts_the_server(omi: Omi, served: ThreadedServer, tmp_path: Pa
 @pytest.mark.parametrize("words", [["facts.failures.jsonl"], ["other.txt", "sub/moved.jsonl"]])
 def test_a_failures_file_brings_its_journal_so_that_doubt_is_looked_into(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path, words: list[str]
-):
+) -> None:
     lost_batch(forgetful, stored=True)
     write_facts(tmp_path / "facts.jsonl", 10)
     assert omi("import", "facts.jsonl", "--on-unknown", "report").code == 6
@@ -328,7 +338,7 @@ def test_a_failures_file_brings_its_journal_so_that_doubt_is_looked_into(
 
 def test_a_failures_file_whose_journal_is_gone_gets_one_of_its_own(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     line = {"content": "one", "state": "not_sent", "error": "stopped", "journal": "gone.journal"}
     (tmp_path / "a.failures.jsonl").write_text(json.dumps(line) + "\n")
     done = omi("import", "a.failures.jsonl", "--json")
@@ -338,7 +348,7 @@ def test_a_failures_file_whose_journal_is_gone_gets_one_of_its_own(
 
 def test_failures_of_different_imports_go_one_after_the_other(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     for name in ("a", "b"):
         (tmp_path / f"{name}.txt").write_text(f"{name}\n\n{'x' * 501}\n")
         assert omi("import", f"{name}.txt", "--category", "system").code == 6
@@ -352,7 +362,7 @@ def test_failures_of_different_imports_go_one_after_the_other(
 
 def test_the_failures_of_an_import_name_its_journal_wherever_they_stand(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "a.txt").write_text("x" * 501 + "\n")
     (tmp_path / "sub").mkdir()
     assert omi("import", "a.txt", "--failures", "sub/bad.jsonl").code == 6
@@ -363,7 +373,7 @@ def test_the_failures_of_an_import_name_its_journal_wherever_they_stand(
 
 def test_a_path_with_spaces_is_quoted_in_the_commands_that_are_shown(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.poison("two"))
     (tmp_path / "my facts.txt").write_text("one\ntwo\n")
     assert "omi-async import 'my facts.failures.jsonl'" in omi("import", "my facts.txt").err
@@ -372,7 +382,7 @@ def test_a_path_with_spaces_is_quoted_in_the_commands_that_are_shown(
 
 def test_a_window_that_opens_too_late_ends_the_import_and_the_same_command_goes_on(
     omi: Omi, forgetful: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     forgetful.quotas.replace(*REAL_QUOTAS)
     forgetful.quotas.change("memories_batch", limit=2, window=3600)
     write_facts(tmp_path / "facts.jsonl", 100)
@@ -391,7 +401,7 @@ def test_a_window_that_opens_too_late_ends_the_import_and_the_same_command_goes_
     forgetful.assert_each_stored_once(texts(100))
 
 
-def test_the_dry_run_leaves_the_journal_alone(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_dry_run_leaves_the_journal_alone(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     assert omi("import", "facts.jsonl").code == 0
     before = (tmp_path / JOURNAL).read_bytes()
@@ -401,14 +411,14 @@ def test_the_dry_run_leaves_the_journal_alone(omi: Omi, served: ThreadedServer, 
     assert not (tmp_path / "new").exists()
 
 
-def test_the_journal_holds_no_key(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_the_journal_holds_no_key(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.faults.add(Fault.poison("number 7"))
     write_facts(tmp_path / "facts.jsonl", 10)
     assert omi("import", "facts.jsonl").code == 6
     assert os.environ["OMI_API_KEY"].encode() not in (tmp_path / JOURNAL).read_bytes()
 
 
-def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_journal_the_end_says_so(omi: Omi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     with LocalServer.in_thread() as server:
         monkeypatch.setenv("OMI_API_BASE", server.url)

@@ -38,11 +38,11 @@ from tests.cli.driving import Omi, write_facts
         (5 * 86_400 + 3600, "5 d 1 h"),
     ],
 )
-def test_durations_in_words(seconds: float, words: str):
+def test_durations_in_words(seconds: float, words: str) -> None:
     assert duration(seconds) == words
 
 
-def test_other_words():
+def test_other_words() -> None:
     assert (plural(1, "call"), plural(2000, "call")) == ("1 call", "2,000 calls")
     assert printable("a\x1b[2J\n\u202eb") == "a [2J  b"
 
@@ -67,13 +67,13 @@ def invalid(record: object, *, field: str = "") -> FactOutcome:
         ({"data": "text", "content": "own"}, "x", {"data": "text", "content": "own", "category": "system"}),
     ],
 )
-def test_what_was_no_fact_is_kept_to_be_fixed(record: object, field: str, kept: dict[str, object]):
+def test_what_was_no_fact_is_kept_to_be_fixed(record: object, field: str, kept: dict[str, object]) -> None:
     made = failure_record(invalid(record, field=field), inputs(content="data"))
     reasons = {"state": "invalid", "error": "is wrong", "origin": "facts.jsonl:1"}
     assert made == {**kept, **reasons}
 
 
-def test_a_private_fact_is_written_down_as_private():
+def test_a_private_fact_is_written_down_as_private() -> None:
     outcome = FactOutcome(0, Fact("text"), "unknown")
     expected = {
         "content": "text",
@@ -96,7 +96,7 @@ def test_a_private_fact_is_written_down_as_private():
         ("facts.failures.7.jsonl", "facts.failures.jsonl"),
     ],
 )
-def test_the_failures_file_stands_beside_the_input(path: str, name: str, tmp_path: Path):
+def test_the_failures_file_stands_beside_the_input(path: str, name: str, tmp_path: Path) -> None:
     given = path if path == "-" else str(tmp_path / path)
     file = FailuresFile(inputs(given))
     assert file.path is None
@@ -105,7 +105,7 @@ def test_the_failures_file_stands_beside_the_input(path: str, name: str, tmp_pat
     assert file.path == (Path(name) if path == "-" else tmp_path / name)
 
 
-def test_an_input_by_another_name_is_not_written_over(tmp_path: Path):
+def test_an_input_by_another_name_is_not_written_over(tmp_path: Path) -> None:
     facts = tmp_path / "facts.jsonl"
     facts.write_text("{}\n")
     (tmp_path / "link").symlink_to(facts)
@@ -116,19 +116,19 @@ def test_an_input_by_another_name_is_not_written_over(tmp_path: Path):
     assert file.path == tmp_path / "link.failures.jsonl"
 
 
-def test_names_run_out_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_names_run_out_never(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failures, "count", lambda _start: [])
     (tmp_path / "facts.failures.jsonl").write_text("")
     with pytest.raises(AssertionError):
         FailuresFile(inputs(str(tmp_path / "facts.jsonl"))).add(invalid("x"))
 
 
-def test_json_lines_hold_whatever_there_is():
+def test_json_lines_hold_whatever_there_is() -> None:
     assert output.json_line({"a": "Größe"}) == '{"a": "Größe"}\n'.encode()
     assert json.loads(output.json_line({"a": "\ud800"})) == {"a": "\ud800"}
 
 
-def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str], tmp_path: Path):
+def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     given = inputs(str(tmp_path / "facts.jsonl"))
     ending = ImportResult(given, FailuresFile(given))
     report = ImportReport(pulled=1, not_sent=1, resume_at=datetime(2026, 11, 22, 12, tzinfo=UTC))
@@ -140,23 +140,23 @@ def test_a_report_that_waits_for_quota_exits_4(capsys: pytest.CaptureFixture[str
     ("error", "code"),
     [(RateLimitError("x"), 4), (OmiError("x"), 1), (KeyError("x"), 3), (KeyboardInterrupt(), 130), (None, 3)],
 )
-def test_codes_of_errors(error: BaseException | None, code: int):
+def test_codes_of_errors(error: BaseException | None, code: int) -> None:
     assert exit_codes.code_of(error) == code
 
 
-def test_an_error_without_words_has_its_name():
+def test_an_error_without_words_has_its_name() -> None:
     assert described(OmiError()) == "OmiError"
     assert described(OSError(28, "No space left")) == "No space left"
 
 
-def test_a_bill_of_many_days():
+def test_a_bill_of_many_days() -> None:
     bill = Estimate(read=500_000)
     assert bill.calls == 20_000
     assert bill.documented_seconds == 86_400 + 6000
     assert Estimate().documented_seconds == 0
 
 
-async def test_progress_is_measured_by_lines(tmp_path: Path):
+async def test_progress_is_measured_by_lines(tmp_path: Path) -> None:
     path = write_facts(tmp_path / "facts.jsonl", 100)
     packed = tmp_path / "facts.jsonl.gz"
     packed.write_bytes(gzip.compress(path.read_bytes()))
@@ -168,7 +168,7 @@ async def test_progress_is_measured_by_lines(tmp_path: Path):
     assert given.fraction() == 1.0
 
 
-async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):
+async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path) -> None:
     path = write_facts(tmp_path / "facts.jsonl", 1)
     given = inputs(str(path))
     path.unlink()
@@ -176,7 +176,7 @@ async def test_a_file_that_goes_away_is_told_by_its_source(tmp_path: Path):
     assert "no such file" in str(given.broken[0])
 
 
-def test_pace():
+def test_pace() -> None:
     now = [0.0]
     going = pace.Pace(inputs("-"), clock=lambda: now[0])
     report = ImportReport(pulled=100, created=50, not_sent=10)
@@ -186,7 +186,7 @@ def test_pace():
 
 def test_commands_run_in_a_thread_and_without_uvloop(
     omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     (tmp_path / "facts.txt").write_text("one\n")
     with ThreadPoolExecutor(1) as pool:
@@ -200,7 +200,7 @@ def told(once: logs.OncePerWait, words: str, level: int = logging.WARNING, **abo
     return once.filter(record)
 
 
-def test_one_wait_is_told_once():
+def test_one_wait_is_told_once() -> None:
     now = [0.0]
     once = logs.OncePerWait(clock=lambda: now[0])
     assert told(once, "429", why="quota", kind="batch", wait=41.0)
@@ -213,7 +213,7 @@ def test_one_wait_is_told_once():
     assert told(once, "429", why="quota", kind="batch", wait=41.0)  # the next round
 
 
-def test_what_is_no_wait_is_told_each_time():
+def test_what_is_no_wait_is_told_each_time() -> None:
     once = logs.OncePerWait()
     for _ in range(2):
         assert told(once, "something else")
@@ -222,7 +222,7 @@ def test_what_is_no_wait_is_told_each_time():
 
 def test_the_library_says_with_each_retry_what_is_waited_for(
     omi: Omi, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     seen: list[logging.LogRecord] = []
 
     def look(record: logging.LogRecord) -> bool:
@@ -245,7 +245,9 @@ def test_the_library_says_with_each_retry_what_is_waited_for(
     assert all(0.0 < about["omi_wait"] <= 1.5 for about in abouts)
 
 
-def test_a_round_of_refusals_is_one_line_and_holds_no_key(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_round_of_refusals_is_one_line_and_holds_no_key(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.quotas.replace(*REAL_QUOTAS)
     served.quotas.change("memories_batch", limit=2, window=1.5)
     write_facts(tmp_path / "facts.jsonl", 100)
@@ -258,7 +260,7 @@ def test_a_round_of_refusals_is_one_line_and_holds_no_key(omi: Omi, served: Thre
     assert 1 <= len(lines) < refused
 
 
-def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]):
+def test_foreign_logs_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     with logs.logs_to_stderr(logging.WARNING):
         try:
             raise ValueError("inner")

@@ -44,7 +44,7 @@ def without_a_named_ledger(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 
 def test_the_ledger_stands_in_the_users_state_directory_and_holds_no_key(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     without_a_named_ledger(monkeypatch, tmp_path)
     done = omi("create", "one", "--category", "system")
     assert (done.code, done.err) == (0, "")
@@ -56,7 +56,7 @@ def test_the_ledger_stands_in_the_users_state_directory_and_holds_no_key(
 
 def test_an_empty_variable_keeps_no_ledger(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     without_a_named_ledger(monkeypatch, tmp_path)
     monkeypatch.setenv("OMI_LEDGER", "")
     done = omi("list")
@@ -64,7 +64,7 @@ def test_an_empty_variable_keeps_no_ledger(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_built_in_server_needs_no_ledger(omi: Omi, ledger: Path):
+def test_the_built_in_server_needs_no_ledger(omi: Omi, ledger: Path) -> None:
     assert omi("create", "--local", "one").code == 0
     assert not ledger.exists()
 
@@ -72,7 +72,7 @@ def test_the_built_in_server_needs_no_ledger(omi: Omi, ledger: Path):
 @pytest.mark.parametrize("place", ["file/quotas.db", "directory", "pipe", "dangling"])
 def test_an_unusable_ledger_is_a_warning(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
-):
+) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "pipe")
@@ -85,7 +85,7 @@ def test_an_unusable_ledger_is_a_warning(
     assert "OMI_LEDGER=PATH" in done.err
 
 
-def test_a_damaged_ledger_is_a_warning(omi: Omi, served: ThreadedServer, ledger: Path):
+def test_a_damaged_ledger_is_a_warning(omi: Omi, served: ThreadedServer, ledger: Path) -> None:
     ledger.write_text("this is no database, " * 100)
     done = omi("list")
     assert done.code == 0
@@ -94,7 +94,7 @@ def test_a_damaged_ledger_is_a_warning(omi: Omi, served: ThreadedServer, ledger:
 
 def test_a_ledger_that_cannot_be_anywhere_is_none(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     for value in ("~no_user_of_this_name/quotas.db", os.devnull):
         monkeypatch.setenv("OMI_LEDGER", value)
         done = omi("list")
@@ -103,7 +103,7 @@ def test_a_ledger_that_cannot_be_anywhere_is_none(
 
 def test_a_window_that_one_command_has_used_up_is_not_spent_by_the_next(
     omi: Omi, start: Start, served: ThreadedServer
-):
+) -> None:
     served.quotas.replace(Quota("creates", 1, 3600, ("create",)))
     assert omi("create", "one", "--category", "system").code == 0
     assert omi("create", "two", "--category", "system").code == 4
@@ -121,7 +121,7 @@ def test_a_window_that_one_command_has_used_up_is_not_spent_by_the_next(
 
 def test_a_short_wait_is_waited_out_and_announced(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.5)
     served.faults.add(Fault.rate_limited(1), on="create")
     done = omi("create", "c", "--category", "system")
@@ -139,7 +139,7 @@ def test_a_short_wait_is_waited_out_and_announced(
         ["export"],
     ],
 )
-def test_a_command_waits_no_longer_than_was_said(omi: Omi, served: ThreadedServer, words: list[str]):
+def test_a_command_waits_no_longer_than_was_said(omi: Omi, served: ThreadedServer, words: list[str]) -> None:
     served.quotas.replace(Quota("all", 1, 30))
     omi("list")
     served.quotas.change("all", limit=0)
@@ -153,7 +153,7 @@ def test_a_command_waits_no_longer_than_was_said(omi: Omi, served: ThreadedServe
 
 def test_trouble_is_waited_out_as_quotas_are(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.0)
     served.faults.add(Fault.answer(503, "busy", headers={"Retry-After": "0"}), on="list")
     done = omi("list")
@@ -163,7 +163,7 @@ def test_trouble_is_waited_out_as_quotas_are(
 
 def test_refusals_that_name_no_window_are_announced_too(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(prompt_sender, "NOTICEABLE", 0.0)
     monkeypatch.setattr(prompt_sender, "RETRY", Retry(base=0.1))
     served.faults.add(Fault.rate_limited(), on="list")
@@ -175,7 +175,7 @@ def test_refusals_that_name_no_window_are_announced_too(
 @pytest.mark.slow
 def test_an_export_waits_for_the_windows_that_it_needs(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     monkeypatch.setattr(export, "PAGE", 2)
     served.add("one", "two", "three")
     served.quotas.replace(Quota("lists", 1, 1, ("list",)))
@@ -217,7 +217,9 @@ def soon(facts: int) -> Forecast:
 SHOWN = r"waiting for the 15-an-hour window, opens in 41:0[67], 3,200 of 10,000 facts, done about 02:10"
 
 
-def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+def test_lines_tell_of_a_wait_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "LINES_EVERY", 3600.0)
     report = ImportReport(pulled=3200, created=3200, requests=128, waiting_for=waiting())
     with progress.watched(Halfway(), None) as view:
@@ -231,7 +233,7 @@ def test_lines_tell_of_a_wait_once(capsys: pytest.CaptureFixture[str], monkeypat
     assert re.fullmatch(f"{SHOWN}\n", capsys.readouterr().err)
 
 
-def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
+def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]) -> None:
     report = ImportReport(pulled=3200, created=3200, requests=128)
     with progress.watched(Halfway(), None) as view:
         for state in (waiting(), waiting(6067), waiting(50, policy="100-a-minute"), waiting(window=None)):
@@ -246,7 +248,7 @@ def test_another_window_is_another_line(capsys: pytest.CaptureFixture[str]):
     ]
 
 
-def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
+def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]) -> None:
     report = ImportReport(pulled=3200, created=3200, requests=128, resume_at=datetime.now(UTC))
     report.waiting_for = waiting()  # it ends the import
     with progress.watched(Halfway(), None) as view:
@@ -256,7 +258,7 @@ def test_what_is_no_wait_makes_no_line(capsys: pytest.CaptureFixture[str]):
     assert capsys.readouterr().err == ""
 
 
-def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
+def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     report = ImportReport(pulled=3200, created=3200, requests=128)
     told = Events()
     with progress.watched(Halfway(), told) as view:
@@ -277,7 +279,7 @@ def test_events_tell_of_a_wait_at_once(capsys: pytest.CaptureFixture[str]):
     assert datetime.fromisoformat(events[0]["done_about"]).minute == 10
 
 
-def test_a_forecast_leaves_out_what_needs_no_call():
+def test_a_forecast_leaves_out_what_needs_no_call() -> None:
     seen = []
 
     def forecast(facts: int) -> Forecast:
@@ -293,7 +295,7 @@ def test_a_forecast_leaves_out_what_needs_no_call():
     assert going.done_at(windowless) is None
 
 
-def test_long_waits_are_told_by_the_progress_alone(capsys: pytest.CaptureFixture[str]):
+def test_long_waits_are_told_by_the_progress_alone(capsys: pytest.CaptureFixture[str]) -> None:
     def refused(wait: float) -> None:
         about = {"omi_why": "quota", "omi_kind": "batch", "omi_wait": wait}
         logging.getLogger("omi_async").warning("refused for %d s", wait, extra=about)
@@ -312,7 +314,7 @@ def test_long_waits_are_told_by_the_progress_alone(capsys: pytest.CaptureFixture
             assert capsys.readouterr().err
 
 
-def test_times_in_words():
+def test_times_in_words() -> None:
     assert [countdown(seconds) for seconds in (-1, 7, 2467, 93_600)] == ["0:00", "0:07", "41:07", "26:00:00"]
     now = datetime.now(UTC)
     assert re.fullmatch(r"\d\d:\d\d", local_time(now + timedelta(hours=23)))
@@ -335,7 +337,7 @@ async def serving(monkeypatch: pytest.MonkeyPatch, *quotas: Quota) -> AsyncItera
 @pytest.mark.virtual_clock
 async def test_an_import_of_hours_tells_of_each_window_once(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+) -> None:
     path = write_facts(tmp_path / "facts.jsonl", 150)
     async with serving(monkeypatch, HOURLY) as server:
         with logs.logs_to_stderr(logging.WARNING):
@@ -350,7 +352,9 @@ async def test_an_import_of_hours_tells_of_each_window_once(
 
 
 @pytest.mark.virtual_clock
-async def test_single_facts_go_meanwhile_if_that_is_wanted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+async def test_single_facts_go_meanwhile_if_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = write_facts(tmp_path / "facts.jsonl", 60)
     async with serving(monkeypatch, HOURLY) as server:
         assert await import_all(Common(), ImportOptions((str(path),), concurrency=2, lanes="both")) == 0
@@ -359,7 +363,7 @@ async def test_single_facts_go_meanwhile_if_that_is_wanted(monkeypatch: pytest.M
         server.assert_each_stored_once(texts(60))
 
 
-def test_the_lanes_are_handed_on(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path):
+def test_the_lanes_are_handed_on(monkeypatch: pytest.MonkeyPatch, omi: Omi, tmp_path: Path) -> None:
     seen = []
 
     async def import_all(_common: Common, options: ImportOptions) -> int:
@@ -390,14 +394,16 @@ def seconds_until(moment: datetime) -> float:
     ("facts", "calls", "wait", "windows"),
     [(0, 0, 0, 0), (-5, 0, 0, 0), (1, 1, 0, 0), (375, 15, 0, 0), (376, 16, 3600, 1), (1125, 45, 7200, 2)],
 )
-async def test_the_forecast_counts_calls_and_windows(facts: int, calls: int, wait: float, windows: int):
+async def test_the_forecast_counts_calls_and_windows(
+    facts: int, calls: int, wait: float, windows: int
+) -> None:
     made = await foreseen(facts, QuotaPolicy(15, 3600, kinds=["batch"]))
     assert (made.calls, made.windows) == (calls, windows)
     assert made.wait == pytest.approx(wait, abs=5)
     assert seconds_until(made.done_at) == pytest.approx(wait, abs=6)
 
 
-async def test_the_forecast_takes_the_pace_of_calls_into_account():
+async def test_the_forecast_takes_the_pace_of_calls_into_account() -> None:
     policy = QuotaPolicy(10, 3600)
     assert seconds_until((await foreseen(250, pace=2.0)).done_at) == pytest.approx(20, abs=1)
     made = await foreseen(375, policy, pace=2.0)
@@ -405,14 +411,14 @@ async def test_the_forecast_takes_the_pace_of_calls_into_account():
     assert seconds_until((await foreseen(375, policy, pace=1000.0)).done_at) == pytest.approx(15_000, abs=5)
 
 
-async def test_a_forecast_of_many_windows_is_near_and_never_too_far():
+async def test_a_forecast_of_many_windows_is_near_and_never_too_far() -> None:
     made = await foreseen(25 * 15 * 1000, QuotaPolicy(15, 3600))
     assert made.windows == pytest.approx(999, abs=2)
     assert (await foreseen(10**12, QuotaPolicy(1, 86_400))).done_at.year < 2200
 
 
 @pytest.mark.virtual_clock
-async def test_an_importer_foresees_its_end():
+async def test_an_importer_foresees_its_end() -> None:
     foretold: list[tuple[float, Forecast]] = []
     async with LocalServer(quotas=[Quota("batches", 5, 3600, ("batch",))], clock=time.time) as server:
         server.faults.add(Fault.slow(20), on="batch", times=FOREVER)
@@ -447,7 +453,9 @@ def bill(omi: Omi, *words: object) -> str:
     return done.out.splitlines()[1]
 
 
-def test_the_bill_of_an_unknown_server(omi: Omi, served: ThreadedServer, tmp_path: Path, ledger: Path):
+def test_the_bill_of_an_unknown_server(
+    omi: Omi, served: ThreadedServer, tmp_path: Path, ledger: Path
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 100)
     assert bill(omi) == f"4 batch calls: no limits of {served.url} are known yet"
     write_facts(tmp_path / "facts.jsonl", 1000)
@@ -461,7 +469,7 @@ def test_the_bill_of_an_unknown_server(omi: Omi, served: ThreadedServer, tmp_pat
 
 def test_the_bill_knows_what_earlier_commands_have_met(
     omi: Omi, served: ThreadedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     served.quotas.replace(HOURLY)
     write_facts(tmp_path / "facts.jsonl", 150)
     assert omi("import", "facts.jsonl", "--max-wait", 0, "--concurrency", 1, "--no-journal").code == 4
@@ -483,7 +491,7 @@ def test_the_bill_knows_what_earlier_commands_have_met(
     assert "are known yet" in bill(omi)
 
 
-def test_a_bill_within_the_quotas_that_were_met(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_bill_within_the_quotas_that_were_met(omi: Omi, served: ThreadedServer, tmp_path: Path) -> None:
     served.quotas.replace(Quota("batches", 100, 3600, ("batch",), announced=True))
     write_facts(tmp_path / "facts.jsonl", 100)
     assert omi("import", "facts.jsonl", "--no-journal").code == 0
@@ -493,7 +501,9 @@ def test_a_bill_within_the_quotas_that_were_met(omi: Omi, served: ThreadedServer
     )
 
 
-def test_a_window_of_unknown_length_is_billed_as_such(omi: Omi, served: ThreadedServer, tmp_path: Path):
+def test_a_window_of_unknown_length_is_billed_as_such(
+    omi: Omi, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.quotas.replace(Quota("odd", 2, 1800, ("batch",)))
     served.faults.add(Fault.rate_limited(1000), on="batch")
     write_facts(tmp_path / "facts.jsonl", 150)
@@ -507,7 +517,7 @@ def test_a_window_of_unknown_length_is_billed_as_such(omi: Omi, served: Threaded
 @pytest.mark.slow
 def test_the_same_command_goes_on_when_the_window_is_open(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     server = start("serve", "--port", 0, "--quota", "2/2:batch", "--quota", "1000/60")
     assert server.stdout is not None
     for word in shlex.split(server.stdout.readline())[1:]:
@@ -536,13 +546,13 @@ def test_the_same_command_goes_on_when_the_window_is_open(
 
 
 @pytest.mark.parametrize("words", ["15", "15/x", "x/3600", "15/3600:nothing", "-1/60", "1/0"])
-def test_a_quota_that_is_none_exits_1(omi: Omi, words: str):
+def test_a_quota_that_is_none_exits_1(omi: Omi, words: str) -> None:
     done = omi("serve", "--port", 0, "--quota", words)
     assert done.code == 1
     assert "15/3600:batch" in done.err
 
 
-def test_the_help_tells_where_the_ledger_is(omi: Omi):
+def test_the_help_tells_where_the_ledger_is(omi: Omi) -> None:
     assert "OMI_LEDGER" in omi("--help").out
     assert "spend the quota of your other" in " ".join(omi("import", "--help").out.split())
 
@@ -550,7 +560,7 @@ def test_the_help_tells_where_the_ledger_is(omi: Omi):
 # What is known of quotas
 
 
-def test_quotas_shows_what_was_learned_and_forgets_it(omi: Omi, served: ThreadedServer, ledger: Path):
+def test_quotas_shows_what_was_learned_and_forgets_it(omi: Omi, served: ThreadedServer, ledger: Path) -> None:
     served.quotas.replace(Quota("creates", 1, 3600, ("create",)))
     assert omi("quotas").err == f"Nothing is known of quotas yet ({ledger}).\n"
     omi("create", "one", "--category", "system")
@@ -576,7 +586,7 @@ def test_quotas_shows_what_was_learned_and_forgets_it(omi: Omi, served: Threaded
 
 def test_quotas_of_other_keys_and_servers_are_told_apart(
     omi: Omi, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     served.quotas.replace(Quota("lists", 1, 3600, ("list",)))
     for _ in range(2):
         omi("list")
@@ -592,7 +602,7 @@ def test_quotas_of_other_keys_and_servers_are_told_apart(
     assert omi("quotas").code == 0  # no key is needed
 
 
-def test_quotas_without_a_file(omi: Omi, monkeypatch: pytest.MonkeyPatch, ledger: Path):
+def test_quotas_without_a_file(omi: Omi, monkeypatch: pytest.MonkeyPatch, ledger: Path) -> None:
     ledger.write_text("this is no database, " * 100)
     done = omi("quotas")
     assert done.code == 1

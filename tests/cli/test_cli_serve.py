@@ -38,7 +38,7 @@ def use(variables: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_works_until_it_is_ended(
     start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
-):
+) -> None:
     server = start("serve", "--port", 0)
     variables = ready(server)
     assert variables["OMI_API_KEY"].startswith("omi_dev_")
@@ -56,7 +56,7 @@ def test_serve_works_until_it_is_ended(
 
 def test_serve_takes_the_key_of_its_environment_and_keeps_quiet_about_it(
     start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_dev_of_this_environment")
     server = start("serve", "--port", 0, "--quiet")
     variables = ready(server)
@@ -71,7 +71,7 @@ def test_serve_takes_the_key_of_its_environment_and_keeps_quiet_about_it(
 
 def test_serve_keeps_memories_in_a_file(
     start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     server = start("serve", "--port", 0, "--local", "kept.db")
     use(ready(server), monkeypatch)
     assert omi("create", "kept").code == 0
@@ -80,7 +80,7 @@ def test_serve_keeps_memories_in_a_file(
     assert omi("list", "--local", "kept.db", "--json").event["content"] == "kept"
 
 
-def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
+def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch) -> None:
     server = start("serve", "--port", 0, "--json", "--quotas", "real", "--no-text-identity")
     assert server.stdout is not None
     event = json.loads(server.stdout.readline())
@@ -97,7 +97,7 @@ def test_serve_as_json(start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.slow
 def test_serve_has_as_many_accounts_as_are_asked_for(
     start: Start, omi: Omi, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+) -> None:
     server = start("serve", "--port", 0, "--json", "-q", "--accounts", 3, "--local", "kept.db")
     assert server.stdout is not None
     event = json.loads(server.stdout.readline())
@@ -112,7 +112,7 @@ def test_serve_has_as_many_accounts_as_are_asked_for(
     assert (tmp_path / "kept.db.3").exists()
 
 
-def test_the_keys_of_more_accounts_are_printed_as_comments(start: Start):
+def test_the_keys_of_more_accounts_are_printed_as_comments(start: Start) -> None:
     variables = ready(server := start("serve", "--port", 0, "-q", "--accounts", 2))
     assert server.stdout is not None
     line = server.stdout.readline()
@@ -125,7 +125,7 @@ def test_the_keys_of_more_accounts_are_printed_as_comments(start: Start):
 @pytest.mark.parametrize("seed", [3, 7])
 def test_with_chaos_and_a_kill_every_fact_is_stored_once(
     start: Start, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seed: int
-):
+) -> None:
     server = start("serve", "--port", 0, "--chaos", seed, "--no-text-identity", "--local", "kept.db", "-q")
     use(ready(server), monkeypatch)
     write_facts(tmp_path / "facts.jsonl", 1000)
@@ -154,7 +154,7 @@ def _stored(database: Path) -> int:
     return int(number)
 
 
-def test_a_port_in_use_is_told(start: Start):
+def test_a_port_in_use_is_told(start: Start) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -164,20 +164,20 @@ def test_a_port_in_use_is_told(start: Start):
     assert f"port {port} is in use" in done.err
 
 
-def test_an_address_that_is_not_here_is_told(start: Start):
+def test_an_address_that_is_not_here_is_told(start: Start) -> None:
     done = ended(start("serve", "--port", 0, "--host", "192.0.2.1"))
     assert done.code == 1
     assert "cannot listen on 192.0.2.1" in done.err
 
 
-def test_an_mcp_key_is_refused(omi: Omi, monkeypatch: pytest.MonkeyPatch):
+def test_an_mcp_key_is_refused(omi: Omi, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMI_API_KEY", "omi_mcp_0123456789")
     done = omi("serve", "--port", 0)
     assert done.code == 1
     assert "omi_mcp_..." in done.err
 
 
-def test_a_foreign_database_is_refused(omi: Omi, tmp_path: Path):
+def test_a_foreign_database_is_refused(omi: Omi, tmp_path: Path) -> None:
     (tmp_path / "notes.db").write_text("not a database")
     done = omi("serve", "--port", 0, "--local", "notes.db")
     assert done.code == 1
@@ -185,7 +185,9 @@ def test_a_foreign_database_is_refused(omi: Omi, tmp_path: Path):
 
 
 @pytest.mark.parametrize(("words", "failing"), [((), False), (("--contended",), True)])
-def test_serve_contended_fails_under_parallel_writes(start: Start, words: tuple[str, ...], failing: bool):
+def test_serve_contended_fails_under_parallel_writes(
+    start: Start, words: tuple[str, ...], failing: bool
+) -> None:
     variables = ready(server := start("serve", "--port", 0, "-q", *words))
 
     def create(number: int) -> int:

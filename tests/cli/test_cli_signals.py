@@ -21,7 +21,7 @@ from tests.cli.driving import PATIENCE, Start, calls_at_work, ended, lines_of, t
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_first_signal_lets_the_calls_land(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, number: signal.Signals
-):
+) -> None:
     served = forgetful
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
@@ -47,7 +47,7 @@ def test_the_first_signal_lets_the_calls_land(
     served.assert_each_stored_once(texts(10_000))
 
 
-def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     served.faults.add(*[Fault.slow(0)] * 10, on="batch")  # it begins with one call at a time
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 1000)
@@ -70,7 +70,7 @@ def test_the_second_signal_ends_at_once(start: Start, served: ThreadedServer, tm
 @pytest.mark.parametrize("stored", [True, False])
 def test_a_killed_import_goes_on_and_doubles_nothing(
     start: Start, forgetful: ThreadedServer, tmp_path: Path, stored: bool
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 1000)
     forgetful.faults.add(*[Fault.slow(0)] * 10, Fault.slow(600, stored=stored), on="batch", times=1)
     forgetful.faults.add(Fault.slow(600, stored=stored), on="batch", times=3)
@@ -90,7 +90,7 @@ def test_a_killed_import_goes_on_and_doubles_nothing(
 
 def test_a_killed_job_in_the_background_ends_too(
     start: Start, served: ThreadedServer, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     served.faults.add(Fault.slow(600), on="list")
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell's script does with `command &`
     try:
@@ -102,7 +102,7 @@ def test_a_killed_job_in_the_background_ends_too(
     assert (ended(process).code, served.max_in_flight) == (130, 1)
 
 
-def test_the_second_sigterm_breaks_off_what_is_stuck(start: Start, served: ThreadedServer):
+def test_the_second_sigterm_breaks_off_what_is_stuck(start: Start, served: ThreadedServer) -> None:
     served.add(*[f"number {index}" for index in range(5000)])
     process = start("export")
     until(lambda: _is_full(process.stdout), process)
@@ -115,7 +115,7 @@ def test_the_second_sigterm_breaks_off_what_is_stuck(start: Start, served: Threa
     assert ended(process).code in {130, -signal.SIGTERM}  # so many of them may meet it when it ends already
 
 
-def test_a_pipe_that_never_closes_does_not_hold_up_the_end(start: Start, served: ThreadedServer):
+def test_a_pipe_that_never_closes_does_not_hold_up_the_end(start: Start, served: ThreadedServer) -> None:
     process = start("import", "-", "--json", stdin=-1)
     assert process.stdin is not None
     for index in range(30):
@@ -132,7 +132,7 @@ def test_a_pipe_that_never_closes_does_not_hold_up_the_end(start: Start, served:
     assert len(lines_of(Path("stdin.failures.jsonl"))) == 5
 
 
-def test_a_dry_run_can_be_interrupted(start: Start):
+def test_a_dry_run_can_be_interrupted(start: Start) -> None:
     process = start("import", "-", "--dry-run", "-v", stdin=-1)
     assert process.stdin is not None
     until(lambda: _is_waiting(process.pid), process)
@@ -144,7 +144,7 @@ def test_a_dry_run_can_be_interrupted(start: Start):
     assert (done.code, done.out, done.err.strip()) == (130, "", "Interrupted.")
 
 
-def test_an_interrupted_export_leaves_no_file(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_interrupted_export_leaves_no_file(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     served.add("one")
     served.faults.add(Fault.slow(600), on="list")
     process = start("export", "--output", "out.jsonl")
@@ -154,7 +154,9 @@ def test_an_interrupted_export_leaves_no_file(start: Start, served: ThreadedServ
     assert not list(tmp_path.iterdir())
 
 
-def test_a_killed_import_has_written_down_its_failures(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_a_killed_import_has_written_down_its_failures(
+    start: Start, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.slow(600), on="batch", times=FOREVER)
     (tmp_path / "facts.jsonl").write_text(
         '{"content": ""}\n' * 3 + '{"content": "x", "category": "system"}\n'

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.extras
 @pytest.mark.parametrize(
     "arguments", [["--help"], ["--version"], ["import", "--help"], ["import", "--nonsense"]]
 )
-def test_what_needs_no_library_loads_none(arguments: list[str]):
+def test_what_needs_no_library_loads_none(arguments: list[str]) -> None:
     program = (  # a measuring of coverage has loaded some of them before
         "import sys; before = {*sys.modules}; from omi_async.cli import main; "
         f"main({arguments!r}); print(*({{*sys.modules}} - before))"
@@ -29,7 +29,7 @@ def test_what_needs_no_library_loads_none(arguments: list[str]):
     assert not loaded & {"aiohttp", "omi_async.session", "sqlite3", "cattrs", "rich"}
 
 
-def test_commands_run_on_uvloop_if_it_is_installed():
+def test_commands_run_on_uvloop_if_it_is_installed() -> None:
     uvloop = pytest.importorskip("uvloop", reason="it is of the extra speed")
 
     async def command() -> int:

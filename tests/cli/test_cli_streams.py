@@ -32,7 +32,7 @@ def run_into_full(start: Start, *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_an_import_into_a_full_disk_stores_all_and_reports_to_stderr(
     start: Start, served: ThreadedServer, tmp_path: Path, words: tuple[str, ...]
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 300)
     code, err = run_into_full(start, "import", "facts.jsonl", *words)
     assert code == 0  # true of the facts, whatever became of the report
@@ -43,7 +43,7 @@ def test_an_import_into_a_full_disk_stores_all_and_reports_to_stderr(
 
 def test_a_report_for_a_reader_that_is_gone_comes_on_stderr(
     start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "facts.jsonl").write_text('{"content": "one", "category": "system"}\n{"content": ""}\n')
     process = start("import", "facts.jsonl")
     assert process.stdout is not None
@@ -57,7 +57,7 @@ def test_a_report_for_a_reader_that_is_gone_comes_on_stderr(
 @pytest.mark.parametrize("words", [["list"], ["export"], ["--help"], ["export", "-o", FULL]])
 def test_a_result_that_cannot_be_written_is_an_error_that_names_the_stream(
     start: Start, served: ThreadedServer, words: list[str]
-):
+) -> None:
     served.add("one")
     code, err = run_into_full(start, *words)
     assert (code, err) == (
@@ -69,7 +69,7 @@ def test_a_result_that_cannot_be_written_is_an_error_that_names_the_stream(
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_what_was_created_is_told_on_stderr_then(
     start: Start, served: ThreadedServer, words: tuple[str, ...]
-):
+) -> None:
     code, err = run_into_full(start, "create", "one", "--category", "system", *words)
     [memory] = served.memories()
     assert code == 0
@@ -79,7 +79,7 @@ def test_what_was_created_is_told_on_stderr_then(
 
 def test_messages_that_cannot_be_written_are_lost_and_the_report_is_not(
     start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     (tmp_path / "facts.txt").write_text("one\n" + "x" * 501 + "\n")
     with open(FULL, "w") as full:  # noqa: PTH123  # a device
         process = start("import", "facts.txt", "--category", "system", stderr=full)
@@ -98,7 +98,7 @@ def on_a_terminal(start: Start, *words: str, **options: Any) -> tuple[subprocess
 
 def test_a_terminal_that_dies_under_the_bar_does_not_end_the_import(
     start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.slow(0.02), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 2000)
     process, master = on_a_terminal(start, "import", "facts.jsonl")
@@ -112,7 +112,7 @@ def test_a_terminal_that_dies_under_the_bar_does_not_end_the_import(
 
 def test_a_hangup_stops_the_import_in_order_however_often_it_comes(
     start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.slow(0.3), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 5000)
     process, master = on_a_terminal(start, "import", "facts.jsonl", "--json", start_new_session=True)
@@ -126,7 +126,9 @@ def test_a_hangup_stops_the_import_in_order_however_often_it_comes(
     assert 0 < done.event["created"] == len(served.memories()) < 5000
 
 
-def test_what_is_to_outlive_its_terminal_is_not_stopped(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_what_is_to_outlive_its_terminal_is_not_stopped(
+    start: Start, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 500)
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
@@ -144,7 +146,7 @@ def test_what_is_to_outlive_its_terminal_is_not_stopped(start: Start, served: Th
 @pytest.mark.parametrize("most", [10, 20])
 def test_too_few_files_are_told_before_anything_is_done(
     served: ThreadedServer, tmp_path: Path, words: list[str], most: int
-):
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     line = f'ulimit -n {most}; exec "$0" "$@"'
     done = subprocess.run(
@@ -158,7 +160,7 @@ def test_too_few_files_are_told_before_anything_is_done(
     assert [path.name for path in tmp_path.iterdir()] == ["facts.jsonl"]
 
 
-def test_a_low_limit_of_files_is_raised_if_that_is_allowed(served: ThreadedServer, tmp_path: Path):
+def test_a_low_limit_of_files_is_raised_if_that_is_allowed(served: ThreadedServer, tmp_path: Path) -> None:
     write_facts(tmp_path / "facts.jsonl", 10)
     done = subprocess.run(
         ["sh", "-c", 'ulimit -Sn 12; exec "$0" "$@"', str(SCRIPT), "import", "facts.jsonl", "--json"],
@@ -168,7 +170,7 @@ def test_a_low_limit_of_files_is_raised_if_that_is_allowed(served: ThreadedServe
     assert json.loads(done.stdout.splitlines()[-1])["created"] == 10
 
 
-def test_what_is_written_is_for_its_owner_alone(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_what_is_written_is_for_its_owner_alone(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "facts.txt").write_text("one\n" + "x" * 501 + "\n")
     assert ended(start("import", "facts.txt", "--category", "system", umask=0)).code == 6
     assert ended(start("export", "-o", "out.jsonl", umask=0)).code == 0

@@ -23,7 +23,7 @@ def held(omi: Omi, served: ThreadedServer, tmp_path: Path) -> ThreadedServer:
     return served
 
 
-def test_tags_that_are_kept_are_counted_and_the_option_is_named(omi: Omi, held: ThreadedServer):
+def test_tags_that_are_kept_are_counted_and_the_option_is_named(omi: Omi, held: ThreadedServer) -> None:
     done = omi("import", "facts.jsonl")
     assert done.code == 0
     assert done.out.startswith("3 facts: 1 created, 2 existing\n")
@@ -34,7 +34,7 @@ def test_tags_that_are_kept_are_counted_and_the_option_is_named(omi: Omi, held: 
 
 def test_the_command_that_is_named_then_adds_them_although_the_journal_knows_the_facts(
     omi: Omi, held: ThreadedServer
-):
+) -> None:
     omi("import", "facts.jsonl")
     done = omi("import", "facts.jsonl", "--on-existing", "add-tags", "--json")
     assert done.code == 0
@@ -45,7 +45,7 @@ def test_the_command_that_is_named_then_adds_them_although_the_journal_knows_the
     assert [call.kind for call in held.requests].count("batch") == 2
 
 
-def test_tags_that_cannot_be_added_cost_no_fact_and_are_told(omi: Omi, held: ThreadedServer):
+def test_tags_that_cannot_be_added_cost_no_fact_and_are_told(omi: Omi, held: ThreadedServer) -> None:
     held.faults.add(Fault.answer(402, "A paid plan is required."), on="update", times=FOREVER)
     done = omi("import", "facts.jsonl", "--on-existing", "add-tags")
     assert done.code == 0
@@ -58,7 +58,7 @@ def test_tags_that_cannot_be_added_cost_no_fact_and_are_told(omi: Omi, held: Thr
 @pytest.mark.parametrize("journal", [True, False])
 def test_a_kill_between_two_updates_loses_no_tag(
     journal: bool, omi: Omi, start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     write_facts(tmp_path / "held.jsonl", 40, tags=["mine"])
     assert omi("import", "held.jsonl", "--no-journal").code == 0
     write_facts(tmp_path / "facts.jsonl", 50, tags=["new"])

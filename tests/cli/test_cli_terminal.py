@@ -62,7 +62,7 @@ def _read_all(master: int, printed: bytearray) -> None:
             printed += chunk
 
 
-def test_an_import_shows_a_bar(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_import_shows_a_bar(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     served.faults.add(Fault.slow(0.02), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 1000)
     code, text = on_terminal(start, "import", "facts.jsonl")
@@ -76,7 +76,7 @@ def test_an_import_shows_a_bar(start: Start, served: ThreadedServer, tmp_path: P
 
 def test_an_interrupted_bar_leaves_the_terminal_in_order(
     start: Start, served: ThreadedServer, tmp_path: Path
-):
+) -> None:
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     write_facts(tmp_path / "facts.jsonl", 10_000)
 
@@ -91,7 +91,7 @@ def test_an_interrupted_bar_leaves_the_terminal_in_order(
 
 
 @pytest.mark.slow
-def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     served.faults.add(Fault.slow(0.05), on="batch", times=FOREVER)
     served.quotas.replace(*REAL_QUOTAS)
     served.quotas.change("memories_batch", limit=10, window=3)
@@ -105,7 +105,9 @@ def test_waits_are_told_above_the_bar(start: Start, served: ThreadedServer, tmp_
 
 
 @pytest.mark.slow
-def test_while_it_waits_the_bar_is_a_living_countdown(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_while_it_waits_the_bar_is_a_living_countdown(
+    start: Start, served: ThreadedServer, tmp_path: Path
+) -> None:
     served.quotas.replace(Quota("batches", 2, 3600, ("batch",)))
     write_facts(tmp_path / "facts.jsonl", 500)
     shown = re.compile(
@@ -122,14 +124,14 @@ def test_while_it_waits_the_bar_is_a_living_countdown(start: Start, served: Thre
     assert re.search(r"/s *\r\n", text.partition("Stopping")[2])  # how it ended: with nothing left to be done
 
 
-def test_an_empty_import_has_a_bar_too(start: Start, served: ThreadedServer, tmp_path: Path):
+def test_an_empty_import_has_a_bar_too(start: Start, served: ThreadedServer, tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     code, text = on_terminal(start, "import", "empty.jsonl")
     assert code == 0
     assert "0 facts: 0 created" in text
 
 
-def test_a_list_is_a_table(start: Start, served: ThreadedServer):
+def test_a_list_is_a_table(start: Start, served: ThreadedServer) -> None:
     served.add("User likes [bold]tea[/bold] \x1b[2J", tags=["x"], visibility="public")
     code, text = on_terminal(start, "list")
     assert code == 0
@@ -140,7 +142,7 @@ def test_a_list_is_a_table(start: Start, served: ThreadedServer):
 
 
 @pytest.mark.slow
-def test_what_was_found_is_a_table_too(start: Start):
+def test_what_was_found_is_a_table_too(start: Start) -> None:
     assert start("create", "User likes [bold]tea[/bold]", "--local").wait(PATIENCE) == 0
     code, text = on_terminal(start, "search", "tea", "--local")
     assert code == 0
@@ -149,7 +151,7 @@ def test_what_was_found_is_a_table_too(start: Start):
 
 
 @pytest.mark.parametrize("columns", [40, 80])
-def test_a_list_reads_well_on_a_narrow_terminal(start: Start, served: ThreadedServer, columns: int):
+def test_a_list_reads_well_on_a_narrow_terminal(start: Start, served: ThreadedServer, columns: int) -> None:
     text = "User likes a cup of tea in the morning, and another one at half past four in the afternoon"
     [memory] = served.add(text, tags=["drinks", "habits"], visibility="public")
     code, shown = on_terminal(start, "list", columns=columns)
@@ -164,7 +166,9 @@ def test_a_list_reads_well_on_a_narrow_terminal(start: Start, served: ThreadedSe
 
 
 @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1), (b"\x04", 130)])
-def test_journal_forget_asks(start: Start, served: ThreadedServer, tmp_path: Path, answer: bytes, code: int):
+def test_journal_forget_asks(
+    start: Start, served: ThreadedServer, tmp_path: Path, answer: bytes, code: int
+) -> None:
     write_facts(tmp_path / "facts.jsonl", 1)
     assert start("import", "facts.jsonl").wait(PATIENCE) == 0
     words = ("journal", "forget", "facts.jsonl.journal", "--state", "created")
@@ -177,7 +181,7 @@ def test_journal_forget_asks(start: Start, served: ThreadedServer, tmp_path: Pat
 
 
 @pytest.mark.parametrize(("answer", "code", "left"), [(b"y\n", 0, 0), (b"n\n", 1, 1), (b"\x04", 130, 1)])
-def test_delete_asks(start: Start, served: ThreadedServer, answer: bytes, code: int, left: int):
+def test_delete_asks(start: Start, served: ThreadedServer, answer: bytes, code: int, left: int) -> None:
     [memory] = served.add("one")
     done = on_terminal(start, "delete", memory["id"], answer=answer)
     assert done[0] == code

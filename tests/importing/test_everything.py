@@ -327,8 +327,12 @@ def test_an_import_that_is_cut_short_tells_the_truth(scenario: Scenario) -> None
     again=st.one_of(st.none(), st.integers(0, 20)),
     concurrency=st.integers(1, 3),
     slow_callback=st.booleans(),
+    awaits=st.booleans(),
+    flush_after=st.sampled_from([None, 0.0, 1.0]),
 )
-def test_a_cancellation_may_come_at_any_await(ticks, again, concurrency, slow_callback) -> None:
+def test_a_cancellation_may_come_at_any_await(
+    *, ticks, again, concurrency, slow_callback, awaits, flush_after
+) -> None:
     """Nothing sleeps here: so many turns of the loop cover the whole import."""
 
     async def scenario() -> None:
@@ -339,10 +343,24 @@ def test_a_cancellation_may_come_at_any_await(ticks, again, concurrency, slow_ca
                 outcomes.append(outcome)
                 await asyncio.sleep(0)
 
+            given = [Fact(f"fact {n}") if n % 3 else "" for n in range(100)]
+            closed = False
+
+            async def source() -> AsyncIterator[Fact | str]:
+                nonlocal closed
+                try:
+                    async with asyncio.timeout(1000):
+                        for fact in given:
+                            await asyncio.sleep(0)
+                            yield fact
+                finally:
+                    closed = True
+
             tasks = asyncio.all_tasks()
             importer = session.memories.importer(
-                [Fact(f"fact {n}") if n % 3 else "" for n in range(100)],
+                source() if awaits else given,
                 concurrency=concurrency,
+                flush_after=flush_after,
                 on_outcome=on_outcome if slow_callback else outcomes.append,
             )
             running = asyncio.create_task(importer.run())
@@ -359,6 +377,7 @@ def test_a_cancellation_may_come_at_any_await(ticks, again, concurrency, slow_ca
             await asyncio.sleep(0)
             assert_no_task_left(tasks)
             assert_complete(report, outcomes)
+            assert closed or not awaits or not report.pulled
             await asyncio.sleep(5)
             stored = [memory["content"] for memory in server.memories()]
             assert len(stored) == len(set(stored))

@@ -438,7 +438,7 @@ async def test_a_wrapper_of_a_source_sees_each_fact(
     assert {memory["content"] for memory in server.memories()} == {f"FACT {n}" for n in range(30)}
 
 
-async def test_a_text_that_came_again_is_a_duplicate_also_if_its_source_breaks_off(session: Session):
+async def test_a_text_that_came_again_is_a_duplicate_also_if_its_source_breaks_off(session: Session) -> None:
     def facts() -> Iterator[str]:
         yield from ["a"] * 3
         raise ValueError

@@ -41,7 +41,7 @@ class MemoryJournal:
 
 async def test_another_journal_is_told_what_is_sent_and_what_became_of_it(
     server: LocalServer, session: Session
-):
+) -> None:
     journal = MemoryJournal()
     server.faults.add(Fault.answer(422, [{"loc": ["body", "memories", 1], "msg": "no"}]), on="batch")
     report = await session.memories.import_facts(["a", "b", "a"], journal=journal)

@@ -42,6 +42,7 @@ class MemoryStore:
     def __init__(self, latency: Callable[[], float] = lambda: 0.0005) -> None:
         self.texts: dict[tuple[str, str], tuple[str, bytes]] = {}
         self.outage: Outage | None = None
+        self.ahead = STORE_AHEAD
         self.commands = 0
         self.writes = 0
         self._latency = latency
@@ -83,7 +84,7 @@ class MemoryRecord:
 
     def _held(self) -> Held:
         version, text = self.store.texts.get(self.name, ("", b""))
-        return Held(version, text, asyncio.get_running_loop().time() + STORE_AHEAD)
+        return Held(version, text, asyncio.get_running_loop().time() + self.store.ahead)
 
 
 class Import:

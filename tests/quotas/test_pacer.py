@@ -7,6 +7,7 @@ import gc
 import math
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from omi_async._api.messages import Kind, Response
 from omi_async._quota.ledger import Ledger
 from omi_async._quota.pacer import Pacer
 from omi_async._quota.policy import QuotaPolicy, QuotaState
+from omi_async._quota.store import LedgerFile
 from tests.clock import VirtualClockLoop, elapsed, run
 
 BATCH = frozenset({"batch"})
@@ -317,3 +319,19 @@ async def test_a_permit_granted_to_a_caller_who_is_cancelled_at_that_moment_is_n
     assert group.out == 0
     after.result().answered(Response(200))
     assert it.states()[0].used == 2
+
+
+@pytest.mark.virtual_clock
+async def test_nobody_goes_before_it_is_read_what_others_have_spent(tmp_path: Path) -> None:
+    # Catches: an import that changes its mind meanwhile, and lets the others through with it.
+    for number in range(2):
+        it = pacer(batches(1, 3600))
+        it.keep(LedgerFile(tmp_path / "x", "a", "http://x"))
+        calling = asyncio.create_task(it.acquire("batch", patience=0))
+        await asyncio.sleep(0)
+        it.reconsider()
+        if number == 0:
+            (await calling).answered(Response(200))
+            await it.save()
+    with pytest.raises(RateLimitError):
+        await calling

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from omi_async import RateLimitError, Session
+from omi_async import ConfigurationError, RateLimitError, Session
 from omi_async._quota.policy import QuotaPolicy
 from omi_async._quota.storekeeper import AGAIN, IMPORTS_WAIT, PATIENCE
 from omi_async.local import Quota
@@ -117,7 +117,9 @@ def hour(limit: int, *kinds: str) -> tuple[Policy, QuotaPolicy]:
     return Policy(limit, HOUR, frozenset(names)), QuotaPolicy(limit, HOUR, kinds=frozenset(names))
 
 
-def processes_of(store: MemoryStore, server: Server, count: int, *policies: QuotaPolicy, **options: Any):
+def processes_of(
+    store: MemoryStore, server: Server, count: int, *policies: QuotaPolicy, **options: Any
+) -> list[Process]:
     return [Process(store, server, *policies, **options) for _ in range(count)]
 
 
@@ -146,6 +148,19 @@ async def test_when_a_window_opens_one_call_goes_alone_whatever_the_number_of_pr
     assert second - first > 0.5
     assert others[0] - second > 0.02  # the next probe
     assert others[-1] < HOUR + 8
+
+
+@pytest.mark.virtual_clock
+async def test_the_probe_of_one_process_is_the_probe_of_all() -> None:
+    # Catches: processes that send a probe each, one after the other.
+    policy, known = hour(9)
+    server, store = Server([policy], Words()), MemoryStore()
+    processes = processes_of(store, server, 3, known, connections=9, trip=lambda: 0.3)
+    await spend_all(processes, 18)
+    assert refused(processes) == []
+    probe, *others = sent_by_all(processes)[9:]
+    assert 0.5 < others[0] - probe < 0.7  # those of its own process know when it is back
+    assert others[-1] - probe < 1.1
 
 
 @pytest.mark.virtual_clock
@@ -260,6 +275,59 @@ async def test_live_calls_go_on_while_the_store_is_away_and_are_told_to_it_after
 
 
 @pytest.mark.virtual_clock
+@pytest.mark.parametrize("at_first", [Outage(), Outage(done=True)])
+async def test_a_call_that_the_store_has_counted_unheard_is_counted_once(at_first: Outage) -> None:
+    # Catches: what was told again since the answer was lost, and counts twice.
+    policy, known = hour(3)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    store.outage = at_first
+    slow = await one.pacer.acquire("batch")
+    store.outage = Outage(done=True)
+    await asyncio.sleep(5)
+    store.outage = None
+    await asyncio.sleep(5)
+    assert one.pacer.states()[0].used == 1
+    slow.answered(server.take("batch", asyncio.get_running_loop().time()))
+    await settled()
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
+    with pytest.raises(RateLimitError):
+        await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_what_was_spent_before_the_store_was_first_heard_of_is_told_by_its_clock() -> None:
+    # Catches: moments by a machine's clock in the store, whose windows end in another year for all others.
+    policy, known = hour(1)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    store.outage = Outage()
+    assert await one.call()
+    store.outage = None
+    await asyncio.sleep(5)
+    for process in (one, other):
+        with pytest.raises(RateLimitError) as told:
+            await process.call(patience=0)
+        assert told.value.retry_after == pytest.approx(HOUR - 5, abs=2)
+
+
+@pytest.mark.virtual_clock
+async def test_a_clock_of_the_store_that_is_set_back_shuts_nobody_out() -> None:
+    policy, known = hour(1)
+    server, store = Server([policy], Words()), MemoryStore()
+    one, other = processes_of(store, server, 2, known)
+    assert await one.call()
+    await settled()
+    store.ahead -= 86_400
+    await asyncio.sleep(HOUR + 1)
+    await other.pacer.open()
+    assert await other.call(patience=1)
+    await asyncio.sleep(HOUR + 1)
+    assert await one.call(patience=1)
+
+
+@pytest.mark.virtual_clock
 async def test_imports_wait_for_the_store_but_not_forever() -> None:
     policy, known = hour(10)
     server, store = Server([policy], Words()), MemoryStore()
@@ -349,6 +417,24 @@ async def test_closing_tells_what_is_known_and_leaves_nothing_behind(outage: Out
     store.outage = None
     with pytest.raises(RateLimitError):
         await other.call(patience=0)
+
+
+@pytest.mark.virtual_clock
+async def test_closing_sends_those_away_who_asked_the_store_and_they_have_spent_nothing() -> None:
+    policy, known = hour(2)
+    server, store = Server([policy], Words()), MemoryStore(lambda: 0.5)
+    one, other = processes_of(store, server, 2, known)
+    await one.pacer.open()
+    asking = [asyncio.create_task(one.call()) for _ in range(2)]
+    await asyncio.sleep(0.3)
+    before = asyncio.get_running_loop().time()
+    one.pacer.close(lambda: ConfigurationError("closed"))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    assert [type(result) for result in results] == [ConfigurationError] * 2
+    assert elapsed(before) == 0
+    await one.pacer.save()
+    assert one.pacer._free == 4
+    assert [await other.call(patience=0) for _ in range(2)] == [True, True]
 
 
 @pytest.mark.virtual_clock

@@ -9,9 +9,9 @@ from typing import Any
 import attrs
 
 from omi_async import Fact, InvalidFactError
+from omi_async._formats import Format
 from omi_async.importing.report import FactOutcome
 from omi_async.sources import SourceError
-from omi_async.sources._detect import Format
 from omi_async.sources._options import options_from
 from omi_async.sources._readers import read_batches
 from omi_async.sources._records import Reading, Recognised

@@ -16,7 +16,7 @@ JOBS = "Title,Company Name,Started On,Tags\nNurse,St. Olavs,Jan 2020,work\nBaker
 SINCE = "User worked as {Title} at {Company Name}[ since {Started On}]"
 
 
-def test_a_template_makes_a_text_of_a_row():
+def test_a_template_makes_a_text_of_a_row() -> None:
     found = read(JOBS, "jobs.csv", template=SINCE)
     assert found.texts == ["User worked as Nurse at St. Olavs since Jan 2020", "User worked as Cook at Ikea"]
     assert found.facts[0].tags == ("work",)
@@ -26,7 +26,7 @@ def test_a_template_makes_a_text_of_a_row():
     ]
 
 
-def test_a_template_makes_a_text_of_an_object():
+def test_a_template_makes_a_text_of_an_object() -> None:
     records = [
         {"name": "Tea", "n": 5, "of": {"x": ["a", "b"]}, "no": None},
         {"name": "Tea", "n": {}, "of": {}},
@@ -36,7 +36,7 @@ def test_a_template_makes_a_text_of_an_object():
     assert "'n' is no text but an object" in found.reasons[0]
 
 
-def test_a_template_knows_names_and_nothing_else():
+def test_a_template_knows_names_and_nothing_else() -> None:
     data = "a,a.b,a!r,a:>9\n1,2,3,4\n"
     assert read(data, "x.csv", template="{a}{a.b}{a!r}{a:>9} {{x}} [[y]]").texts == ["1234 {x} [y]"]
     found = read(data, "x.csv", template="{a.__class__}")
@@ -45,12 +45,12 @@ def test_a_template_knows_names_and_nothing_else():
 
 
 @pytest.mark.parametrize("template", ["", "none", "{", "}", "{}", "[x] {a}", "[{a}", "[{a}[{b}]]", "{a}]"])
-def test_templates_that_cannot_be(template):
+def test_templates_that_cannot_be(template) -> None:
     with pytest.raises(ValueError, match="template"):
         open_facts("never-opened", template=template)
 
 
-def test_records_are_chosen_by_their_values():
+def test_records_are_chosen_by_their_values() -> None:
     data = "Text,Shelf,Stars\na,read,5\nb,to-read,5\nc,read,1\n"
     assert read(data, "x.csv", where={"shelf": "read"}).texts == ["a", "c"]
     assert read(data, "x.csv", where=["Shelf=read", "Stars=5"]).texts == ["a"]
@@ -63,7 +63,7 @@ def test_records_are_chosen_by_their_values():
     assert found.skipped == {"not chosen by where": 2}
 
 
-def test_a_text_has_no_fields_to_choose_by():
+def test_a_text_has_no_fields_to_choose_by() -> None:
     assert "finds no keys or columns" in str(read("tea\n", where=["a=b"]).error)
 
 
@@ -78,12 +78,12 @@ def test_a_text_has_no_fields_to_choose_by():
         ({"template": "{a}", "mapping": {"content": "a"}}, "leave 'content' out"),
     ],
 )
-def test_choices_that_cannot_be(options, words):
+def test_choices_that_cannot_be(options, words) -> None:
     with pytest.raises(ValueError, match=words):
         open_facts("never-opened", **options)
 
 
-def test_an_encoding_is_taken_at_its_word_but_for_a_mark():
+def test_an_encoding_is_taken_at_its_word_but_for_a_mark() -> None:
     assert read("café\n".encode("cp1252"), encoding="cp1252").texts == ["café"]
     assert read("каша\n".encode("koi8-r"), encoding="KOI8_R").texts == ["каша"]
     assert read("お茶\n".encode("shift_jis"), encoding="sjis").texts == ["お茶"]
@@ -98,7 +98,7 @@ def test_an_encoding_is_taken_at_its_word_but_for_a_mark():
     ("raw", "guess"),
     [("café und Tee".encode("cp1252"), True), ("каша".encode("cp1251"), False), (b"a\x81b", False)],
 )
-def test_a_guess_is_made_for_western_windows_alone(raw, guess):
+def test_a_guess_is_made_for_western_windows_alone(raw, guess) -> None:
     (reason,) = read(raw, "x.txt").reasons
     assert ("cp1252" in reason) == guess
     assert "--encoding" in reason
@@ -107,7 +107,7 @@ def test_a_guess_is_made_for_western_windows_alone(raw, guess):
 # Long texts
 
 
-def test_long_texts_are_refused_or_split_but_never_cut():
+def test_long_texts_are_refused_or_split_but_never_cut() -> None:
     paragraph = "One sentence of this. Dr. Ek, e.g., has 3.5 cats! And so on?"
     text = f"{paragraph}\n\n- {paragraph}\n" + " ".join([paragraph] * 12)
     record = json.dumps({"content": text, "tags": ["t"]})
@@ -133,7 +133,7 @@ def test_long_texts_are_refused_or_split_but_never_cut():
         ("U.S. citizens pay.", 1),
     ],
 )
-def test_where_sentences_end(text, pieces):
+def test_where_sentences_end(text, pieces) -> None:
     assert len(sentences(text)) == pieces
 
 
@@ -142,7 +142,7 @@ PROSE = st.text(st.sampled_from("aB .!?。\n-é"), max_size=300)
 
 @given(PROSE, st.integers(5, 60))
 @example("B" * 6, 5)  # certainly a piece that is too long
-def test_splitting_loses_nothing_and_goes_no_further_than_it_must(text, longest):
+def test_splitting_loses_nothing_and_goes_no_further_than_it_must(text, longest) -> None:
     pieces = split(text, longest)
     assert "".join("".join(pieces).split()) == "".join(text.split())
     assert all(piece == piece.strip() and piece for piece in pieces)

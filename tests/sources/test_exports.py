@@ -115,7 +115,7 @@ WHAT_IT_SAYS: dict[str, tuple[dict[str, Any], Expected, dict[str, int]]] = {
 
 
 @pytest.mark.parametrize("name", WHAT_IT_SAYS)
-async def test_what_a_sample_says(name):
+async def test_what_a_sample_says(name) -> None:
     options, expected, skipped = WHAT_IT_SAYS[name]
     async with open_facts(EXPORTS / name, **options) as facts:
         found = [fact async for fact in facts]
@@ -127,14 +127,14 @@ async def test_what_a_sample_says(name):
 @pytest.mark.parametrize(
     "name", ["linkedin_positions.csv", "linkedin_skills.csv", "goodreads.csv", "notion.csv"]
 )
-def test_a_table_without_a_text_is_refused_with_what_to_do(name):
+def test_a_table_without_a_text_is_refused_with_what_to_do(name) -> None:
     found = read((EXPORTS / name).read_bytes(), name)
     assert found.items == []
     for words in ("content, text, memory, fact, body, note or value", "--map content=NAME", "--template"):
         assert words in str(found.error)
 
 
-def test_a_diary_is_recognised_and_refused():
+def test_a_diary_is_recognised_and_refused() -> None:
     found = read((EXPORTS / "dayone.json").read_bytes(), "Journal.json")
     assert found.items == []
     assert "a diary of Day One" in str(found.error)
@@ -153,31 +153,31 @@ def export(name: str, **options: Any) -> Read:
         ("mcp_memory.jsonl", "relations", "Dana works at St. Olavs"),
     ],
 )
-def test_what_is_left_out_may_be_included(name, include, more):
+def test_what_is_left_out_may_be_included(name, include, more) -> None:
     without, with_it = export(name), export(name, include=include)
     assert set(with_it.texts) - set(without.texts) == {more}
     assert sum(with_it.skipped.values()) < sum(without.skipped.values())
 
 
-def test_dates_go_into_the_origin():
+def test_dates_go_into_the_origin() -> None:
     assert export("chatgpt_list.txt").places[0] == "chatgpt_list.txt:2 (2025-05-02)"
     assert export("bee_facts.md").places[0] == "bee_facts.md:5 (2026-01-01T00:00:00Z)"
     assert export("claude_memories.json").places[-1] == "claude_memories.json:1 (2026-10-02T03:04:05.000000Z)"
 
 
-def test_only_a_tag_is_taken():
+def test_only_a_tag_is_taken() -> None:
     found = export("claude_memories.json", only_tag="#profile")
     assert found.texts == ["Speaks Norwegian", "Lives in UTC+1"]
     assert found.skipped["without the tag"] == 3
 
 
-def test_a_known_format_may_be_named():
+def test_a_known_format_may_be_named() -> None:
     assert export("mem0_v2.json", wanted="mem0").texts == export("mem0_v2.json").texts
     assert export("bee_facts.json", wanted="bee").texts == ["Dana likes to read."]
     assert export("bee_facts.md", wanted="bee").texts == export("bee_facts.md").texts
 
 
-def test_memories_of_two_people_are_not_mixed():
+def test_memories_of_two_people_are_not_mixed() -> None:
     memories = [{"memory": f"likes {n}", "user_id": user} for n, user in enumerate(["dana", "kim", "dana"])]
     data = json.dumps({"results": memories})
     found = read(data, "m.json")
@@ -213,7 +213,7 @@ def chatgpt(*conversations: dict[str, Any]) -> Read:
     return read(json.dumps(list(conversations)), "conversations.json")
 
 
-def test_the_newest_list_counts_and_what_was_written_after_it():
+def test_the_newest_list_counts_and_what_was_written_after_it() -> None:
     found = chatgpt(
         talk(listed("1. [2025-01-01]. Old."), written("Deleted later.", 150), at=100),
         talk(listed("1. [2025-02-01]. Kept.\n2. [2025-03-01]. Goes on\nover a line."), at=200),
@@ -224,18 +224,18 @@ def test_the_newest_list_counts_and_what_was_written_after_it():
     assert found.skipped == {"not in the newest list": 1, "repeated": 1, "request to forget": 1}
 
 
-def test_without_a_list_everything_written_counts_once():
+def test_without_a_list_everything_written_counts_once() -> None:
     found = chatgpt(talk(written("A.\nB.", 2), written("A.", 3)), talk(written("Z.", 1)))
     assert found.texts == ["Z.", "A.", "B."]
 
 
-def test_what_is_not_to_be_remembered_is_left_out():
+def test_what_is_not_to_be_remembered_is_left_out() -> None:
     found = chatgpt(talk(written("A.", 1), is_do_not_remember=True), talk(written("B.", 1)))
     assert found.texts == ["B."]
     assert found.skipped == {"not to be remembered": 1}
 
 
-def test_an_older_profile_gives_way_to_a_newer():
+def test_an_older_profile_gives_way_to_a_newer() -> None:
     old = {"message": {"metadata": {"user_context_message_data": {"about_user_message": "I am ten."}}}}
     new = node(
         {
@@ -247,7 +247,7 @@ def test_an_older_profile_gives_way_to_a_newer():
 
 
 @pytest.mark.parametrize("fence", ["```{}```", "```\n{}\n```", "``` \n{}```", "```text\n{}"])
-def test_of_a_profile_only_the_block_is_the_persons_own(fence: str):
+def test_of_a_profile_only_the_block_is_the_persons_own(fence: str) -> None:
     shown = (
         "The user provided this about themselves. It is shown to you in all conversations.\nUser profile:\n"
     )
@@ -259,7 +259,7 @@ def test_of_a_profile_only_the_block_is_the_persons_own(fence: str):
 # What stands in a record, and is no fact, or not all of one
 
 
-def test_an_entity_is_named_only_by_a_whole_word():
+def test_an_entity_is_named_only_by_a_whole_word() -> None:
     entities = [
         {"type": "entity", "name": "Al", "observations": ["Also likes tea", "Al's cat", "al sings", " "]},
         {"type": "entity", "name": "\u592a\u90ce", "observations": ["\u592a\u90ce\u306f\u8336", "tea"]},
@@ -275,7 +275,7 @@ def test_an_entity_is_named_only_by_a_whole_word():
     assert found.skipped == {"empty": 1}
 
 
-def test_a_block_of_an_agent_may_be_written_as_markdown():
+def test_a_block_of_an_agent_may_be_written_as_markdown() -> None:
     blocks = [
         {"label": "human", "value": "# Dana\n- Likes tea\n1. Works nights\n---\nName: Dana", "limit": 9},
         {"label": "human", "value": {"name": "Dana"}, "limit": 9},
@@ -286,7 +286,7 @@ def test_a_block_of_an_agent_may_be_written_as_markdown():
     assert found.reasons == ["dana.af:1: content: the value of a block must be a text"]
 
 
-def test_tables_and_rules_in_a_memory_of_claude_are_no_facts():
+def test_tables_and_rules_in_a_memory_of_claude_are_no_facts() -> None:
     text = "# Dana\nLikes tea.\n---\nWorks nights.\n| a | b |\n|---|---|\n- Lives in Oslo\n***\n"
     found = read(json.dumps({"memory_files": [{"path": "/a.md", "content": text}]}), "memories.json")
     assert found.texts == ["Likes tea.", "Works nights.", "Lives in Oslo"]
@@ -310,7 +310,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks Linux for the memory of a process")
-def test_a_large_export_takes_little_memory(tmp_path):
+def test_a_large_export_takes_little_memory(tmp_path) -> None:
     path = tmp_path / "conversations.json"
     filler = node({"content_type": "text", "parts": ["x" * 20_000]})
     conversation = json.dumps(talk(*[filler] * 50, written("Likes tea.", 1)))
@@ -340,7 +340,7 @@ FACT = '{"content": "tea"}\n'
 PRIVATE = '[{"content": "private"}]'
 
 
-def test_claude_of_both_layouts_and_nothing_else_of_it():
+def test_claude_of_both_layouts_and_nothing_else_of_it() -> None:
     memories = (EXPORTS / "claude_memories.json").read_bytes()
     others = {"users.json": PRIVATE, "conversations.json": PRIVATE, "projects.json": PRIVATE}
     old = read(packed({**others, "memories.json": memories}), "data.zip")
@@ -354,7 +354,7 @@ def test_claude_of_both_layouts_and_nothing_else_of_it():
     assert new.places[0] == "d.zip/memories-000.zip/memories/0198.json:1"
 
 
-def test_two_accounts_of_claude_are_not_mixed():
+def test_two_accounts_of_claude_are_not_mixed() -> None:
     files = {
         f"memories/{n}.json": json.dumps({"conversations_memory": "Hi.", "account_uuid": str(n)})
         for n in (1, 2)
@@ -364,7 +364,7 @@ def test_two_accounts_of_claude_are_not_mixed():
     assert "account_uuid" in str(found.error)
 
 
-def test_chatgpt_in_several_files():
+def test_chatgpt_in_several_files() -> None:
     first = json.dumps([talk(listed("1. [2025-01-01]. Old."), at=1)])
     second = json.dumps([talk(listed("1. [2025-01-01]. New."), at=2)])
     found = read(
@@ -375,13 +375,13 @@ def test_chatgpt_in_several_files():
     assert found.skipped == {"other file": 1}
 
 
-def test_a_table_of_notion_is_read_once_and_out_of_two_archives():
+def test_a_table_of_notion_is_read_once_and_out_of_two_archives() -> None:
     inner = packed({"Facts 0123.csv": "Name\na\n", "Facts 0123_all.csv": "Name\na\nb\n"})
     found = read(packed({"id_ExportBlock-id.zip": inner}), "n.zip", mapping={"content": "Name"})
     assert found.texts == ["a", "b"]
 
 
-def test_archives_nest_no_deeper():
+def test_archives_nest_no_deeper() -> None:
     data: bytes = packed({"a.jsonl": FACT})
     for _ in range(2):
         data = packed({"inner.zip": data})
@@ -390,7 +390,7 @@ def test_archives_nest_no_deeper():
     assert found.skipped == {"archive nested too deeply": 1}
 
 
-def test_keep_in_takeout():
+def test_keep_in_takeout() -> None:
     note = (EXPORTS / "keep_note.json").read_bytes()
     trash = note.replace(b'"isTrashed": false', b'"isTrashed": true')
     files = {
@@ -404,13 +404,13 @@ def test_keep_in_takeout():
     assert found.skipped == {"trashed": 1, "other file": 2}
 
 
-def test_openmemory_takes_the_lines_and_not_the_dump():
+def test_openmemory_takes_the_lines_and_not_the_dump() -> None:
     lines = gzip.compress((EXPORTS / "openmemory.jsonl").read_bytes())
     found = read(packed({"memories.json": PRIVATE, "memories.jsonl.gz": lines}), "m.zip")
     assert found.texts == ["Works as a nurse"]
 
 
-def test_a_vault_leaves_out_templates_and_journals(tmp_path):
+def test_a_vault_leaves_out_templates_and_journals(tmp_path) -> None:
     for name in (
         ".obsidian/app.json",
         "a.md",
@@ -430,7 +430,7 @@ def test_a_vault_leaves_out_templates_and_journals(tmp_path):
     assert asyncio.run(texts(include=["journals"])) == ["a.md", "b/c.md", "journals/2026.md"]
 
 
-def test_a_broken_member_spoils_no_other():
+def test_a_broken_member_spoils_no_other() -> None:
     found = read(packed({"a.json": "[{", "b.jsonl": FACT, "c.csv": "x,y\n1,2\n"}), "x.zip")
     assert found.texts == ["tea"]
     assert "x.zip/a.json:1: the document is cut short" in str(found.error)
@@ -440,13 +440,13 @@ def test_a_broken_member_spoils_no_other():
 @pytest.mark.parametrize(
     "name", ["user.json", "users.json", "light_metadata-000.json", "README.md", ".hidden.json"]
 )
-def test_some_files_are_never_read(name):
+def test_some_files_are_never_read(name) -> None:
     found = read(packed({name: PRIVATE}), "x.zip")
     assert found.items == []
     assert "holds no file that could be a list of facts" in str(found.error)
 
 
-def test_an_archive_made_to_fill_the_memory_is_refused():
+def test_an_archive_made_to_fill_the_memory_is_refused() -> None:
     found = read(packed({"a.txt": b"tea\n" * 10_000_000}), "x.zip")
     assert found.items == []
     assert "unpacks to more than 200 times its size" in str(found.error)
@@ -460,20 +460,20 @@ def test_an_archive_made_to_fill_the_memory_is_refused():
         (packed({}), "holds no file"),
     ],
 )
-def test_archives_that_cannot_be_read(data, words):
+def test_archives_that_cannot_be_read(data, words) -> None:
     found = read(data, "x.zip")
     assert found.items == []
     assert words in str(found.error)
 
 
-def test_a_damaged_member_is_told():
+def test_a_damaged_member_is_told() -> None:
     data = bytearray(packed({"a.txt": b"".join(b"number %d\n" % n for n in range(50_000))}))
     data[len(data) // 2] ^= 0xFF
     found = read(bytes(data), "x.zip")
     assert "the ZIP archive is damaged here" in str(found.error)
 
 
-async def test_an_archive_from_a_pipe(tmp_path):
+async def test_an_archive_from_a_pipe(tmp_path) -> None:
     class Pipe(io.BytesIO):
         def seekable(self) -> bool:
             return False
@@ -482,7 +482,7 @@ async def test_an_archive_from_a_pipe(tmp_path):
         assert [fact.origin async for fact in facts] == ["input/a.jsonl:1"]
 
 
-async def test_a_folder_without_facts(tmp_path):
+async def test_a_folder_without_facts(tmp_path) -> None:
     (tmp_path / "picture.png").write_bytes(b"x")
     with pytest.raises(SourceError, match="holds no file that could be a list"):
         async for _ in open_facts(tmp_path):

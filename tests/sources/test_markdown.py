@@ -50,7 +50,7 @@ over two lines.
 """
 
 
-def test_a_note():
+def test_a_note() -> None:
     found = read(NOTE, "note.md")
     assert found.texts == [
         "User likes tea",
@@ -86,22 +86,22 @@ def test_a_note():
         ('+++\ntags = ["a", "b"]\n+++', ("a", "b")),
     ],
 )
-def test_tags_of_front_matter(front, tags):
+def test_tags_of_front_matter(front, tags) -> None:
     for ending in ("- tea", "User likes tea"):
         found = read(f"{front}\n{ending}\n", "a.md")
         assert [fact.tags for fact in found.facts] == [tags]
 
 
-def test_a_mark_that_never_comes_again_is_a_rule():
+def test_a_mark_that_never_comes_again_is_a_rule() -> None:
     assert read("---\n- tea\n", "a.md").texts == ["tea"]
 
 
-def test_without_bullets_each_line_is_a_fact():
+def test_without_bullets_each_line_is_a_fact() -> None:
     found = read("Title\n=====\n\nI like tea.\nI like coffee.\n\nSub\n---\nI run.\n", "a.md")
     assert found.texts == ["I like tea.", "I like coffee.", "I run."]
 
 
-def test_a_remark_below_a_list_is_none_of_it():
+def test_a_remark_below_a_list_is_none_of_it() -> None:
     found = read("- I like tea.\nThat is all.\n- I live in\noslo\n", "a.md")
     assert found.texts == ["I like tea.", "I live in oslo"]
     assert found.skipped == {"prose": 1}
@@ -123,7 +123,7 @@ def test_a_remark_below_a_list_is_none_of_it():
         ("one<br>two", "one\ntwo", ()),
     ],
 )
-def test_marks_inside_of_a_line(line, text, tags):
+def test_marks_inside_of_a_line(line, text, tags) -> None:
     found = read(f"- {line}\n- x\n", "a.md").facts[0]
     assert (found.content, found.tags) == (text, tags)
 
@@ -131,13 +131,13 @@ def test_marks_inside_of_a_line(line, text, tags):
 @pytest.mark.parametrize(
     "line", ["- TODO buy", "- key:: value", "![[picture.png]]", "![](a.png)", "> quoted", "[^1]: note"]
 )
-def test_what_else_is_no_fact(line):
+def test_what_else_is_no_fact(line) -> None:
     found = read(f"{line}\n- tea\n", "a.md")
     assert found.texts == ["tea"]
     assert sum(found.skipped.values()) == 1
 
 
-def test_only_below_a_heading():
+def test_only_below_a_heading() -> None:
     data = "- a\n# One\n- b\n## **Two** ##\n- c\n# Three\n- d\n"
     assert read(data, "a.md", under="one").texts == ["b", "c"]
     found = read(data, "a.md", under=["## Two", "Three"])
@@ -145,7 +145,7 @@ def test_only_below_a_heading():
     assert found.skipped == {"not under the heading": 2}
 
 
-def test_logseq_tags_a_page():
+def test_logseq_tags_a_page() -> None:
     found = read("tags:: [[food]], me\n- I eat rice\n\t- and beans\n\tid:: 0198\n", "a.md")
     assert [(fact.content, fact.tags) for fact in found.facts] == [
         ("I eat rice", ("food", "me")),
@@ -168,7 +168,7 @@ TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1
 @example("2026-01-01 - moved")
 @example("a ^b")
 @example("key:: value")
-def test_a_text_that_is_written_is_read_back(text):
+def test_a_text_that_is_written_is_read_back(text) -> None:
     assert unescaped(escaped(text)) == text
     assert inline(escaped(text)) == (text, ())
     assert read(f"- {escaped(text)}\n", wanted="markdown").texts == [text]
@@ -177,7 +177,7 @@ def test_a_text_that_is_written_is_read_back(text):
 # A pasted list
 
 
-def test_a_list_with_talk_around_it():
+def test_a_list_with_talk_around_it() -> None:
     found = read(
         "Here is what I know:\n\n```text\n# Memories\n**Food**\n1. [2025-05-02]. Likes tea\n"
         "  and coffee.\n• [inferred] Owns a cat.\n"
@@ -193,13 +193,13 @@ def test_a_list_with_talk_around_it():
     assert found.skipped == {"around the list": 2, "heading": 2, "task": 1}
 
 
-def test_a_list_without_a_code_block():
+def test_a_list_without_a_code_block() -> None:
     found = read("[2025-05-02] - Likes tea.\n[unknown] - Owns a cat.\nThat is all.\n", "x.txt")
     assert found.texts == ["Likes tea.", "Owns a cat."]
     assert found.skipped == {"around the list": 1}
 
 
-def test_talk_before_a_list_without_a_code_block_is_no_fact():
+def test_talk_before_a_list_without_a_code_block_is_no_fact() -> None:
     found = read(
         "Here is all:\n- [2025-05-02] Likes tea\n  and jam.\n- Owns a cat.\n- [unknown] Moved.\nBye!\n",
         "x.txt",
@@ -209,22 +209,22 @@ def test_talk_before_a_list_without_a_code_block_is_no_fact():
     assert found.skipped == {"around the list": 2}
 
 
-def test_one_date_in_a_text_makes_no_list_of_it():
+def test_one_date_in_a_text_makes_no_list_of_it() -> None:
     lines = ["I like tea", "2025-05-02 - I went home", "I own a cat"]
     assert read("\n".join(lines), "x.txt").texts == lines
 
 
-def test_an_entry_with_a_heading_behind_it_does_not_go_on_in_it():
+def test_an_entry_with_a_heading_behind_it_does_not_go_on_in_it() -> None:
     found = read("```\n[2025-05-02] - Likes tea.\n**Pets**\n[unknown] - Owns\na cat.\n## Work\n```", "x.txt")
     assert found.texts == ["Likes tea.", "Owns a cat."]
     assert found.skipped == {"heading": 2}
 
 
-def test_code_in_a_text_is_no_fact():
+def test_code_in_a_text_is_no_fact() -> None:
     found = read("I like tea\n```\nimport os\n```\nI own a cat\n", "x.txt")
     assert found.texts == ["I like tea", "I own a cat"]
     assert found.skipped == {"code": 1}
 
 
-def test_bullets_of_a_screen_are_bullets():
+def test_bullets_of_a_screen_are_bullets() -> None:
     assert read("• Likes tea.\n• Owns a cat.\n", "x.txt").texts == ["Likes tea.", "Owns a cat."]

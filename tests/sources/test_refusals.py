@@ -68,7 +68,7 @@ FOREIGN: dict[str, str | bytes] = {
 
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.csv", "x.json"])
 @pytest.mark.parametrize("words", FOREIGN)
-def test_it_is_refused_with_what_it_looks_like(words, name):
+def test_it_is_refused_with_what_it_looks_like(words, name) -> None:
     found = read(FOREIGN[words], name)
     assert found.facts == []
     assert found.items == []
@@ -78,7 +78,7 @@ def test_it_is_refused_with_what_it_looks_like(words, name):
 
 
 @pytest.mark.parametrize("words", [words for words, data in FOREIGN.items() if isinstance(data, str)])
-def test_format_text_insists(words):
+def test_format_text_insists(words) -> None:
     data = FOREIGN[words]
     assert isinstance(data, str)
     lines = [line.strip() for line in data.splitlines() if line.strip()]
@@ -88,7 +88,7 @@ def test_format_text_insists(words):
 @pytest.mark.parametrize(
     "name", ["a.py", "a.html", "a.yaml", "a.yml", "a.sql", "a.ics", "a.vcf", "a.eml", "a.json5"]
 )
-def test_a_foreign_name_is_enough_for_a_text(name):
+def test_a_foreign_name_is_enough_for_a_text(name) -> None:
     found = read("User likes tea\nUser lives in Oslo\n", name)
     assert found.items == []
     assert "--format text" in str(found.error)
@@ -114,7 +114,7 @@ let me know that user is vegan
 
 
 @pytest.mark.parametrize("name", ["x", "x.txt", "stdin"])
-def test_sentences_are_no_code(name):
+def test_sentences_are_no_code(name) -> None:
     assert read(LIST, name).texts[:-2] == LIST.splitlines()[:-2]
 
 
@@ -123,17 +123,17 @@ SENTENCE = st.lists(WORD, min_size=3, max_size=9).map(lambda words: f"User {' '.
 
 
 @given(st.lists(SENTENCE, min_size=1, max_size=20))
-def test_no_list_of_sentences_is_refused_or_changed(sentences):
+def test_no_list_of_sentences_is_refused_or_changed(sentences) -> None:
     assert read("\n".join(sentences), "x.txt").texts == sentences
 
 
 @pytest.mark.parametrize("data", ["[" * 100_000, "[" * 100_000 + "]" * 100_000, '{"a":' * 100_000])
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.json", "x.jsonl", "x.csv", "x.md"])
-def test_nesting_without_end_is_no_crash(data, name):
+def test_nesting_without_end_is_no_crash(data, name) -> None:
     found = read(data, name)
     assert found.facts == []
     assert found.error is not None or len(found.invalid) == 1
 
 
-def test_a_program_packed_by_gzip_is_one_all_the_same():
+def test_a_program_packed_by_gzip_is_one_all_the_same() -> None:
     assert "a program" in str(read(gzip.compress(b"\x7fELF\2\1\1")).error)

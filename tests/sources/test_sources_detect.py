@@ -24,7 +24,7 @@ JSON_LINES = '{"content": "a"}\n{"content": "b"}\n'
         ("stdin", "auto"),
     ],
 )
-def test_what_a_name_promises(name, hint):
+def test_what_a_name_promises(name, hint) -> None:
     assert hint_of(name) == hint
 
 
@@ -79,17 +79,17 @@ def test_what_a_name_promises(name, hint):
         ("", "a", "text"),
     ],
 )
-def test_content_first_name_second(data, name, found):
+def test_content_first_name_second(data, name, found) -> None:
     assert detect(data.encode(), name, ReadOptions()) == found
 
 
-def test_a_mapping_helps_to_recognise_a_table():
+def test_a_mapping_helps_to_recognise_a_table() -> None:
     options = options_from(mapping={"content": "Statement"})
     assert detect(b"id,statement\n1,a\n", "x", options) == "csv"
     assert detect(b"id,statement\n1,a\n", "x", ReadOptions()) == "text"
 
 
-def test_a_cell_beyond_all_bounds_makes_no_table():
+def test_a_cell_beyond_all_bounds_makes_no_table() -> None:
     data = b"content,note\n" + b"x" * 140_000 + b",b\n"
     assert detect(data, "x", ReadOptions()) == "text"
 
@@ -106,14 +106,14 @@ def test_a_cell_beyond_all_bounds_makes_no_table():
         (b"PAR1", "Parquet"),
     ],
 )
-def test_files_of_other_kinds_say_what_to_do(magic, words):
+def test_files_of_other_kinds_say_what_to_do(magic, words) -> None:
     found = read(magic, "x.csv")
     assert found.items == []
     assert str(found.error).startswith("x.csv: is ")
     assert words in str(found.error)
 
 
-def test_a_line_longer_than_what_is_looked_at():
+def test_a_line_longer_than_what_is_looked_at() -> None:
     text = "x" * 400
     data = '[{"content": "a"}' + f', {{"content": "{text}"}}' * 400 + "]"
     assert len(read(data).facts) == 401

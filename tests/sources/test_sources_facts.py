@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Never
 
 import pytest
 
@@ -58,7 +58,7 @@ async def collect(place: Any, **options: Any) -> list[str]:
     return [item.content async for item in open_facts(place, **options) if isinstance(item, Fact)]
 
 
-async def test_a_file_to_its_end_by_path_and_text_path(many):
+async def test_a_file_to_its_end_by_path_and_text_path(many) -> None:
     expected = [f"fact {number}" for number in range(MANY)]
     assert await collect(many) == expected
     assert await collect(str(many)) == expected
@@ -69,7 +69,7 @@ def _reading() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "omi_async.sources"]
 
 
-async def test_the_origin_names_the_file_as_it_was_given(tmp_path, monkeypatch):
+async def test_the_origin_names_the_file_as_it_was_given(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.txt").write_text("x\n")
     for given in ("a.txt", "./a.txt", str(tmp_path / "a.txt")):
@@ -77,7 +77,7 @@ async def test_the_origin_names_the_file_as_it_was_given(tmp_path, monkeypatch):
             assert fact.origin == f"{given}:1"
 
 
-async def test_the_end_stays_the_end(many):
+async def test_the_end_stays_the_end(many) -> None:
     facts = open_facts(many)
     async for _ in facts:
         pass
@@ -86,7 +86,7 @@ async def test_the_end_stays_the_end(many):
     await facts.aclose()
 
 
-async def test_leaving_early_stops_the_thread(many):
+async def test_leaving_early_stops_the_thread(many) -> None:
     async with open_facts(many) as facts:
         assert isinstance(await anext(facts), Fact)
         assert _reading()
@@ -96,7 +96,7 @@ async def test_leaving_early_stops_the_thread(many):
     await facts.aclose()
 
 
-async def test_a_dropped_iteration_stops_the_thread(many):
+async def test_a_dropped_iteration_stops_the_thread(many) -> None:
     async for _ in open_facts(many):
         break
     gc.collect()
@@ -105,14 +105,14 @@ async def test_a_dropped_iteration_stops_the_thread(many):
     assert not _reading()
 
 
-async def test_closing_what_was_never_opened_opens_nothing():
+async def test_closing_what_was_never_opened_opens_nothing() -> None:
     facts = open_facts("/no/such/file")
     await facts.aclose()
     with pytest.raises(StopAsyncIteration):
         await anext(facts)
 
 
-async def test_the_reader_does_not_run_ahead(many, monkeypatch):
+async def test_the_reader_does_not_run_ahead(many, monkeypatch) -> None:
     batches = 0
     read = _streams.chunks_of
 
@@ -129,7 +129,7 @@ async def test_the_reader_does_not_run_ahead(many, monkeypatch):
         assert batches <= _facts.AHEAD + 2
 
 
-async def test_others_get_their_turn(many):
+async def test_others_get_their_turn(many) -> None:
     turns = 0
 
     async def other() -> None:
@@ -144,7 +144,7 @@ async def test_others_get_their_turn(many):
     assert turns >= MANY // 500
 
 
-async def test_the_loop_gets_its_turns_while_the_reader_finds_nothing(tmp_path):
+async def test_the_loop_gets_its_turns_while_the_reader_finds_nothing(tmp_path) -> None:
     """Else the reader would take the interpreter back before the loop wakes up, chunk after chunk."""
     path = tmp_path / "blank.jsonl"
     path.write_bytes(b"\n" * 50 * _streams.CHUNK + b'{"content": "a"}\n')
@@ -164,7 +164,7 @@ async def test_the_loop_gets_its_turns_while_the_reader_finds_nothing(tmp_path):
     assert turns >= 50
 
 
-async def test_a_reader_that_finds_nothing_ends_with_its_loop(tmp_path):
+async def test_a_reader_that_finds_nothing_ends_with_its_loop(tmp_path) -> None:
     path = tmp_path / "blank.jsonl"
     path.write_bytes(b"\n" * 50 * _streams.CHUNK)
     facts = open_facts(path)
@@ -176,7 +176,7 @@ async def test_a_reader_that_finds_nothing_ends_with_its_loop(tmp_path):
         await waiting
 
 
-async def test_two_consumers_share_the_facts(many):
+async def test_two_consumers_share_the_facts(many) -> None:
     async with open_facts(many) as facts:
 
         async def consume() -> list[str | None]:
@@ -187,7 +187,7 @@ async def test_two_consumers_share_the_facts(many):
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-async def test_a_borrowed_file_stays_open(zipped):
+async def test_a_borrowed_file_stays_open(zipped) -> None:
     data = b'"a"\n"b"\n'
     stream = io.BytesIO(gzip.compress(data) if zipped else data)
     async with open_facts(stream) as facts:
@@ -195,20 +195,20 @@ async def test_a_borrowed_file_stays_open(zipped):
     assert not stream.closed
 
 
-async def test_an_open_file_has_its_name(many):
+async def test_an_open_file_has_its_name(many) -> None:
     with many.open("rb") as stream:
         async with open_facts(stream) as facts:
             assert (await anext(facts)).origin == f"{many}:1"
         assert not stream.closed
 
 
-async def test_an_unbuffered_file_is_read_too(many):
+async def test_an_unbuffered_file_is_read_too(many) -> None:
     with many.open("rb", buffering=0) as stream:
         assert len(await collect(stream)) == MANY
 
 
 @pytest.mark.parametrize("place", [io.StringIO("a"), 3, None])
-def test_what_can_be_no_source(place):
+def test_what_can_be_no_source(place) -> None:
     with pytest.raises(TypeError, match="a path, '-' or a file opened in binary mode"):
         open_facts(place)
 
@@ -220,7 +220,7 @@ async def failing(place: Any) -> str:
     return str(caught.value)
 
 
-async def test_files_that_cannot_be_opened(tmp_path):
+async def test_files_that_cannot_be_opened(tmp_path) -> None:
     assert (
         await failing(tmp_path / "no")
         == f"{tmp_path}/no: cannot be opened: there is no such file; check the path"
@@ -230,8 +230,8 @@ async def test_files_that_cannot_be_opened(tmp_path):
     assert "Not a directory" in await failing(f"{sys.executable}/x")
 
 
-async def test_a_file_without_permission(tmp_path, monkeypatch):
-    def refuse(path):
+async def test_a_file_without_permission(tmp_path, monkeypatch) -> None:
+    def refuse(path) -> Never:
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(os, "stat", refuse)
@@ -263,7 +263,7 @@ class Damaged(io.RawIOBase):
         ("text", "blocking binary mode"),
     ],
 )
-async def test_a_file_that_breaks_while_it_is_read(then, words):
+async def test_a_file_that_breaks_while_it_is_read(then, words) -> None:
     facts = open_facts(Damaged(then), format="jsonl")  # type: ignore[arg-type]  # half a file on purpose
     assert [(await anext(facts)).origin] == ["input:1"]
     with pytest.raises(SourceError, match=r"^input:2: ") as caught:
@@ -273,7 +273,7 @@ async def test_a_file_that_breaks_while_it_is_read(then, words):
         await anext(facts)
 
 
-async def test_a_file_that_breaks_at_once():
+async def test_a_file_that_breaks_at_once() -> None:
     broken = Damaged(OSError(5, "Input/output error"))
     broken.given.pop(0)
     assert await failing(broken) == "input:1: cannot be read any further: Input/output error"
@@ -286,7 +286,7 @@ def pipe() -> Iterator[tuple[Any, Any]]:
         yield source, sink
 
 
-async def test_lines_of_a_live_pipe_come_as_they_are_written():
+async def test_lines_of_a_live_pipe_come_as_they_are_written() -> None:
     with pipe() as (source, sink):
         async with open_facts(source) as facts:
             for text in ("a", "b", "c"):
@@ -300,7 +300,7 @@ async def test_lines_of_a_live_pipe_come_as_they_are_written():
 
 
 @pytest.mark.parametrize("wanted", ["csv", "text"])
-async def test_other_formats_are_live_when_they_are_named(wanted):
+async def test_other_formats_are_live_when_they_are_named(wanted) -> None:
     with pipe() as (source, sink):
         async with open_facts(source, format=wanted) as facts:
             sink.write(b"content,category\n" if wanted == "csv" else b"")
@@ -310,7 +310,7 @@ async def test_other_formats_are_live_when_they_are_named(wanted):
             assert fact.content == "a"
 
 
-async def test_a_silent_pipe_holds_no_caller_up():
+async def test_a_silent_pipe_holds_no_caller_up() -> None:
     with pipe() as (source, _sink):
         facts = open_facts(source)
         with pytest.raises(TimeoutError):
@@ -322,7 +322,7 @@ async def test_a_silent_pipe_holds_no_caller_up():
         assert not _reading()
 
 
-async def test_a_waiting_consumer_learns_of_the_close():
+async def test_a_waiting_consumer_learns_of_the_close() -> None:
     with pipe() as (source, sink):
         sink.write(b'[{"content": "a"},')  # to be closed in the middle of a document is no damage of it
         facts = open_facts(source)
@@ -333,7 +333,7 @@ async def test_a_waiting_consumer_learns_of_the_close():
             await waiting
 
 
-async def test_cancelling_the_consumer_ends_the_thread():
+async def test_cancelling_the_consumer_ends_the_thread() -> None:
     with pipe() as (source, _sink):
 
         async def consume() -> None:
@@ -350,7 +350,7 @@ async def test_cancelling_the_consumer_ends_the_thread():
         assert not _reading()
 
 
-async def test_a_named_pipe_without_a_writer_holds_no_caller_up(tmp_path):
+async def test_a_named_pipe_without_a_writer_holds_no_caller_up(tmp_path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     facts = open_facts(path)
@@ -361,7 +361,7 @@ async def test_a_named_pipe_without_a_writer_holds_no_caller_up(tmp_path):
     assert not _reading()
 
 
-async def test_a_named_pipe_with_a_writer(tmp_path):
+async def test_a_named_pipe_with_a_writer(tmp_path) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
 
@@ -373,7 +373,7 @@ async def test_a_named_pipe_with_a_writer(tmp_path):
     assert texts == ["a", "a", "a"]
 
 
-async def test_a_read_that_nothing_can_interrupt_is_left_behind(monkeypatch):
+async def test_a_read_that_nothing_can_interrupt_is_left_behind(monkeypatch) -> None:
     release = threading.Event()
 
     class Stuck(io.RawIOBase):
@@ -391,7 +391,7 @@ async def test_a_read_that_nothing_can_interrupt_is_left_behind(monkeypatch):
     release.set()
 
 
-def test_a_loop_that_is_gone_stops_the_thread():
+def test_a_loop_that_is_gone_stops_the_thread() -> None:
     facts: list[Facts] = []
 
     async def begin(path: Any) -> None:
@@ -408,7 +408,7 @@ def test_a_loop_that_is_gone_stops_the_thread():
         assert not _reading()
 
 
-def test_stop_is_seen_before_and_after_its_end():
+def test_stop_is_seen_before_and_after_its_end() -> None:
     stop = Stop()
     stop.request()
     stop.request()
@@ -418,7 +418,7 @@ def test_stop_is_seen_before_and_after_its_end():
     stop.close()
 
 
-async def test_standard_input_of_another_kind(monkeypatch):
+async def test_standard_input_of_another_kind(monkeypatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'"a"\n')))
     async for fact in open_facts("-"):
         assert fact.origin == "stdin:1"
@@ -466,7 +466,7 @@ def child(code: str) -> subprocess.Popen[bytes]:
     )
 
 
-def test_ctrl_c_ends_a_program_that_waits_for_its_input():
+def test_ctrl_c_ends_a_program_that_waits_for_its_input() -> None:
     with child(CHILD) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -479,7 +479,7 @@ def test_ctrl_c_ends_a_program_that_waits_for_its_input():
         assert process.stderr.read() == b""
 
 
-def test_a_program_ends_though_it_closed_nothing():
+def test_a_program_ends_though_it_closed_nothing() -> None:
     with child(DROPPED) as process:
         assert process.stdin is not None
         assert process.stderr is not None

@@ -17,7 +17,7 @@ from omi_async.sources._records import LONGEST, Entry, Reading, Records
 from tests.sources.source_reading import read, read_pieces
 
 
-def test_an_object_or_a_string_a_line():
+def test_an_object_or_a_string_a_line() -> None:
     found = read(
         '{"content": " tea ", "category": "system", "visibility": "public", "tags": ["a", "b"]}\n'
         "\n"
@@ -30,7 +30,7 @@ def test_an_object_or_a_string_a_line():
     assert plain.content == "plain"
 
 
-def test_a_broken_line_is_one_invalid_outcome_with_its_place_and_its_text():
+def test_a_broken_line_is_one_invalid_outcome_with_its_place_and_its_text() -> None:
     found = read('{"content": "a"}\n{"content": "b",}\n{"content": "c"}\n{"content": "cut', "x.jsonl")
     assert found.texts == ["a", "c"]
     assert [outcome.index for outcome in found.invalid] == [1, 3]
@@ -39,23 +39,23 @@ def test_a_broken_line_is_one_invalid_outcome_with_its_place_and_its_text():
     assert found.records == ['{"content": "b",}', '{"content": "cut']
 
 
-def test_the_last_line_needs_no_end():
+def test_the_last_line_needs_no_end() -> None:
     assert read('{"content": "a"}\n{"content": "b"}').texts == ["a", "b"]
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_every_line_end_is_understood(end):
+def test_every_line_end_is_understood(end) -> None:
     found = read(end.join(['{"content": "a"}', "", '{"content": "b"}', ""]))
     assert found.texts == ["a", "b"]
     assert found.places == ["facts:1", "facts:3"]
 
 
-def test_unicode_line_separators_end_no_record():
+def test_unicode_line_separators_end_no_record() -> None:
     text = "a\u2028b\u2029c\u0085d"
     assert read(f'{{"content": "{text}"}}\n').texts == [text]
 
 
-def test_only_objects_and_strings_are_facts():
+def test_only_objects_and_strings_are_facts() -> None:
     found = read('[1]\nnull\n3\n1.5\ntrue\n{"content": "x"}\n', wanted="jsonl")
     assert [reason.rpartition("not ")[2] for reason in found.reasons] == [
         "a list",
@@ -67,26 +67,26 @@ def test_only_objects_and_strings_are_facts():
     assert found.texts == ["x"]
 
 
-def test_bad_utf8_spoils_its_line_only_and_says_where():
+def test_bad_utf8_spoils_its_line_only_and_says_where() -> None:
     found = read(b'{"content": "a"}\n{"content": "caf\xe9"}\n{"content": "c"}\n')
     assert found.texts == ["a", "c"]
     assert "is not UTF-8: byte 0xe9 at position 17 of the line" in found.reasons[0]
     assert found.records == ['{"content": "caf\\xe9"}']
 
 
-def test_a_nul_spoils_its_line_only():
+def test_a_nul_spoils_its_line_only() -> None:
     found = read(b'{"content": "a\0"}\n{"content": "b"}\n')
     assert found.texts == ["b"]
     assert "NUL character at position 15" in found.reasons[0]
 
 
-def test_half_a_surrogate_pair_is_invalid():
+def test_half_a_surrogate_pair_is_invalid() -> None:
     found = read('{"content": "\\ud800"}\n{"content": "b"}\n')
     assert found.texts == ["b"]
     assert len(found.invalid) == 1
 
 
-def test_a_line_beyond_all_bounds_is_invalid_and_not_kept():
+def test_a_line_beyond_all_bounds_is_invalid_and_not_kept() -> None:
     found = read_pieces(
         [b'{"content": "a"}\n"', *[b"x" * 100_000] * 20, b'"\n{"content": "b"}\n'], "big", "jsonl"
     )
@@ -95,12 +95,12 @@ def test_a_line_beyond_all_bounds_is_invalid_and_not_kept():
     assert len(str(found.records[0])) < 10_000
 
 
-def test_a_long_line_in_one_piece_is_invalid_too():
+def test_a_long_line_in_one_piece_is_invalid_too() -> None:
     line = b'{"content": "a", "note": "' + b"x" * LONGEST + b'"}\n'
     assert read_pieces([line, b'"b"\n'], wanted="jsonl").texts == ["b"]
 
 
-def test_records_may_be_torn_anywhere_between_chunks():
+def test_records_may_be_torn_anywhere_between_chunks() -> None:
     data = b'{"content": "a"}\n{"content": "b"}\r\n\n"c"'
     whole = read(data)
     for at in range(len(data)):
@@ -108,7 +108,7 @@ def test_records_may_be_torn_anywhere_between_chunks():
     assert read_pieces(bytes([byte]) for byte in data).told == whole.told
 
 
-def test_a_failures_file_is_read_again():
+def test_a_failures_file_is_read_again() -> None:
     found = read(
         '{"content": "a", "category": null, "tags": [], "state": "rejected", "error": "", "origin": "f:7"}\n'
         '{"unreadable": "{\\"content", "state": "invalid", "error": "not JSON", "origin": "f:18"}\n',
@@ -120,14 +120,14 @@ def test_a_failures_file_is_read_again():
     assert found.records == ['{"content']
 
 
-def test_an_outcome_holds_no_frames():
+def test_an_outcome_holds_no_frames() -> None:
     """Failures are kept by the thousand, and a traceback would keep the chunk that they came from."""
     (outcome,) = read('{"content": 1}\n').invalid
     assert outcome.error is not None
     assert (outcome.error.__traceback__, outcome.error.__context__) == (None, None)
 
 
-def test_an_empty_file_has_no_facts():
+def test_an_empty_file_has_no_facts() -> None:
     for name in ("a.jsonl", "a.json", "a.csv", "a.txt", "a.md", "a"):
         for data in ("", "\n", " \n\r\n"):
             assert read(data, name).items == []
@@ -183,7 +183,7 @@ def record_of(item: Entry) -> object:
 @example([b"\x1a", b"\xef\xbb\xbf"], {}, {})
 def test_the_quick_way_makes_what_the_careful_way_makes(
     lines: list[bytes], mapping: dict[str, Any], defaults: dict[str, Any]
-):
+) -> None:
     quick, careful = (Records("x", Reading(options_from(mapping, defaults))) for _ in range(2))
     whole = b"".join(line + b"\n" for line in lines)
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from omi_async import Fact
-from omi_async.sources._detect import Format
+from omi_async._formats import Format
 from omi_async.sources.writing import writer_for
 from tests.sources.source_reading import read, read_pieces
 
@@ -33,13 +33,13 @@ def without_nul(facts: list[Fact]) -> bool:
 
 
 @given(FACTS)
-def test_json_lines_come_back(facts):
+def test_json_lines_come_back(facts) -> None:
     writer = writer_for("jsonl")
     assert read("".join(f"{writer.line_of(fact)}\n" for fact in facts)).items == facts
 
 
 @given(FACTS, st.booleans(), st.sampled_from([None, 2]))
-def test_json_documents_come_back(facts, wrapped, indent):
+def test_json_documents_come_back(facts, wrapped, indent) -> None:
     records = [json.loads(writer_for("jsonl").line_of(fact)) for fact in facts]
     document = {"n": 1, "memories": records} if wrapped else records
     for ascii_only in (True, False):
@@ -49,14 +49,14 @@ def test_json_documents_come_back(facts, wrapped, indent):
 
 @given(FACTS.filter(without_nul))
 @example([Fact("a\rb")])
-def test_tables_come_back(facts):
+def test_tables_come_back(facts) -> None:
     writer = writer_for("csv")
     lines = [writer.header or "", *map(writer.line_of, facts)]
     assert read("".join(f"{line}\n" for line in lines)).items == facts
 
 
 @given(FACTS.filter(without_nul))
-def test_markdown_keeps_every_text(facts):
+def test_markdown_keeps_every_text(facts) -> None:
     writer = writer_for("markdown")
     data = "".join(f"{writer.line_of(fact)}\n" for fact in facts)
     assert read(data, wanted="markdown").texts == [fact.content for fact in facts]
@@ -64,7 +64,7 @@ def test_markdown_keeps_every_text(facts):
 
 @given(st.binary(max_size=200), st.sampled_from(get_args(Format)), st.integers(0, 200))
 @example(b"a\nb\n", "text", 1)  # certainly without an error
-def test_any_bytes_are_facts_or_outcomes_or_a_source_error(data, wanted, at):
+def test_any_bytes_are_facts_or_outcomes_or_a_source_error(data, wanted, at) -> None:
     whole = read(data, "x", wanted)
     assert [outcome.index for outcome in whole.invalid] == [
         index for index, item in enumerate(whole.items) if not isinstance(item, Fact)
@@ -78,7 +78,7 @@ BAD_LINE = st.binary(min_size=1, max_size=60).filter(lambda line: not {10, 13, 2
 
 
 @given(BAD_LINE, st.integers(1, 5), st.integers(1, 5))
-def test_no_bad_line_loses_the_json_lines_around_it(bad, before, after):
+def test_no_bad_line_loses_the_json_lines_around_it(bad, before, after) -> None:
     good = [f"good {number}" for number in range(before + after)]
     lines = [json.dumps({"content": text}).encode() for text in good]
     data = b"\n".join([*lines[:before], bad, *lines[before:]])
@@ -90,7 +90,7 @@ def test_no_bad_line_loses_the_json_lines_around_it(bad, before, after):
 @given(BAD_LINE, st.integers(1, 5), st.integers(0, 5))
 @example(b'"', 1, 2)
 @example(b'x,"', 1, 2)
-def test_no_bad_row_loses_the_rows_around_it(bad, before, after):
+def test_no_bad_row_loses_the_rows_around_it(bad, before, after) -> None:
     good = [f"good {number}" for number in range(before + after)]
     rows = [f"{text},work".encode() for text in good]
     data = b"\n".join([b"content,category", *rows[:before], bad, *rows[before:]])
@@ -99,7 +99,7 @@ def test_no_bad_row_loses_the_rows_around_it(bad, before, after):
 
 
 @given(BAD_LINE, st.integers(1, 5))
-def test_no_bad_line_loses_the_text_around_it(bad, count):
+def test_no_bad_line_loses_the_text_around_it(bad, count) -> None:
     good = [f"good {number}" for number in range(count)]
     found = read(b"\n".join([b"first", bad, *map(str.encode, good)]), wanted="text")
     assert found.texts[0] == "first"
@@ -111,7 +111,7 @@ HIDES = (b"```", b"~~~", b"<!--", b"%%")
 
 
 @given(BAD_LINE.filter(lambda line: not any(mark in line for mark in HIDES)), st.integers(1, 5))
-def test_no_bad_line_loses_the_bullets_around_it(bad, count):
+def test_no_bad_line_loses_the_bullets_around_it(bad, count) -> None:
     good = [f"good {number}" for number in range(count)]
     lines = [b"- first", b"", bad, b"", *(f"- {text}".encode() for text in good)]
     found = read(b"\n".join(lines), wanted="markdown")

@@ -35,16 +35,16 @@ def written(wanted: Written, items: list[Fact]) -> str:
 
 @pytest.mark.parametrize("wanted", ["jsonl", "csv"])
 @pytest.mark.parametrize("name", ["stdin", "facts.csv", "facts.jsonl"])
-def test_what_is_written_is_read_back(wanted, name):
+def test_what_is_written_is_read_back(wanted, name) -> None:
     assert read(written(wanted, AWKWARD), name).items == AWKWARD
 
 
 @pytest.mark.parametrize("name", ["stdin", "facts.md"])
-def test_markdown_keeps_the_texts(name):
+def test_markdown_keeps_the_texts(name) -> None:
     assert read(written("markdown", AWKWARD), name).texts == [fact.content for fact in AWKWARD]
 
 
-def test_a_memory_keeps_its_id_and_its_dates():
+def test_a_memory_keeps_its_id_and_its_dates() -> None:
     memory = Memory(id="m1", content="tea", tags=("a",), created_at=datetime(2026, 1, 2, tzinfo=UTC))
     assert json.loads(writer_for("jsonl").line_of(memory)) == {
         "content": "tea",
@@ -60,6 +60,6 @@ def test_a_memory_keeps_its_id_and_its_dates():
     assert writer_for("markdown").line_of(memory) == "- tea"
 
 
-def test_only_known_formats_are_written():
+def test_only_known_formats_are_written() -> None:
     with pytest.raises(ValueError, match="can write jsonl, csv, markdown, not 'xml'"):
         writer_for("xml")  # type: ignore[arg-type]  # wrong on purpose

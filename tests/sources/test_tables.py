@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.sources.source_reading import read, read_pieces
 
 
-def test_a_header_with_a_line_break():
+def test_a_header_with_a_line_break() -> None:
     data = (
         'id,"Content","Category\n(optional)",tags\n1,User drinks oat milk,lifestyle,food\n2,b,habits,sport\n'
     )
@@ -26,7 +26,7 @@ def test_a_header_with_a_line_break():
         assert read_pieces([data[:at].encode(), data[at:].encode()], "facts.csv").texts == found.texts
 
 
-def test_rows_with_an_empty_cell_too_many():
+def test_rows_with_an_empty_cell_too_many() -> None:
     found = read(
         "content,category\nUser drinks oat milk,lifestyle,\nb,habits, ,\nc,habits,more\n", "facts.csv"
     )
@@ -34,7 +34,7 @@ def test_rows_with_an_empty_cell_too_many():
     assert "has 3 cells below 2 columns" in found.reasons[0]
 
 
-def test_spaces_before_a_quoted_cell():
+def test_spaces_before_a_quoted_cell() -> None:
     found = read('content,tags\n "a, b", "x, y"\nc, "z"\n"d", plain\n"e", "open\n', "facts.csv")
     assert [(fact.content, fact.tags) for fact in found.facts] == [
         ("a, b", ("x", "y")),
@@ -44,7 +44,7 @@ def test_spaces_before_a_quoted_cell():
     assert len(found.invalid) == 1
 
 
-def test_what_only_files_have_is_no_text():
+def test_what_only_files_have_is_no_text() -> None:
     table = "content,category\r\nUser likes tea,lifestyle\r\n"
     joined = f"\ufeff{table}\ufeff{table.replace('tea', 'rain')}\x1a"
     found = read(joined, "facts.csv")
@@ -60,14 +60,14 @@ def test_what_only_files_have_is_no_text():
     "header",
     ["content,content", "Text,Note", "content,tags,tags", "labels,text,keywords", "category,text,Category "],
 )
-def test_two_columns_of_one_use_are_refused(header):
+def test_two_columns_of_one_use_are_refused(header) -> None:
     found = read(f"{header}\na,b,c\n", "x.csv")
     assert found.items == []
     assert "could be any of the columns" in str(found.error)
     assert "--map" in str(found.error)
 
 
-def test_the_name_that_the_api_has_settles_it():
+def test_the_name_that_the_api_has_settles_it() -> None:
     found = read("note,content,labels,tags\nn,c,l,t\n", "x.csv")
     assert [(fact.content, fact.tags) for fact in found.facts] == [("c", ("t",))]
     assert found.recognised[0].ignored == ("note", "labels")
@@ -77,17 +77,17 @@ def test_the_name_that_the_api_has_settles_it():
 @pytest.mark.parametrize(
     ("name", "mapped"), [("Cafe\u0301", "Caf\u00e9"), ("Stra\u00dfe", "STRASSE"), ("a\n b", "A B")]
 )
-def test_names_are_equal_however_they_are_written(name, mapped):
+def test_names_are_equal_however_they_are_written(name, mapped) -> None:
     assert read(f'"{name}",x\na,b\n', "x.csv", mapping={"content": mapped}).texts == ["a"]
 
 
-def test_a_type_is_no_category():
+def test_a_type_is_no_category() -> None:
     found = read("Key,Type,Note\nA1,journal article,User reads about bees\n", "lib.csv")
     assert [(fact.content, fact.category) for fact in found.facts] == [("User reads about bees", None)]
     assert read('{"content": "a", "type": "x", "kind": "y"}\n').facts[0].category is None
 
 
-def test_a_bad_category_names_its_column_and_may_be_left_out():
+def test_a_bad_category_names_its_column_and_may_be_left_out() -> None:
     data = "Text,Category \na,two words\n"
     (reason,) = read(data, "x.csv").reasons
     assert "it comes from the column 'Category': --map category=" in reason
@@ -97,13 +97,13 @@ def test_a_bad_category_names_its_column_and_may_be_left_out():
 
 
 @pytest.mark.parametrize("quoted", ['"User likes tea, cake"', '"User says ""hi"""', '"C:\\temp\\new"'])
-def test_a_name_decides_about_quoted_lines(quoted):
+def test_a_name_decides_about_quoted_lines(quoted) -> None:
     text = quoted[1:-1].replace('""', '"')
     assert read(f"content\n{quoted}\n{quoted}\nplain\n", "x.csv").texts == [text, text, "plain"]
     assert read(f"{quoted}\n{quoted}\nplain\n", "x.txt").texts == [quoted, quoted, "plain"]
 
 
-def test_a_text_is_no_table_without_a_doubt():
+def test_a_text_is_no_table_without_a_doubt() -> None:
     for name in ("a.txt", "stdin"):
         found = read(
             "Memory, work\nUser uses vim, mostly\nUser lives in Oslo, Norway\nUser plays chess\n", name
@@ -117,7 +117,7 @@ CELL = st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x1a\ufeff")
 
 
 @given(st.lists(st.tuples(CELL, CELL), max_size=8), st.sampled_from([",", ";", "\t", "|"]))
-def test_no_cell_is_changed(rows, delimiter):
+def test_no_cell_is_changed(rows, delimiter) -> None:
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter).writerows([("content", "x"), *rows])
     found = read(out.getvalue(), "x.csv")

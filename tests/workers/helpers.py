@@ -40,6 +40,15 @@ async def until(value: Callable[[], T]) -> T:
     return found
 
 
+async def reached(event: asyncio.Event, work: asyncio.Task[Any]) -> None:
+    """Wait until work has reached a point; if it ends before, that is told."""
+    waiting = asyncio.create_task(event.wait())
+    await asyncio.wait({waiting, work}, return_when=asyncio.FIRST_COMPLETED)
+    if not event.is_set():
+        waiting.cancel()
+        raise AssertionError(f"it has ended before: {work!r}")
+
+
 async def called(server: LocalServer, kind: str, times: int = 1) -> None:
     """Wait until calls of a kind were answered."""
     await until(lambda: sum(record.kind == kind for record in server.requests) >= times)

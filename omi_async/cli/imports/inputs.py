@@ -11,11 +11,11 @@ from os.path import samestat
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+from omi_async._formats import Format
 from omi_async.cli.output import print_message
 from omi_async.fact import Fact
 from omi_async.importing.report import FactOutcome
 from omi_async.sources import SourceError, open_facts
-from omi_async.sources._detect import Format
 from omi_async.sources._records import Recognised
 
 __all__ = ["Inputs", "base_of"]

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import click
 
+from omi_async._formats import FORMATS, INCLUDES, Format
 from omi_async.cli.options import Common, fields_of
 from omi_async.cli.options import common as common_options
 
 if TYPE_CHECKING:
     from omi_async.cli.imports.inputs import Inputs
     from omi_async.importing.options import Lanes, OnExisting, OnUnknown
-    from omi_async.sources._detect import Format
     from omi_async.sources._options import Long
 
 __all__ = ["ImportOptions", "import_options"]
@@ -85,30 +85,6 @@ class ImportOptions(NamedTuple):
         except ValueError as error:
             raise click.UsageError(str(error)) from error
 
-
-FORMATS: Final = (
-    "auto",
-    "jsonl",
-    "json",
-    "csv",
-    "tsv",
-    "text",
-    "markdown",
-    "list",
-    "claude",
-    "chatgpt",
-    "mem0",
-    "mcp-memory",
-    "graphiti",
-    "letta",
-    "langgraph",
-    "supermemory",
-    "keep",
-    "bee",
-    "vault",
-)
-INCLUDES: Final = ("projects", "instructions", "pending", "relations", "archived", "journals")
-"""Written out as ``--help`` is not to wait for the readers; a test holds them to those of the readers."""
 
 _PATHS: Final = click.argument(
     "paths",
