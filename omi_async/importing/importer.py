@@ -313,7 +313,9 @@ class Importer:
     async def _close_tracker(self) -> None:
         errors = self._signal.errors
         why = f"the import was stopped ({errors[0]})" if errors else "the import was stopped first"
-        await self._tracker.close(OmiError(f"not sent: {why}"))
+        error = OmiError(f"not sent: {why}")
+        error.__cause__ = errors[0] if errors else None
+        await self._tracker.close(error)
 
     # The workers
 

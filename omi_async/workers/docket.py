@@ -45,6 +45,7 @@ from omi_async.session import Session
 from omi_async.workers.errors import LeaseLost, QuotaShut, may_pass
 from omi_async.workers.part import import_part
 from omi_async.workers.store import RedisStore
+from omi_async.workers.words import why
 
 __all__ = ["DocketImports", "ImportTools"]
 
@@ -324,6 +325,7 @@ async def _awaited(given: T | Awaitable[T]) -> T:
 async def _for_good(error: Exception, store: RedisStore, part: str) -> Exception:
     """Note that a part has failed; return the error as docket may keep it, which pickles and stores it."""
     if isinstance(error, ImportStoppedError):  # noted already
-        return ImportStoppedError(str(error), attrs.evolve(error.report, failures=[]))  # these hold texts
+        # Its failures hold texts, and so may the words of a server.
+        return ImportStoppedError(why(error), attrs.evolve(error.report, failures=[]))
     await store.note_failure(part, error)
     return error

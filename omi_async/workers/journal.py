@@ -8,9 +8,10 @@ from typing import Final, Literal
 from omi_async.errors import JournalError
 from omi_async.importing.intake import SeenTexts
 from omi_async.importing.item import Item, content_key, fingerprint
-from omi_async.importing.journal.row import IN_DOUBT, SUSPECTED, Recalled, kept_words, letter_of, state_of
+from omi_async.importing.journal.row import IN_DOUBT, SUSPECTED, Recalled, letter_of, state_of
 from omi_async.workers.errors import LeaseLost
 from omi_async.workers.lease import Lease
+from omi_async.workers.words import why_refused
 
 __all__ = ["PartJournal"]
 
@@ -117,6 +118,6 @@ def _value(item: Item) -> bytes:
     if item.state in {"created", "existing"}:
         return f"{letter}{item.memory_id or ''}".encode(errors="surrogatepass")
     if item.state == "rejected":
-        words = "" if item.error is None else kept_words(item.error).replace(item.content, "...")
+        words = "" if item.error is None else why_refused(item.error, item.content)
         return f"{letter}{fingerprint(item.payload)}{words}".encode(errors="surrogatepass")
     return b""

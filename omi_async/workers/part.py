@@ -13,7 +13,6 @@ import attrs
 from omi_async.errors import OmiError
 from omi_async.importing.importer import Importer
 from omi_async.importing.intake import FactLike
-from omi_async.importing.journal.row import kept_words
 from omi_async.importing.options import Lanes, OnExisting, OnUnknown
 from omi_async.importing.report import ImportReport, ImportStoppedError, settled_for_good
 from omi_async.importing.stopping import outlast
@@ -26,6 +25,7 @@ from omi_async.workers.names import PartName
 from omi_async.workers.progress import PartState, account_of, in_json, read_report
 from omi_async.workers.split import of_part
 from omi_async.workers.store import RedisStore
+from omi_async.workers.words import why
 
 __all__ = ["import_part"]
 
@@ -222,7 +222,7 @@ class _Run:
         if failure is not None:
             failure.report = report
             state: PartState = "failed" if self._last_try or not may_pass(failure) else "waiting"
-            return _End(state, report, failure, words=_in_words(failure))
+            return _End(state, report, failure, words=why(failure))
         if report.complete and not report.unknown and not report.not_sent:
             return _End("done", report)
         if self._lease.stop_asked:
@@ -275,12 +275,3 @@ def _what_is_left(report: ImportReport) -> str:
     if report.unknown:
         return f"{report.unknown:,} facts are in doubt: they may be stored, and were not found"
     return f"{report.not_sent:,} facts were not sent"
-
-
-def _in_words(error: OmiError) -> str:
-    """Return what went wrong, with its cause. The words of our own errors hold no key."""
-    cause = error.__cause__
-    words = kept_words(error)
-    if isinstance(cause, OmiError):
-        return f"{words} ({kept_words(cause)})"
-    return words

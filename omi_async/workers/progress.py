@@ -10,8 +10,8 @@ from typing import Any, Final, Literal
 import attrs
 
 from omi_async.errors import OmiError
-from omi_async.importing.journal.row import kept_words
 from omi_async.importing.report import FactOutcome, ImportReport, report_from_dict
+from omi_async.workers.words import why, why_refused
 
 __all__ = [
     "ImportSnapshot",
@@ -160,8 +160,8 @@ def in_json(report: ImportReport) -> str:
 def _without_text(outcome: FactOutcome) -> FactOutcome:
     error = outcome.error
     if error is not None:
-        words = kept_words(error)
-        error = OmiError(words if outcome.fact is None else words.replace(outcome.fact.content, "..."))
+        refused = outcome.fact if outcome.state == "rejected" else None
+        error = OmiError(why(error) if refused is None else why_refused(error, refused.content))
     return attrs.evolve(outcome, fact=None, error=error)
 
 

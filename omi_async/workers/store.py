@@ -29,13 +29,13 @@ from omi_async._api.retry import Retry, jittered, waits
 from omi_async._quota.sharing import FORMAT
 from omi_async._settings import Secret
 from omi_async.errors import ConfigurationError, OmiError
-from omi_async.importing.journal.row import kept_words
 from omi_async.importing.report import ImportReport
 from omi_async.workers.errors import StoreError
 from omi_async.workers.names import PartName
 from omi_async.workers.progress import ImportSnapshot, PartSnapshot, import_snapshot
 from omi_async.workers.quotas import QuotaRecord
 from omi_async.workers.scripts import FAIL, IDENTIFY, SNAPSHOT, Script
+from omi_async.workers.words import why
 
 __all__ = ["KEPT", "RedisStore"]
 
@@ -304,7 +304,7 @@ class RedisStore:
         """
         name, words = PartName.parse(part), type(error).__name__
         if isinstance(error, OmiError):
-            words = f"{words}: {kept_words(error)}"
+            words = f"{words}: {why(error)}"
         keys = [self.key(name.whole, "part", name.number), self.key(name.whole, "import")]
         await self.run(FAIL, keys, [name.number, words.encode(errors="replace"), KEPT * 1000])
 

@@ -261,13 +261,14 @@ async def test_neither_key_nor_texts_are_in_the_store(store: RedisStore, shared_
     async with serving() as (server, session):
         server.faults.add(
             Fault.answer(422, [{"loc": ["body", "memories", 3], "msg": f"{texts[3]} is no good"}]),
+            Fault.answer(422, [{"loc": ["body", "memories", 4], "msg": f"no good: '{texts[4][:20]}'"}]),
             Fault.answer(500, "no", stored=True),
             on="batch",
         )
         given = [*texts, f"{texts[0]} " * 30]
         await import_part(session, given, store=store, part="dana/0", on_unknown="report")
         snapshot = await store.snapshot_part("dana/0")
-        assert (snapshot.report.rejected, snapshot.report.invalid) == (1, 1)
+        assert (snapshot.report.rejected, snapshot.report.invalid) == (2, 1)
         assert snapshot.report.unknown
         assert all(failure.fact is None for failure in snapshot.report.failures)
         held = await until(lambda: shared_valkey.contents(store.prefix))
@@ -275,6 +276,20 @@ async def test_neither_key_nor_texts_are_in_the_store(store: RedisStore, shared_
         everything = b"\n".join(held)
         assert server.api_key.encode() not in everything
         assert b"secret of mine" not in everything
+
+
+async def test_a_server_that_quotes_other_facts_is_not_quoted(
+    store: RedisStore, shared_valkey: Valkey
+) -> None:
+    async with serving() as (server, session):
+        server.faults.add(Fault.answer(403, "not allowed beside 'a secret of mine'"), on="batch")
+        with pytest.raises(ImportStoppedError, match="a secret of mine"):
+            await import_part(session, facts(30), store=store, part="dana/0")
+    snapshot = await store.snapshot_part("dana/0")
+    assert snapshot.error == "the import was stopped: 403 PermissionDeniedError"
+    assert "403" in str(snapshot.report.failures[0].error)
+    held = await until(lambda: shared_valkey.contents(store.prefix))
+    assert b"secret" not in b"\n".join(held)
 
 
 async def test_all_that_is_kept_of_an_import_is_forgotten_one_day(
