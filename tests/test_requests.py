@@ -420,11 +420,15 @@ facts = st.builds(
 
 @given(st.lists(facts, max_size=25))
 def test_what_is_sent_of_checked_facts_is_what_the_strict_writer_would_write(given) -> None:
+    # Not the same bytes: without orjson, the faster writer writes escapes.
     payloads = [fact_payload(fact) for fact in given]
-    body = _json.dumps({"memories": payloads})
-    assert import_batch(payloads).body == create_batch(given).body == body
+    strict = _json.dumps({"memories": payloads})
+    assert json.loads(import_batch(payloads).body or b"") == json.loads(strict)
+    assert json.loads(create_batch(given).body or b"") == json.loads(strict)
     for fact, payload in zip(given[:1], payloads, strict=False):
-        assert import_single(payload).body == create_memory(fact).body == _json.dumps(dict(payload))
+        strict = _json.dumps(dict(payload))
+        assert json.loads(import_single(payload).body or b"") == json.loads(strict)
+        assert json.loads(create_memory(fact).body or b"") == json.loads(strict)
 
 
 @pytest.mark.parametrize(
