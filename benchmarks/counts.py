@@ -60,7 +60,7 @@ Ceilings = dict[tuple[str, str], float]
 CEILINGS: dict[tuple[int, int], Ceilings] = {
     (3, 11): {
         ("import", "instructions"): 545.0,
-        ("import", "blocks"): 2.2,
+        ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 660.0,
         ("iterate", "blocks"): 1.0,
         ("read", "instructions"): 410.0,
@@ -68,7 +68,7 @@ CEILINGS: dict[tuple[int, int], Ceilings] = {
     },
     (3, 13): {
         ("import", "instructions"): 480.0,
-        ("import", "blocks"): 2.2,
+        ("import", "blocks"): 1.7,
         ("iterate", "instructions"): 575.0,
         ("iterate", "blocks"): 1.0,
         ("read", "instructions"): 370.0,
