@@ -148,9 +148,9 @@ class ServerClock:
         seconds = moment.timestamp()
         least, most = seconds - answer.received, seconds - answer.sent
         self._least = max(self._least, least)
+        self._grain = max(self._grain, _grain(created))
         if moment > self._start:
             self._most = min(self._most, most)
-            self._grain = max(self._grain, _grain(created))
             insort(self._narrowest, most - least)
             del self._narrowest[ENOUGH_WITNESSES:]
 
@@ -176,8 +176,8 @@ class ServerClock:
         each other. One that answered none of so many calls is taken to be no worse than those.
         """
         if len(self._narrowest) < ENOUGH_WITNESSES:
-            return MARGIN
-        return min(self._narrowest[-1] + self._grain, MARGIN) + max(0.0, self._least - self._most)
+            return MARGIN + self._grain
+        return min(self._narrowest[-1], MARGIN) + self._grain + max(0.0, self._least - self._most)
 
     def judge(self, items: Sequence[Item], ids: Sequence[str], created: Sequence[str]) -> None:
         """Set the memories and states of items; `created` are the texts of `created_at`, or empty."""

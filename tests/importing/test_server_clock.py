@@ -88,6 +88,7 @@ def test_with_few_answers_any_machine_may_have_stored_it(
     [Call(0, 0, 0, 0), *[Call(n, 0.5, 1.0, 1) for n in range(1, 8)]], Call(9, 0, 0, 1), [0.5, 0.1, 0], 0.0, 6
 )
 @example([Call(n, 0.0, 0.0, 0) for n in range(1, 10)], Call(3.7, 0.0, 0.0, 0), [0, 0, 0], 0.0, 0)
+@example([*[Call(0, 0, 0, 0)] * 7, Call(1.5, 0, 0, 1)], Call(0, 0, 0, 0), [0, 1.75, 0], 1.75, 0)
 def test_with_many_answers_each_machine_that_gave_one_of_the_quickest_may_have(
     seen: list[Call], lost: Call, machines: list[float], skew: float, digits: int
 ) -> None:
