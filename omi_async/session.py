@@ -151,11 +151,7 @@ class Session:
         key = parse_api_key(api_key, kind)
         allow_http = flag("OMI_ALLOW_HTTP") if allow_http is None else allow_http
         self._base = parse_base_url(base_url, allow_http, key)
-        self._headers = {
-            "Authorization": Secret(f"Bearer {key}"),
-            "Accept": JSON,
-            "User-Agent": f"omi_async/{__version__} aiohttp/{aiohttp.__version__}",
-        }
+        self._headers = _headers_with(key)
         self._headers_of_call = {} if client is None else self._headers  # an own pool has them
         self._headers_with_body = {**self._headers_of_call, "Content-Type": JSON}
         self._key = key
@@ -174,16 +170,19 @@ class Session:
             ),
             within_pool(connections, client),
         )
-        if isinstance(ledger, str | os.PathLike):
-            self.pacing.keep(LedgerFile(ledger, fingerprint(key), self._base))
-        elif ledger is not None:
-            self.share_quotas(ledger)
+        self._keep_quotas(ledger)
         self._proxy = proxy_for(self._base) if trust_env else None
         self._borrowed = client
         self._trace_configs = list(trace_configs)
         self._loop: asyncio.AbstractEventLoop  # of the client, once there is one
         self.memories = Memories(self)
         self._closed = False
+
+    def _keep_quotas(self, ledger: str | os.PathLike[str] | SharedQuotas | None) -> None:
+        if isinstance(ledger, str | os.PathLike):
+            self.pacing.keep(LedgerFile(ledger, fingerprint(self._key), self._base))
+        elif ledger is not None:
+            self.share_quotas(ledger)
 
     # Life: unopened, open, closed
 
@@ -371,6 +370,14 @@ class Session:
         for spelling in (self._key.encode(), json.dumps(str.__str__(self._key))[1:-1]):
             body = body.replace(spelling, b"***")
         return attrs.evolve(response, headers=headers, body=body)
+
+
+def _headers_with(key: Secret) -> dict[str, str]:
+    return {
+        "Authorization": Secret(f"Bearer {key}"),
+        "Accept": JSON,
+        "User-Agent": f"omi_async/{__version__} aiohttp/{aiohttp.__version__}",
+    }
 
 
 def _is_closed() -> OmiError:

@@ -526,7 +526,7 @@ async def test_cancelled_at_every_turn_what_does_not_land_in_time_is_unknown() -
 
 @pytest.mark.parametrize("way", ["run", "async with"])
 async def test_a_scope_of_anyios_is_left_without_a_busy_loop(way: str) -> None:
-    anyio = pytest.importorskip("anyio")
+    anyio = pytest.importorskip("anyio", reason="it is of the extra test")
     async with (
         LocalServer(text_identity=False) as server,
         Session(server.api_key, base_url=server.url) as session,
@@ -559,7 +559,7 @@ async def test_a_first_shield_that_takes_long_to_make_is_no_impatience(
         """anyio, whose first scope loads the module that serves asyncio."""
 
         @staticmethod
-        def CancelScope(*, shield: bool) -> contextlib.AbstractContextManager[None]:  # noqa: N802
+        def CancelScope(*, shield: bool) -> contextlib.AbstractContextManager[None]:  # noqa: N802  # anyio's name
             assert shield
             time.sleep(0.2)  # an import blocks the loop
             return contextlib.nullcontext()

@@ -194,7 +194,7 @@ async def test_a_cancelled_worker_gives_the_part_back_at_once(store: RedisStore)
 
 
 async def test_cancelled_by_level_it_gives_the_part_back(store: RedisStore) -> None:
-    anyio = pytest.importorskip("anyio")
+    anyio = pytest.importorskip("anyio", reason="it is of the extra test")
     async with serving() as (server, session):
         server.faults.add(Fault.slow(0.2), on="batch", times=FOREVER)
         with anyio.move_on_after(0.1) as scope:

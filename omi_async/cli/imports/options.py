@@ -265,56 +265,22 @@ def import_options(function: Callable[[Common, ImportOptions], int]) -> Callable
     """Give a command the common options, and those of an import as one argument of type `ImportOptions`."""
 
     @functools.wraps(function)
-    def command(  # noqa: PLR0917  # click passes each by its name
+    def command(
         common: Common,
-        paths: tuple[str, ...],
-        format: Format,  # noqa: A002  # the option's name
+        /,
+        *,
         pairs: tuple[str, ...],
         category: str | None,
         visibility: str | None,
         tags: tuple[str, ...],
-        template: str | None,
-        where: tuple[str, ...],
-        under: tuple[str, ...],
-        only_tag: tuple[str, ...],
-        include: tuple[str, ...],
-        long: Long,
-        encoding: str | None,
-        concurrency: int,
-        failures: Path | None,
-        journal: Path | None,
-        no_journal: bool,
-        skip_existing: bool,
-        on_existing: OnExisting,
-        on_unknown: OnUnknown,
-        max_wait: float | None,
-        lanes: Lanes,
         no_dedupe: bool,
-        dry_run: bool,
+        **others: Any,  # click has made them what the fields of their names are
     ) -> int:
         options = ImportOptions(
-            paths=paths,
-            format=format,
             mapping=fields_of(pairs),
             defaults={"category": category, "visibility": visibility, "tags": list(tags) or None},
-            template=template,
-            where=where,
-            under=under,
-            only_tag=only_tag,
-            include=include,
-            long=long,
-            encoding=encoding,
-            concurrency=concurrency,
-            failures=failures,
-            journal=journal,
-            no_journal=no_journal,
             dedupe=not no_dedupe,
-            skip_existing=skip_existing,
-            on_existing=on_existing,
-            on_unknown=on_unknown,
-            max_wait=max_wait,
-            lanes=lanes,
-            dry_run=dry_run,
+            **others,
         )
         options.check()
         return function(common, options)
